@@ -1,0 +1,47 @@
+# Everything runs in .venv, made on first use: `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+FAST ?=
+UPDATE ?=
+NAMES ?= all
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test lint lab check benchmarks clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo
+	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
+	@echo "and pictures), NAMES='population ...' (some figures only), JOBS=2 (processes)"
+
+.venv/theory: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, PYTHON=$(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/everything: .venv/theory
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks]'
+	@touch $@
+
+reproduce: .venv/theory  ## recompute every table, compare with the committed ones, redraw every figure
+	$(BIN)/python -m figures $(NAMES) --jobs $(JOBS) $(if $(FAST),--fast) $(if $(UPDATE),--update)
+
+test: lint  ## linter and all tests
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: .venv/everything
+	$(BIN)/ruff check .
+
+check: .venv/theory  ## run every theorem on random problems
+	$(BIN)/pmdtheory check
+
+lab: .venv/everything  ## JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/01_the_update_in_ten_minutes.ipynb
+
+benchmarks: .venv/everything  ## speed of the solvers, as ratios against a softmax
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and everything computed
+	rm -rf .venv build

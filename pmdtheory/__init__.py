@@ -1,0 +1,14 @@
+"""Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
+
+from . import baselines, divergences
+from .updates import Update, baseline_update, kl_update, mixed_update, pmd_mean_update
+
+__all__ = [
+    "Update",
+    "baseline_update",
+    "baselines",
+    "divergences",
+    "kl_update",
+    "mixed_update",
+    "pmd_mean_update",
+]

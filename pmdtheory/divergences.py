@@ -1,0 +1,118 @@
+r"""Divergences between two policies on one action set, and the regulariser of PMD-mean.
+
+For distributions a and b over K actions (last axis), with ratio t = a/b:
+
+.. math::
+
+    \mathrm{KL}(a\|b) = \sum_i a_i \log\frac{a_i}{b_i}, \qquad
+    \chi^2(a\|b) = \sum_i \frac{(a_i - b_i)^2}{b_i}.
+
+Both are sums of nonnegative terms, b (t log t − t + 1) and b (t − 1)², evaluated so that they keep their relative
+accuracy when a is close to b. An action with a > 0 = b makes them infinite; one with a = b = 0 adds nothing.
+"""
+
+import numpy as np
+
+from . import simplex
+
+__all__ = ["chi2", "entropy", "kl", "mixed_regulariser", "ratio"]
+
+_SERIES = [1 / (k * (k - 1)) for k in range(2, 19)]
+
+
+def _pair(a, b):
+    a, b = simplex.distribution(a, "a"), simplex.distribution(b, "b")
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"a and b must have the same actions, got shapes {a.shape} and {b.shape}.")
+    return np.broadcast_arrays(a, b)
+
+
+def _bregman(x):
+    """(1 + x) log(1 + x) − x for x ≥ −1, accurate near 0, where it is x²/2 − x³/6 + …."""
+    small = np.abs(x) < 0.1
+    y = np.where(small, -x, 0.0)
+    series = x * x * np.polynomial.polynomial.polyval(y, _SERIES)
+    inside = np.where(small | (x <= -1), 0.0, x)
+    direct = (1 + inside) * np.log1p(inside) - inside
+    return np.where(small, series, np.where(x <= -1, 1.0, direct))
+
+
+def kl(a, b):
+    """Kullback–Leibler divergence KL(a‖b) in nats.
+
+    Parameters
+    ----------
+    a, b : array_like, shape (..., K)
+        Distributions; leading axes broadcast.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        In [0, inf]; inf where a has mass on an action that b excludes.
+
+    Examples
+    --------
+    >>> kl([0.5, 0.5], [0.25, 0.75]).round(4)
+    np.float64(0.1438)
+    """
+    a, b = _pair(a, b)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        x = np.where(b > 0, (a - b) / b, 0.0)
+        overflow = np.isinf(x)
+        terms = np.where(
+            overflow, a * (np.log(a) - np.log(b)) - a + b, b * _bregman(np.where(overflow, 0.0, x))
+        )
+    terms = np.where(b > 0, terms, np.where(a > 0, np.inf, 0.0))
+    return terms.sum(axis=-1)
+
+
+def chi2(a, b):
+    """χ² divergence Σ (a − b)²/b of `a` from `b`; arguments and range as in `kl`.
+
+    Examples
+    --------
+    >>> chi2([0.5, 0.5], [0.25, 0.75]).round(4)
+    np.float64(0.3333)
+    """
+    a, b = _pair(a, b)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        terms = np.where(b > 0, (a - b) * ((a - b) / b), np.where(a > 0, np.inf, 0.0))
+    return terms.sum(axis=-1)
+
+
+def mixed_regulariser(a, b, tau, chi2_coef):
+    r"""The penalty τ KL(a‖b) + (κ/2) χ²(a‖b) that `mixed_update` subtracts from the expected reward.
+
+    PMD-mean is the case κ = τλ with its own λ (Statement 3).
+
+    Parameters
+    ----------
+    a, b : array_like, shape (..., K)
+        Distributions; leading axes broadcast.
+    tau : array_like, shape (...)
+        Weight of the KL part, positive, reward units.
+    chi2_coef : array_like, shape (...)
+        κ ≥ 0, reward units.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        In reward units.
+    """
+    tau, chi2_coef = simplex.positive(tau, "tau"), simplex.nonnegative(chi2_coef, "chi2_coef")
+    return tau * kl(a, b) + chi2_coef / 2 * chi2(a, b)
+
+
+def entropy(a):
+    """Shannon entropy −Σ a log a in nats of `a`, shape (..., K) → (...)."""
+    a = simplex.distribution(a, "a")
+    return -(a * np.log(np.where(a > 0, a, 1.0))).sum(axis=-1)
+
+
+def ratio(a, b):
+    """The ratio a/b on the support of `b`, NaN elsewhere; shape (..., K).
+
+    Take ``np.nanmin`` and ``np.nanmax`` over the last axis for the extremes that a trust region would bound.
+    """
+    a, b = _pair(a, b)
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)

@@ -1,0 +1,81 @@
+r"""Baselines above τ log Z: the principal-branch stationary point (Statement 11).
+
+With targets Δ = D − c and c above log E_p[e^D] the constraint E_p[e^s] = 1 asks for more mass than e^Δ has, so
+λ < 0 in s + λ e^s = Δ. On the principal branch U = −λ e^s lies in (0, 1] and satisfies U − log U = 1 + t, with
+t = t₀ + (max Δ − Δ) and t₀ ≥ 0 the one unknown of the context. The constraint then reads
+
+.. math:: G(t₀) = \log E_p[U] + 1 + t₀ + \max D − c = 0,
+
+G decreasing from c_max − c at t₀ = 0 to log E_p[e^D] − c < 0, so a root exists iff c ≤ c_max. Working with
+y = √(2 t₀) removes the square-root singularity at the branch point U = 1.
+"""
+
+import numpy as np
+from scipy.special import lambertw
+
+
+def principal_branch(t):
+    """Solve U − log U = 1 + t for U in (0, 1], t ≥ 0; equals −W₀(−e^{−1−t}).
+
+    Returns U and Y = 1 − U, the latter with full relative accuracy near the branch point t = 0.
+    """
+    y = np.sqrt(2 * np.minimum(t, 0.02))
+    near = np.maximum(y - y**2 / 3 + y**3 / 36 + y**4 / 270, 1e-300)
+    for _ in range(2):
+        near = near - (np.log1p(-near) + near + np.minimum(t, 0.02)) * (1 - near) / -near
+    far = np.maximum(-lambertw(-np.exp(-1 - np.maximum(t, 0.02))).real, 1e-320)
+    far = far - (np.log(far) - far + 1 + np.maximum(t, 0.02)) * far / (1 - far)
+    is_near = t < 0.02
+    return np.where(is_near, 1 - near, far), np.where(is_near, near, 1 - far)
+
+
+def largest_shift(p, D):
+    """The largest c for which a principal-branch solution exists, shape (N,), from p and D of shape (N, K)."""
+    top = D.max(axis=-1, where=p > 0, initial=-np.inf)
+    U, _ = principal_branch(np.where(p > 0, top[:, None] - D, 0.0))
+    return 1 + top + np.log((p * U).sum(axis=-1))
+
+
+def solve(p, D, c):
+    """Principal-branch log-ratios for log E_p[e^D] < c ≤ `largest_shift(p, D)`.
+
+    Parameters
+    ----------
+    p, D : ndarray, shape (N, K)
+        Policies and targets.
+    c : ndarray, shape (N,)
+        Excess baseline in units of tau.
+
+    Returns
+    -------
+    s : ndarray, shape (N, K)
+        Log-ratios.
+    weight : ndarray, shape (N,)
+        λ < 0.
+    """
+    top = D.max(axis=-1, where=p > 0, initial=-np.inf)
+    below = np.where(p > 0, top[:, None] - D, 0.0)
+
+    def residual(y):
+        t0 = y * y / 2
+        U, Y = principal_branch(t0[:, None] + below)
+        mass = (p * U).sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = y * (1 - (p * U / Y).sum(axis=-1) / mass)
+        return np.log(mass) + 1 + t0 + top - c, slope
+
+    low, high = np.zeros(len(c)), np.full(len(c), 38.0)
+    y = np.full(len(c), 1.0)
+    for _ in range(200):
+        value, slope = residual(y)
+        low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            new = y - value / slope
+        new = np.where((new > low) & (new < high), new, (low + high) / 2)
+        done = np.abs(new - y) <= 4e-16 * np.maximum(y, 1e-8)
+        y = new
+        if done.all():
+            break
+    t0 = y * y / 2
+    U, _ = principal_branch(t0[:, None] + below)
+    return np.log(U) + (1 + t0 + top - c)[:, None], -np.exp(c - 1 - t0 - top)

@@ -1,0 +1,158 @@
+"""The one door for input: distributions, rewards, temperatures and their shapes.
+
+Every public function hands its arguments to these checks first. They promote to float64, never modify what they
+are given, and raise ``ValueError`` naming the argument, the offending value and what is accepted.
+"""
+
+import numpy as np
+
+SUM_TOLERANCE = 1e-6
+
+
+def _floats(value, name):
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise ValueError(f"{name} must be an array of real numbers, got {shown}.") from None
+
+
+def _reject(bad, array, name, accepted):
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f" at index {index}" if index else ""
+        raise ValueError(f"{name} must be {accepted}, got {array[index]}{where}.")
+
+
+def finite(value, name):
+    """Return `value` as a float64 array, all finite.
+
+    Parameters
+    ----------
+    value : array_like
+        Numbers of any shape.
+    name : str
+        What to call it in the error.
+
+    Returns
+    -------
+    ndarray
+        A float64 copy.
+
+    Raises
+    ------
+    ValueError
+        If an entry is NaN or infinite, or `value` is not numeric.
+    """
+    array = _floats(value, name)
+    _reject(~np.isfinite(array), array, name, "finite")
+    return array
+
+
+def positive(value, name):
+    """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
+    array = finite(value, name)
+    _reject(array <= 0, array, name, "positive")
+    return array
+
+
+def nonnegative(value, name):
+    """Return `value` as a float64 array, all finite and at least zero (raises ``ValueError`` otherwise)."""
+    array = finite(value, name)
+    _reject(array < 0, array, name, "nonnegative")
+    return array
+
+
+def distribution(value, name="policy"):
+    """Return `value` as probabilities over its last axis.
+
+    Parameters
+    ----------
+    value : array_like, shape (..., K)
+        Nonnegative, each row summing to 1 within 1e-6 (so that float32 softmaxes pass); rows are rescaled to
+        sum to 1 exactly up to rounding.
+    name : str
+        What to call it in the error.
+
+    Returns
+    -------
+    ndarray, shape (..., K)
+
+    Raises
+    ------
+    ValueError
+        If an entry is negative, NaN or infinite, or a row does not sum to 1.
+
+    Examples
+    --------
+    >>> distribution([[0.25, 0.75]])
+    array([[0.25, 0.75]])
+    """
+    array = finite(value, name)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(
+            f"{name} must have at least one action in its last axis, got an array of shape {array.shape}."
+        )
+    _reject(array < 0, array, name, "nonnegative")
+    total = array.sum(axis=-1)
+    _reject(
+        np.abs(total - 1) > SUM_TOLERANCE,
+        total,
+        f"{name} summed over its last axis",
+        f"1 within {SUM_TOLERANCE:g} (divide it by its sum)",
+    )
+    return array / total[..., None]
+
+
+def problem(policy, reward, tau, **per_context):
+    """Check one batch of contexts and broadcast it.
+
+    Parameters
+    ----------
+    policy : array_like, shape (..., K)
+        Current policy p; zero-probability actions are allowed.
+    reward : array_like, shape (..., K)
+        Reward of each action, finite.
+    tau : array_like, shape (...)
+        Temperature, positive, in reward units.
+    **per_context : array_like, shape (...)
+        Further finite numbers, one per context, checked under their own names.
+
+    Returns
+    -------
+    tuple of ndarray
+        p and r of shape (..., K), tau and the further numbers of shape (...).
+
+    Raises
+    ------
+    ValueError
+        If an argument is not what is said above, the shapes do not broadcast, or the reward range divided by
+        tau overflows.
+    """
+    p = distribution(policy)
+    r = finite(reward, "reward")
+    per_context = {"tau": positive(tau, "tau")} | {k: finite(v, k) for k, v in per_context.items()}
+    if r.ndim == 0 or r.shape[-1] != p.shape[-1]:
+        raise ValueError(
+            f"reward must have one entry per action: policy has shape {p.shape}, reward has shape {r.shape}."
+        )
+    try:
+        batch = np.broadcast_shapes(p.shape[:-1], r.shape[:-1], *(v.shape for v in per_context.values()))
+    except ValueError:
+        shapes = ", ".join(f"{k} {v.shape}" for k, v in per_context.items())
+        raise ValueError(
+            "the leading axes of policy and reward and the whole of tau and its like must broadcast together, "
+            f"got policy {p.shape}, reward {r.shape}, {shapes}."
+        ) from None
+    p, r = (np.broadcast_to(x, (*batch, p.shape[-1])) for x in (p, r))
+    scalars = [np.broadcast_to(x, batch) for x in per_context.values()]
+    with np.errstate(over="ignore"):
+        spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
+    _reject(
+        ~np.isfinite(spread), scalars[0], "tau", "large enough for (max reward - min reward) / tau to be finite"
+    )
+    return p, r, *scalars

@@ -1,0 +1,57 @@
+r"""The scalar equation behind every update: s + λ (e^s − 1) = d.
+
+All updates of this package satisfy, action by action, log ρ + λρ = target with ρ = e^s the ratio to the current
+policy and one λ ≥ 0 per context (λ = 0 for the KL update). Writing e^s − 1 instead of e^s keeps small updates exact:
+d = 0 gives s = 0. The solution is
+
+.. math:: s = d + λ − ω(\log λ + λ + d), \qquad ω(z) = W_0(e^z) \text{ (Wright omega)},
+
+and is found by a third-order Householder iteration, from ω or from a nearby solution.
+"""
+
+import numpy as np
+from scipy.special import wrightomega
+
+
+def excess(s, expm1_s):
+    """e^s − 1 − s ≥ 0 with full relative accuracy; `expm1_s` is np.expm1(s)."""
+    tail = np.zeros_like(s)
+    for k in range(11, 2, -1):
+        tail = (1 + tail) * s / k
+    return np.where(np.abs(s) < 0.1, s * s / 2 * (1 + tail), expm1_s - s)
+
+
+def log_ratio(d, weight, start=None):
+    """Solve s + λ (e^s − 1) = d for s.
+
+    Parameters
+    ----------
+    d : ndarray, shape (N, K)
+        Targets.
+    weight : ndarray, shape (N, 1)
+        λ ≥ 0 of each row.
+    start : ndarray, shape (N, K), optional
+        A nearby solution; without it the iteration starts from the Wright omega function.
+
+    Returns
+    -------
+    s, expm1_s : ndarray, shape (N, K)
+        The solution and e^s − 1.
+    """
+    if start is None:
+        with np.errstate(divide="ignore"):
+            omega = wrightomega(np.log(weight) + weight + d)
+            s = np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
+    else:
+        s = start
+    for _ in range(100):
+        growth = np.expm1(s)
+        u = weight * (growth + 1)
+        newton = (s + weight * growth - d) / (1 + u)
+        bend = newton * u / (1 + u)
+        step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
+        s = s - step
+        if np.abs(step).max(initial=0.0) < 1e-4:  # fourth-order convergence: s is exact
+            shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
+            return s, growth + (1 + growth) * shrink
+    raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")

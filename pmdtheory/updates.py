@@ -1,0 +1,245 @@
+r"""Exact one-context updates of policy mirror descent, fast and to rounding error.
+
+One context has a policy p over K actions, rewards r, a temperature τ. Every update q = p e^s solves
+
+.. math:: s + λ e^s = (r − b)/τ, \qquad E_p[e^s] = 1,
+
+and the updates differ in which of the χ² weight λ and the baseline b is given:
+
+====================  =====================  ==========================================================
+``kl_update``         λ = 0                  max E_q[r] − τ KL(q‖p); then b = τ log Z
+``mixed_update``      λ = κ/τ                max E_q[r] − τ KL(q‖p) − (κ/2) χ²(q‖p)
+``pmd_mean_update``   b = E_p[r]             Kimi's regression; s = Δ − ω(log λ + Δ), Δ = (r − b)/τ
+``baseline_update``   b given                one knob from frozen (b → −∞) to ideal (b = τ log Z)
+====================  =====================  ==========================================================
+
+How the root is found is told in ``solver.py``.
+
+References
+----------
+Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv 2501.12599, eq. 3. Statements 1–3, 10 and 11 of
+``pmdtheory/theorems/README.md``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import simplex, solver
+
+__all__ = ["Update", "baseline_update", "kl_update", "mixed_update", "pmd_mean_update"]
+
+@dataclass(frozen=True)
+class Update:
+    """One step of policy mirror descent, for a batch of contexts.
+
+    Attributes
+    ----------
+    policy : ndarray, shape (..., K)
+        The updated policy q; zero wherever the current policy p is.
+    log_ratio : ndarray, shape (..., K)
+        s = log(q/p); 0 where p = 0.
+    chi2_weight : ndarray, shape (...)
+        λ in s + λ e^s = (r − b)/τ, dimensionless. 0 for the KL update, κ/τ for the mixed one.
+    baseline : ndarray, shape (...)
+        b in the same equation, reward units. τ log Z for the KL update, E_p[r] for PMD-mean.
+    local : ndarray of bool, shape (...)
+        True where λ < 0 (a baseline above τ log Z): q is then only a strict local minimum of the regression.
+    certificate : object or None
+        Set by ``pmdtheory.convex``: how far the solver's own primal and dual solutions are from optimal.
+    """
+
+    policy: np.ndarray
+    log_ratio: np.ndarray
+    chi2_weight: np.ndarray
+    baseline: np.ndarray
+    local: np.ndarray
+    certificate: Any = None
+
+
+def kl_update(policy, reward, tau):
+    r"""Ideal update: argmax_q E_q[r] − τ KL(q‖p), that is q ∝ p e^{r/τ}.
+
+    Parameters
+    ----------
+    policy : array_like, shape (..., K)
+        Current policy p; rows sum to 1, zeros allowed.
+    reward : array_like, shape (..., K)
+        Reward of each action, finite.
+    tau : array_like, shape (...)
+        Temperature, positive, reward units. All three broadcast.
+
+    Returns
+    -------
+    Update
+        With ``chi2_weight`` 0 and ``baseline`` τ log E_p[e^{r/τ}].
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    References
+    ----------
+    Statement 1.
+
+    Examples
+    --------
+    >>> kl_update([0.5, 0.5], [0.0, 1.0], tau=1.0).policy.round(4)
+    array([0.2689, 0.7311])
+    """
+    p, r, tau = simplex.problem(policy, reward, tau)
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p)
+    # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
+    mode = np.take_along_axis(r, np.argmax(log_p + r / tau[..., None], axis=-1)[..., None], axis=-1)
+    x = np.where(p > 0, (r - mode) / tau[..., None], 0.0)
+    log_z = solver.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
+    return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode[..., 0] + tau * log_z)
+
+
+def pmd_mean_update(policy, reward, tau):
+    r"""PMD-mean: regress log(q/p) on (r − E_p[r])/τ over normalised policies.
+
+    Solves min_q E_p[½ (log(q/p) − Δ)²] with Δ = (r − E_p[r])/τ, equivalently
+    max_q E_q[r] − τ KL(q‖p) − (τλ/2) χ²(q‖p) with λ = KL(p‖q) found together with q.
+
+    Parameters
+    ----------
+    policy, reward, tau
+        As in `kl_update`.
+
+    Returns
+    -------
+    Update
+        With ``baseline`` E_p[r] and ``chi2_weight`` λ = KL(p‖q) ≥ 0, zero iff the reward is constant on the support.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    References
+    ----------
+    Statements 2–9; arXiv 2602.05933.
+
+    Examples
+    --------
+    >>> update = pmd_mean_update([0.5, 0.5], [0.0, 1.0], tau=1.0)
+    >>> update.policy.round(4), update.chi2_weight.round(4)
+    (array([0.2928, 0.7072]), np.float64(0.0942))
+    """
+    p, r, tau = simplex.problem(policy, reward, tau)
+    D, mean = _centred_targets(p, r, tau)
+    s, weight = solver.with_shift(*_rows(p, D, np.zeros(tau.shape)))
+    return _update(p, s, weight, mean)
+
+
+def baseline_update(policy, reward, tau, baseline):
+    r"""Regress log(q/p) on (r − b)/τ over normalised policies, for any baseline b.
+
+    b = E_p[r] is PMD-mean, b = τ log Z the KL update, b → −∞ leaves the policy where it is. Above τ log Z
+    the problem is not convex: the stationary point on the principal branch is returned, marked ``local``.
+
+    Parameters
+    ----------
+    policy, reward, tau
+        As in `kl_update`.
+    baseline : array_like, shape (...)
+        b, finite, reward units.
+
+    Returns
+    -------
+    Update
+        With λ = KL(p‖q) + (E_p[r] − b)/τ.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or b exceeds the largest baseline with a principal-branch solution
+        (the message gives it).
+
+    References
+    ----------
+    Statements 10 and 11.
+
+    Examples
+    --------
+    >>> baseline_update([0.5, 0.5], [0.0, 1.0], tau=1.0, baseline=0.0).policy.round(4)
+    array([0.3355, 0.6645])
+    """
+    p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
+    D, mean = _centred_targets(p, r, tau)
+    shift, rounding = (b - mean) / tau, 4e-16 * (np.abs(b) + np.abs(mean)) / tau
+    try:
+        s, weight = solver.with_shift(*_rows(p, D, shift, rounding))
+    except solver.BeyondPrincipalBranch as error:
+        index = np.unravel_index(error.index, tau.shape)
+        largest = mean[index] + tau[index] * error.largest
+        raise ValueError(
+            f"baseline must be at most {largest:.12g} here for a principal-branch solution to exist "
+            f"(Statement 11), got {b[index]}; any baseline up to tau * log Z is solvable."
+        ) from None
+    return _update(p, s, weight, b.copy())
+
+
+def mixed_update(policy, reward, tau, chi2_coef):
+    r"""Mixed update: argmax_q E_q[r] − τ KL(q‖p) − (κ/2) χ²(q‖p).
+
+    Parameters
+    ----------
+    policy, reward, tau
+        As in `kl_update`.
+    chi2_coef : array_like, shape (...)
+        κ ≥ 0, reward units; 0 is the KL update.
+
+    Returns
+    -------
+    Update
+        With ``chi2_weight`` κ/τ and ``baseline`` the normalising b.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    References
+    ----------
+    Statement 3.
+
+    Examples
+    --------
+    >>> mixed_update([0.5, 0.5], [0.0, 1.0], tau=1.0, chi2_coef=0.0942).policy.round(4)
+    array([0.2928, 0.7072])
+    """
+    simplex.nonnegative(chi2_coef, "chi2_coef")
+    p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
+    D, mean = _centred_targets(p, r, tau)
+    a = kappa / tau
+    s, v = solver.with_weight(*_rows(p, D, a))
+    return _update(p, s, a, mean + tau * (v.reshape(tau.shape) - a))
+
+
+def _centred_targets(p, r, tau):
+    """D = (r − E_p[r])/τ, 0 where p = 0, and E_p[r].
+
+    Measured from the most probable action, so that D keeps its relative accuracy when p is nearly one-hot.
+    """
+    top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
+    x = np.where(p > 0, (r - top) / tau[..., None], 0.0)
+    mean = np.einsum("...k,...k->...", p, x)
+    return np.where(p > 0, x - mean[..., None], 0.0), top[..., 0] + tau * mean
+
+
+def _rows(p, *arrays):
+    """Flatten the batch axes: p and D to (N, K), the rest to (N,)."""
+    K = p.shape[-1]
+    return p.reshape(-1, K), arrays[0].reshape(-1, K), *(a.reshape(-1) for a in arrays[1:])
+
+
+def _update(p, s, weight, baseline):
+    s = np.where(p > 0, s.reshape(p.shape), 0.0)
+    weight = weight.reshape(p.shape[:-1])
+    q = p * np.exp(s)
+    return Update(q / q.sum(axis=-1, keepdims=True), s, weight, baseline, weight < 0)
