@@ -11,11 +11,14 @@ Both are sums of nonnegative terms, b (t log t − t + 1) and b (t − 1)², eva
 accuracy when a is close to b. An action with a > 0 = b makes them infinite; one with a = b = 0 adds nothing.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from . import simplex
+from .stationarity import excess
 
-__all__ = ["chi2", "entropy", "kl", "mixed_regulariser", "ratio"]
+__all__ = ["Movement", "chi2", "entropy", "kl", "mixed_regulariser", "movement"]
 
 _SERIES = [1 / (k * (k - 1)) for k in range(2, 19)]
 
@@ -109,10 +112,52 @@ def entropy(a):
     return -(a * np.log(np.where(a > 0, a, 1.0))).sum(axis=-1)
 
 
-def ratio(a, b):
-    """The ratio a/b on the support of `b`, NaN elsewhere; shape (..., K).
+class Movement(NamedTuple):
+    """How far an update q = p e^s moves from p; every field has shape (...)."""
 
-    Take ``np.nanmin`` and ``np.nanmax`` over the last axis for the extremes that a trust region would bound.
+    kl: np.ndarray
+    """KL(q‖p), nats."""
+    reverse_kl: np.ndarray
+    """KL(p‖q), nats; inf only where an action of p is given no mass at all (s = −inf)."""
+    chi2: np.ndarray
+    """χ²(q‖p)."""
+    min_ratio: np.ndarray
+    """Smallest q/p on the support of p."""
+    max_ratio: np.ndarray
+    """Largest q/p on the support of p."""
+
+
+def movement(policy, log_ratio):
+    """Measure an update from its log-ratio: exact also where q itself underflows or hardly differs from p.
+
+    Parameters
+    ----------
+    policy : array_like, shape (..., K)
+        p, the policy before the update.
+    log_ratio : array_like, shape (..., K)
+        s = log(q/p) with E_p[e^s] = 1; −inf where q = 0 < p. Ignored where p = 0.
+
+    Returns
+    -------
+    Movement
+
+    Examples
+    --------
+    >>> movement([0.5, 0.5], np.log([0.5, 1.5])).chi2
+    np.float64(0.25)
     """
-    a, b = _pair(a, b)
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+    p = simplex.distribution(policy)
+    s = np.where(p > 0, log_ratio, 0.0)
+    growth = np.expm1(s)
+    with np.errstate(invalid="ignore"):
+        reverse = np.where(np.isneginf(s), np.inf, excess(s, growth))
+        # ρ log ρ − ρ + 1 = ρ (e^{−s} − 1 + s), accurate for small s and finite for large.
+        forward = np.where(np.abs(s) < 1, (1 + growth) * excess(-s, np.expm1(-s)), (1 + growth) * s - growth)
+    forward = np.where(np.isneginf(s), 1.0, forward)
+    return Movement(
+        (p * forward).sum(axis=-1),
+        np.where(p > 0, p * reverse, 0.0).sum(axis=-1),
+        (p * growth**2).sum(axis=-1),
+        np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
+        np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),
+    )

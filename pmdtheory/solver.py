@@ -25,7 +25,7 @@ _TINY = np.finfo(float).tiny
 _BLOCK = 2**15  # numbers per array
 
 
-class BeyondPrincipalBranch(ValueError):
+class BeyondPrincipalBranchError(ValueError):
     """No principal-branch solution for the shift of context `index`; `largest` is the largest that has one."""
 
     def __init__(self, index, largest):
@@ -80,7 +80,7 @@ def with_shift(p, D, shift, rounding=0.0):
 
     Raises
     ------
-    BeyondPrincipalBranch
+    BeyondPrincipalBranchError
         If a shift is too large for a principal-branch solution.
     """
     if (merged := _two_levels(p, D)) is not None:
@@ -104,7 +104,7 @@ def with_shift(p, D, shift, rounding=0.0):
     largest = overestimated.largest_shift(p[rows], D[rows])
     beyond = np.flatnonzero(shift[rows] > largest + np.broadcast_to(rounding, shift.shape)[rows])
     if beyond.size:
-        raise BeyondPrincipalBranch(rows[beyond[0]], largest[beyond[0]])
+        raise BeyondPrincipalBranchError(rows[beyond[0]], largest[beyond[0]])
     s[rows], weight[rows] = overestimated.solve(p[rows], D[rows], np.minimum(shift[rows], largest))
 
     rows = np.flatnonzero(np.abs(shift - log_z) <= rounding)

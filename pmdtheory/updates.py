@@ -128,7 +128,7 @@ def pmd_mean_update(policy, reward, tau):
     --------
     >>> update = pmd_mean_update([0.5, 0.5], [0.0, 1.0], tau=1.0)
     >>> update.policy.round(4), update.chi2_weight.round(4)
-    (array([0.2928, 0.7072]), np.float64(0.0942))
+    (array([0.2862, 0.7138]), np.float64(0.1009))
     """
     p, r, tau = simplex.problem(policy, reward, tau)
     D, mean = _centred_targets(p, r, tau)
@@ -167,14 +167,14 @@ def baseline_update(policy, reward, tau, baseline):
     Examples
     --------
     >>> baseline_update([0.5, 0.5], [0.0, 1.0], tau=1.0, baseline=0.0).policy.round(4)
-    array([0.3355, 0.6645])
+    array([0.3425, 0.6575])
     """
     p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
     D, mean = _centred_targets(p, r, tau)
     shift, rounding = (b - mean) / tau, 4e-16 * (np.abs(b) + np.abs(mean)) / tau
     try:
         s, weight = solver.with_shift(*_rows(p, D, shift, rounding))
-    except solver.BeyondPrincipalBranch as error:
+    except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
         largest = mean[index] + tau[index] * error.largest
         raise ValueError(
@@ -210,8 +210,8 @@ def mixed_update(policy, reward, tau, chi2_coef):
 
     Examples
     --------
-    >>> mixed_update([0.5, 0.5], [0.0, 1.0], tau=1.0, chi2_coef=0.0942).policy.round(4)
-    array([0.2928, 0.7072])
+    >>> mixed_update([0.5, 0.5], [0.0, 1.0], tau=1.0, chi2_coef=0.1009).policy.round(4)
+    array([0.2862, 0.7138])
     """
     simplex.nonnegative(chi2_coef, "chi2_coef")
     p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
