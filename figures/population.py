@@ -103,7 +103,8 @@ def finding(table):
     best = low[low.action == low.action.max()].set_index("update").log_ratio
     return (
         "CVXPY's subproblem and regression lie on the curves (L1 distance of q at most "
-        f"{distance('cvxpy_subproblem'):.0e} and {distance('cvxpy_regression'):.0e}); at mean reward {table.mean_reward.min():g} and tau "
-        f"{table.tau.min():g} the best action is multiplied by {np.exp(best['mean']):.0f} under PMD-mean, by "
+        f"{distance('cvxpy_subproblem'):.0e} and {distance('cvxpy_regression'):.0e}); at mean reward "
+        f"{table.mean_reward.min():g} and tau {table.tau.min():g} the best action is multiplied by "
+        f"{np.exp(best['mean']):.0f} under PMD-mean, by "
         f"{np.exp(best['kl']):.0f} under KL."
     )

@@ -20,7 +20,7 @@ POLICY = WEIGHTS / WEIGHTS.sum()
 def limits():
     """The two limits of Statement 8: advantage-proportional for PMD-mean, greedy for KL."""
     positive = POLICY * np.maximum(REWARD - POLICY @ REWARD, 0)
-    greedy = POLICY * (REWARD == REWARD.max())
+    greedy = POLICY * (REWARD.max() == REWARD)
     return {"mean": positive / positive.sum(), "kl": greedy / greedy.sum()}
 
 

@@ -1,7 +1,7 @@
 """Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
 
 from . import baselines, divergences
-from .updates import Update, baseline_update, kl_update, mixed_update, pmd_mean_update
+from .updates import Update, baseline_update, kl_update, largest_baseline, mixed_update, pmd_mean_update
 
 __all__ = [
     "Update",
@@ -9,6 +9,7 @@ __all__ = [
     "baselines",
     "divergences",
     "kl_update",
+    "largest_baseline",
     "mixed_update",
     "pmd_mean_update",
 ]

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from . import simplex, solver
+from . import overestimated, simplex, solver
 
-__all__ = ["Update", "baseline_update", "kl_update", "mixed_update", "pmd_mean_update"]
+__all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
 @dataclass(frozen=True)
 class Update:
@@ -182,6 +182,40 @@ def baseline_update(policy, reward, tau, baseline):
             f"(Statement 11), got {b[index]}; any baseline up to tau * log Z is solvable."
         ) from None
     return _update(p, s, weight, b.copy())
+
+
+def largest_baseline(policy, reward, tau):
+    r"""The largest baseline with a principal-branch solution, b_max ≥ τ log Z.
+
+    .. math:: b_\max = r_\max + τ (1 + \log E_p[-W_0(-e^{-1-(r_\max-r)/τ})])
+
+    Parameters
+    ----------
+    policy, reward, tau
+        As in `kl_update`.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        b_max, reward units.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    References
+    ----------
+    Statement 11.
+
+    Examples
+    --------
+    >>> largest_baseline([0.001, 0.999], [0.0, 1.0], tau=1.0).round(4)
+    np.float64(1.9992)
+    """
+    p, r, tau = simplex.problem(policy, reward, tau)
+    D, mean = _centred_targets(p, r, tau)
+    return mean + tau * overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape)
 
 
 def mixed_update(policy, reward, tau, chi2_coef):

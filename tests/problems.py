@@ -1,6 +1,6 @@
-"""Random problems for tests: a generator of numerically hard ones, and hypothesis strategies for properties.
+"""Random problems for tests: a generator of hard ones, and hypothesis strategies for properties.
 
-A problem is (policy, reward, tau): one context with float64 arrays of the same length and a positive temperature.
+A problem is (policy, reward, tau): one context, two float64 arrays of one length and a positive temperature.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _reward(rng, actions):
 
 
 def policies(min_actions=2, max_actions=8, smallest_exponent=-12, zeros=False):
-    """Normalised policies whose weights spread log-uniformly; with `zeros` some actions may have probability zero."""
+    """Policies whose weights spread log-uniformly; with `zeros` some actions may have probability zero."""
     weight = st.floats(smallest_exponent, 0).map(lambda e: 10.0**e)
     if zeros:
         weight = st.one_of(weight, weight, st.just(0.0))

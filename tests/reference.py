@@ -5,11 +5,10 @@ support of p an update is the solution (s, λ, b) of
 
     s_i + λ e^{s_i} = (r_i − b)/τ,    Σ p_i e^{s_i} = 1,    1 + λ e^{s_i} > 0,
 
-with b given (`baseline`, `pmd_mean`) or λ given (`mixed`, `kl`). The inequality selects the principal branch, on
-which Σ p_i e^{s_i} is strictly decreasing in λ and in b, so the solution is unique. It is found by Newton's
-method on all unknowns at once, started from a double-precision bisection, and accepted only if the last Newton
-step is below 10^-DIGITS relative to every unknown: however the iteration began, what it returns solves the
-system.
+with b given (`baseline`, `pmd_mean`) or λ given (`mixed`, `kl`). The inequality selects the principal branch,
+on which Σ p_i e^{s_i} is strictly decreasing in λ and in b, so the solution is unique. It is found by
+Newton's method on all unknowns at once, started from a double-precision bisection, and accepted only if the
+last step is below 10^-DIGITS of every unknown: however the iteration began, the result solves the system.
 
 `conditioning` says how far one rounding of the input moves the solution: a double-precision solver cannot be
 asked for more.
@@ -40,7 +39,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Movement of λ, of q in L1 and of the log-ratio in the largest entry, under one rounding of the input."""
+    """Movement of λ, of q in L1 and of the largest entry of s under one rounding of the input."""
 
     chi2_weight: float
     policy: float
@@ -48,7 +47,7 @@ class Conditioning:
 
 
 class Problem:
-    """One context on its support, exact: p, r, τ, the centred targets D = (r − r_c)/τ and the working precision."""
+    """One context on its support, exact: p, r, τ, D = (r − r_c)/τ and the working precision."""
 
     def __init__(self, policy, reward, tau):
         self.size = len(policy)
@@ -120,7 +119,7 @@ def pmd_mean(policy, reward, tau) -> Solution:
 
 
 def baseline(policy, reward, tau, b) -> Solution:
-    """Any baseline up to `largest_baseline`: the principal branch, λ < 0 above τ log Z (Statements 10 and 11)."""
+    """Any baseline up to `largest_baseline`: λ < 0 above τ log Z (Statements 10 and 11)."""
     problem = Problem(policy, reward, tau)
     with mp.workdps(problem.dps):
         return _given_baseline(problem, mpf(b) if isinstance(b, mpf) else mpf(float(b)))
@@ -194,7 +193,7 @@ def _surplus(s):
 
 
 def _start_positive(problem, delta, shift):
-    """Bisect for log λ. E_p e^s − 1 has the sign of E_p[e^s − 1 − s] + E_p Δ − λ, whose terms do not cancel."""
+    """Bisect for log λ; E_p e^s − 1 has the sign of E_p[e^s − 1 − s] + E_p Δ − λ, which keeps its digits."""
     mean_delta = problem.p_float @ problem.D_float + shift
     low, high = -1500.0, np.log(np.max(np.abs(delta)) + 1.0)
     for _ in range(200):
@@ -212,7 +211,7 @@ def _start_negative(problem, delta, shift):
 
     def log_ratio(t):
         u = np.real(lambertw(-t * np.exp(delta - top - 1.0)))
-        return delta - np.where(np.isnan(u), -1.0, u)
+        return delta - np.where(np.isnan(u), -1.0 + 1e-9, u)
 
     low, high = 0.0, 1.0
     for _ in range(200):
@@ -240,9 +239,10 @@ def _start_weighted(problem, log_weight, weight):
 def conditioning(policy, reward, tau, solution) -> Conditioning:
     """How far one rounding of the input moves a solution whose baseline was given, to first order.
 
-    Each centred reward, the centred baseline, their quotients by τ and each probability are moved by 2^-52 of
-    themselves. With u = λρ the system gives dλ/dΔ_i = p_i ρ_i/(1+u_i)/S and dλ/dlog p_i = p_i ρ_i/S where
-    S = Σ p ρ²/(1+u), and ds_i = (dΔ_i − ρ_i dλ)/(1+u_i).
+    The baseline, each reward and baseline less the reward of the most probable action, their quotients by τ
+    and each probability are moved by 2^-52 of themselves. With u = λρ the system gives
+    dλ/dΔ_i = p_i ρ_i/(1+u_i)/S and dλ/dlog p_i = p_i ρ_i/S where S = Σ p ρ²/(1+u), and
+    ds_i = (dΔ_i − ρ_i dλ)/(1+u_i).
     """
     problem = Problem(policy, reward, tau)
     if problem.constant:
@@ -250,7 +250,7 @@ def conditioning(policy, reward, tau, solution) -> Conditioning:
     with mp.workdps(problem.dps):
         rho = [mpmath.exp(solution.log_ratio[i]) for i in problem.support]
         slope = [1 + solution.chi2_weight * x for x in rho]
-        shift = abs((solution.baseline - problem.centre) / problem.tau)
+        shift = (abs(solution.baseline - problem.centre) + abs(solution.baseline)) / problem.tau
         moved = [EPS * (abs(d) + shift) for d in problem.D]
         total = problem.mean([x * x / a for x, a in zip(rho, slope)])
         weight = (problem.mean([x / a * m for x, a, m in zip(rho, slope, moved)]) + EPS) / total

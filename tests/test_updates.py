@@ -23,13 +23,13 @@ HARD = hard_problems(np.random.default_rng(20260205), 240)
 check = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-# --- against 50 digits --------------------------------------------------------------------------------------
+# --- against 50 digits
 
 
 def faults(problem, update, exact, conditioning):
-    """What is wrong with `update`, one string for each fault: q, λ, b, s and the flag must be as exact as they can be.
+    """What is wrong with `update`, one string for each fault in q, λ, b, s or the flag.
 
-    Eight roundings of the input, as `conditioning` says they move the solution, are granted on top of the tolerances.
+    Eight roundings of the input, as `conditioning` says they move the solution, are granted on top.
     """
     policy, reward, tau = problem
     largest = np.abs(reward[policy > 0]).max() + abs(float(exact.baseline))
@@ -145,7 +145,7 @@ def test_overestimated_baseline_matches_high_precision(share):
     assert_exact(cases())
 
 
-# --- the reference itself, and the variational problems, by brute force ---------------------------------------
+# --- the reference itself, and the variational problems, by brute force
 
 
 def regression_loss(q, policy, reward, tau, b):
@@ -209,7 +209,7 @@ def test_reference_satisfies_its_equations():
 @check
 @given(problems(smallest_exponent=-6), st.data())
 def test_updates_are_global_optima(problem, data):
-    """No other policy does better, near or far: statements 1 to 3 and 10 from their variational problems alone."""
+    """No other policy does better, near or far: Statements 1 to 3 and 10 from their variational problems."""
     policy, reward, tau = problem
     other = data.draw(policies(len(policy), len(policy), smallest_exponent=-6))
     step = 10.0 ** data.draw(st.floats(-4, 0))
@@ -234,7 +234,7 @@ def test_updates_are_global_optima(problem, data):
         assert loss((1 - step) * update.policy + step * other) >= best - 1e-11 * (1 + abs(best))
 
 
-# --- special problems -----------------------------------------------------------------------------------------
+# --- special problems
 
 
 @pytest.mark.parametrize("policy", [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [1.0], [0.5, 0.5 - 1e-300, 1e-300]])
@@ -290,7 +290,7 @@ def test_reward_that_is_constant_on_the_support_counts_as_constant():
     np.testing.assert_array_equal(update.policy, [0.5, 0.5, 0.0])
 
 
-# --- shapes, types, purity ------------------------------------------------------------------------------------
+# --- shapes, types, purity
 
 
 def batch(seed, *shape):
@@ -428,7 +428,7 @@ def test_strided_input_is_the_same_as_contiguous(function):
     assert_same(function(*arguments_of(function, strided)), expected, rtol=1e-13, atol=1e-14)
 
 
-# --- properties -------------------------------------------------------------------------------------------------
+# --- properties
 
 
 def surplus(s):
@@ -437,11 +437,16 @@ def surplus(s):
     return np.where(np.abs(s) < 0.01, series, np.expm1(s) - s)
 
 
+def weighted_surplus(s):
+    """s e^s − e^s + 1, accurate for small s."""
+    return np.where(np.abs(s) < 0.01, np.exp(s) * surplus(-np.clip(s, -1, 1)), s * np.exp(s) - np.expm1(s))
+
+
 def divergences(policy, update):
     """KL(q‖p), KL(p‖q) and χ²(q‖p) as sums of nonnegative terms, from the log-ratio."""
     s = update.log_ratio
     return {
-        "kl": policy @ (np.exp(s) * surplus(-s)),
+        "kl": policy @ weighted_surplus(s),
         "reverse_kl": policy @ surplus(s),
         "chi2": policy @ np.expm1(s) ** 2,
     }
@@ -526,7 +531,7 @@ def test_actions_may_be_permuted(problem, random):
 @check
 @given(problems(), st.data())
 def test_an_action_may_be_split_in_two(problem, data):
-    """Two copies of an action, each with half its probability, share its new probability; λ and b do not notice."""
+    """Two copies of an action, each with half its probability, share its new one; λ does not notice."""
     policy, reward, tau = problem
     i = data.draw(st.integers(0, len(policy) - 1))
     halved = np.append(policy, policy[i] / 2)
@@ -582,7 +587,7 @@ def test_weight_bounds(problem):
 @check
 @given(problems(smallest_exponent=-4))
 def test_pmd_mean_is_between_the_old_and_the_kl_policy(problem):
-    """Statement 7: likelihood-ratio order, and what follows from it, strictly where the difference can be seen."""
+    """Statement 7: likelihood-ratio order, and what follows from it, strictly where it can be seen."""
     policy, reward, tau = problem
     mean, ideal = pmd_mean_update(*problem), kl_update(*problem)
     rounding = 1e-12 + 8 * EPS * np.ptp(reward) / tau
@@ -598,11 +603,9 @@ def test_pmd_mean_is_between_the_old_and_the_kl_policy(problem):
     } | {name: (small[name], large[name]) for name in small}
     for name, (lesser, greater) in extremes.items():
         assert 0 <= lesser <= greater + rounding, name
-    if mean.chi2_weight > 1e-4:
+    if mean.chi2_weight > 1e-4 and np.ptp(reward) / tau < 10:
         for name, (lesser, greater) in extremes.items():
-            assert lesser < greater or (
-                name == "max ratio" and lesser == pytest.approx(greater, abs=rounding)
-            ), name
+            assert lesser < greater, name
 
 
 @check
@@ -632,7 +635,7 @@ def test_a_lower_baseline_moves_less(problem, steps):
 @check
 @given(problems(smallest_exponent=-6))
 def test_updates_agree_where_they_coincide(problem):
-    """Mixed at κ = τλ and baseline at r̄ are PMD-mean; mixed at κ = 0 and baseline at τ log Z are the KL update."""
+    """Mixed at κ = τλ and baseline at r̄ are PMD-mean; mixed at κ = 0 and baseline at τ log Z are KL."""
     _, reward, tau = problem
     mean, ideal = pmd_mean_update(*problem), kl_update(*problem)
     rounding = EPS * np.abs(reward).max() / tau  # of b, a float64 in reward units, in units of Δ
@@ -645,7 +648,7 @@ def test_updates_agree_where_they_coincide(problem):
     np.testing.assert_allclose(baseline_update(*problem, ideal.baseline).policy, ideal.policy, **same)
 
 
-# --- limits and closed forms --------------------------------------------------------------------------------------
+# --- limits and closed forms
 
 
 def test_high_temperature_weight_is_half_the_variance():
@@ -653,7 +656,7 @@ def test_high_temperature_weight_is_half_the_variance():
     policy, reward = np.array([0.1, 0.2, 0.3, 0.4]), np.array([3.0, -1.0, 0.5, 2.0])
     variance = policy @ reward**2 - (policy @ reward) ** 2
     errors, distances = [], []
-    for tau in (1e2, 1e3, 1e4):
+    for tau in (1e3, 1e4):
         mean = pmd_mean_update(policy, reward, tau)
         errors.append(abs(mean.chi2_weight * 2 * tau**2 / variance - 1))
         distances.append(np.abs(mean.log_ratio - kl_update(policy, reward, tau).log_ratio).max())
@@ -677,7 +680,7 @@ def test_zero_temperature_limits():
 
 
 def test_one_level_above_the_mean_makes_the_zero_temperature_limits_coincide():
-    policy, reward = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, 0.0, 0.25, 0.0])
+    policy, reward = np.array([0.4, 0.2, 0.1, 0.3]), np.array([1.0, 0.0, 0.25, 0.0])
     for tau in (1e-3, 1e-5):
         mean, ideal = pmd_mean_update(policy, reward, tau), kl_update(policy, reward, tau)
         np.testing.assert_allclose(mean.policy, ideal.policy, atol=1e-10)
@@ -714,7 +717,7 @@ def test_a_very_low_baseline_freezes_the_policy():
     np.testing.assert_allclose(np.divide(moved[:-1], moved[1:]), [1e2, 1e2, 1e6], rtol=0.05)
 
 
-# --- overestimated baselines (Statement 11) ------------------------------------------------------------------------
+# --- overestimated baselines (Statement 11)
 
 
 def test_overestimated_baseline_is_only_a_local_minimum():

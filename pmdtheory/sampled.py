@@ -1,0 +1,363 @@
+r"""The exact update from n rollouts: what a policy that could fit anything would do with one batch.
+
+One context has a policy p over K actions. Rollout i drew action y_i with reward r_i and has target (r_i − b_i)/τ, with
+b_i its baseline. Over all policies q on the actions, `sampled_update` minimises the sampled regression
+
+.. math:: \frac{1}{n} \sum_i \tfrac12 \left( \log\frac{q(y_i)}{p(y_i)} - \frac{r_i - b_i}{τ} \right)^2
+          = \text{const} + \sum_{y \in S} w_y \tfrac12 (s_y - d_y)^2,
+
+S being the seen actions, w_y the share of the rollouts that drew y, d_y the mean target of those. Rewards of one action
+may differ (noise), and so may leave-one-out baselines. The mass m = Σ_S p_y e^{d_y} that the targets ask for decides:
+
+============================  ======================================================================================
+m ≤ 1, and 1 − m has a place  s = d on S exactly; the unseen actions share 1 − m by the named rule below
+m > 1                         s + μ (p/w) e^s = d with μ > 0 and Σ_S q = 1: the stationarity equation of every other
+                              update, with weights w and targets t = d + log(p/w) of σ = log(q/w); unseen mass is 0
+m < 1, everything seen        the same equation with μ < 0, not convex: at most one action has U = −μ q/w > 1
+============================  ======================================================================================
+
+In the last case U_y − log U_y = −log(−μ) − t_y has two solutions for each action. Either all are at most 1, the principal
+branch of `overestimated`, or one action k takes the other one (W₋₁), a dump of the mass that nobody wants. With x = U_k as
+the unknown, q_k grows with x and the mass R(x) of the others falls, so that Σ q = 1 is searched for by bisecting cells of
+x and keeping those that can hold a solution with less loss than the best policy known. These bounds make it few:
+loss ≥ w_k x²/2, loss ≥ μ²/2 and q_k ≤ 1.
+
+Unseen actions
+--------------
+A fitted batch says nothing of how 1 − m is shared. ``"proportional"`` to p minimises KL(q‖p) and KL(p‖q), and is where the
+natural-gradient flow of the loss goes, since it moves the logits of all unseen actions alike. ``"softmax"`` is where
+gradient flow on softmax logits θ goes from θ = log p. There θ_z' = q_z G on unseen z, with G the sum over S of w (s − d),
+so all e^{−θ_z} move by one amount T, and Σ θ is conserved. With s = d on S at the end, q_y = e^{θ_y − C}, and
+
+.. math:: q_z ∝ \frac{p_z}{1 - T p_z}, \qquad
+          C = \frac{1}{|S|} \Big[ \sum_z \log(1 - T p_z) - \sum_S d_y \Big], \qquad
+          \sum_z \frac{p_z}{1 - T p_z} = (1 - m) e^C,
+
+sums over unseen z: one unknown T < 1/max p_z, one monotone equation. The weights w drop out. For T > 0 the flow favours the
+unseen actions that were likely already; only where these are equally likely do the two rules agree.
+
+References
+----------
+Statements 12–14 of ``pmdtheory/theorems/README.md``.
+"""
+
+import numpy as np
+
+from . import baselines, overestimated, simplex, solver
+from .updates import Update
+
+__all__ = ["UNSEEN_RULES", "sampled_loss", "sampled_update"]
+
+_HALVINGS = 10  # of every cell of x; stationary points closer than this resolves count as one
+
+
+def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="proportional"):
+    r"""Global minimiser of the regression sampled from n rollouts, over all policies on the actions.
+
+    Parameters
+    ----------
+    policy : array_like, shape (..., K)
+        Policy p that the rollouts were drawn from; rows sum to 1, zeros allowed.
+    actions : array_like of int, shape (..., n)
+        Action of each rollout, in 0, …, K − 1 and with p > 0.
+    rewards : array_like, shape (..., n)
+        Reward of each rollout, finite. Two rollouts of one action may have different rewards.
+    tau : array_like, shape (...)
+        Temperature, positive, reward units. The batch axes of all four broadcast.
+    baseline : str or array_like
+        Name of an estimator of ``pmdtheory.baselines``, or baselines in reward units: one per rollout if the array has one
+        axis more than the batch, else one per context.
+    unseen : {"proportional", "softmax"}
+        How unseen actions share the mass that the targets leave free (module docstring).
+
+    Returns
+    -------
+    Update
+        ``chi2_weight`` is the multiplier μ of the normalisation: 0 where the targets are fitted exactly, positive where
+        they ask for too much mass, negative where for too little with everything seen. ``baseline`` is the mean over the
+        rollouts. ``local`` is False throughout: candidates are compared where the problem is not convex. Unseen actions
+        whose mass tends to 0 have ``policy`` 0 and ``log_ratio`` −inf (no finite logits attain the minimum); actions
+        with p = 0 have 0 for both.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described; the message names it.
+
+    References
+    ----------
+    Statement 14.
+
+    Examples
+    --------
+    >>> sampled_update([0.2, 0.3, 0.1, 0.4], actions=[0, 1], rewards=[1.0, 0.0], tau=1.0, baseline="mean").policy.round(4)
+    array([0.3297, 0.182 , 0.0977, 0.3907])
+    """
+    if unseen not in UNSEEN_RULES:
+        raise ValueError(f"unseen must be one of {', '.join(UNSEEN_RULES)}, got {unseen!r}.")
+    p, y, target, b = _regression(policy, actions, rewards, tau, baseline)
+    batch, K = p.shape[:-1], p.shape[-1]
+    p, y, target = p.reshape(-1, K), y.reshape(-1, y.shape[-1]), target.reshape(-1, y.shape[-1])
+
+    action, w, d = _distinct(y, target)
+    rows = np.arange(len(p))[:, None]
+    with np.errstate(divide="ignore"):
+        log_a = np.where(w > 0, np.log(p[rows, action]) + d, -np.inf)  # log(p e^d)
+    rest = p.copy()
+    rest[rows, action] = 0.0
+    unseen_mass = rest.sum(axis=-1)
+    excess, rounding = _excess(p[rows, action], w, d, log_a)
+
+    s, mu = d.copy(), np.zeros(len(p))
+    over = np.flatnonzero(excess - unseen_mass > np.where(unseen_mass > 0, 0.0, rounding))
+    s[over], mu[over] = _too_much(w[over], d[over], log_a[over], rounding[over])
+    dumping = np.flatnonzero((unseen_mass == 0) & (excess < -rounding))
+    s[dumping], mu[dumping] = _too_little(w[dumping], d[dumping], log_a[dumping])
+
+    log_ratio = np.where(p > 0, -np.inf, 0.0)
+    free = np.flatnonzero(unseen_mass > excess.clip(min=0))
+    log_ratio[free] = UNSEEN_RULES[unseen](rest[free], excess[free], np.where(w > 0, d, 0.0)[free], w[free])
+    seen_row, slot = np.nonzero(w > 0)
+    log_ratio[seen_row, action[seen_row, slot]] = s[seen_row, slot]
+    q = p * np.exp(log_ratio)
+    q /= q.sum(axis=-1, keepdims=True)
+    shape = (*batch, K)
+    return Update(q.reshape(shape), log_ratio.reshape(shape), mu.reshape(batch), b, np.zeros(batch, dtype=bool))
+
+
+def sampled_loss(policy, new_policy, actions, rewards, tau, baseline="loo_mean"):
+    r"""Mean of ½ (log(q/p) − (r − b)/τ)² over the rollouts of each context: what `sampled_update` minimises.
+
+    Parameters
+    ----------
+    policy, actions, rewards, tau, baseline
+        As in `sampled_update`.
+    new_policy : array_like, shape (..., K)
+        Policy q to be judged.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        Dimensionless; infinite where q excludes an action that was drawn.
+
+    Raises
+    ------
+    ValueError
+        As `sampled_update`.
+
+    References
+    ----------
+    Statement 14.
+
+    Examples
+    --------
+    >>> sampled_loss([0.5, 0.5], [0.5, 0.5], actions=[0, 1], rewards=[1.0, 0.0], tau=1.0, baseline="mean")
+    np.float64(0.125)
+    """
+    p, y, target, _ = _regression(policy, actions, rewards, tau, baseline)
+    q = simplex.distribution(new_policy, "new_policy")
+    try:
+        q = np.broadcast_to(q, p.shape)
+    except ValueError:
+        raise ValueError(f"new_policy must broadcast to shape {p.shape}, got shape {q.shape}.") from None
+    with np.errstate(divide="ignore"):
+        s = np.log(np.take_along_axis(q, y, axis=-1)) - np.log(np.take_along_axis(p, y, axis=-1))
+    return ((s - target) ** 2).mean(axis=-1) / 2
+
+
+def _proportional(rest, excess, d, w):
+    """Log-ratio of the unseen actions: all the same."""
+    return np.log1p(-excess / rest.sum(axis=-1))[:, None]
+
+
+def _softmax(rest, excess, d, w):
+    """Log-ratio of the unseen actions where softmax-logit gradient flow ends; Newton's method on y = log(1 − T max p)."""
+    log_free, seen = _proportional(rest, excess, d, w), (w > 0).sum(axis=-1, keepdims=True)
+    x = rest / rest.max(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        log_x, log_complement, log_share = np.log(x), np.log1p(-x), np.log(rest / rest.sum(axis=-1, keepdims=True))
+    y = low = high = np.zeros_like(log_free)
+    for step in range(200):
+        log_c = np.logaddexp(log_complement, y + log_x)  # log(1 − T p)
+        log_sum = np.logaddexp.reduce(log_share - log_c, axis=-1, keepdims=True)
+        value = log_sum - log_free - (log_c - 0.0).sum(axis=-1, keepdims=True) / seen + d.sum(axis=-1, keepdims=True) / seen
+        if step == 0:  # the slope is at most −1/|S|
+            low, high = np.minimum(seen * value, 0.0), np.maximum(seen * value, 0.0)
+        low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
+        pull = np.exp(y + log_x - log_c)
+        slope = -(np.exp(log_share - log_c - log_sum) * pull + pull / seen).sum(axis=-1, keepdims=True)
+        new = y - value / slope
+        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
+        if np.all(np.abs(new - y) <= 1e-12 * (1 + np.abs(y))):
+            return log_free - log_c - log_sum
+        y = new
+    raise FloatingPointError("the softmax rule did not converge; please report the arguments.")
+
+
+UNSEEN_RULES = {"proportional": _proportional, "softmax": _softmax}
+
+
+def _regression(policy, actions, rewards, tau, baseline):
+    """Check everything; p (..., K), actions and targets (..., n), mean baseline (...), one batch shape."""
+    p, r, tau = simplex.distribution(policy), simplex.finite(rewards, "rewards"), simplex.positive(tau, "tau")
+    y, K = np.asarray(actions), p.shape[-1]
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"actions must be integers, got {y.dtype} numbers.")
+    if y.ndim == 0 or r.ndim == 0 or y.shape[-1] != r.shape[-1] or y.shape[-1] == 0:
+        raise ValueError(
+            f"actions and rewards must have the same n >= 1 rollouts in their last axis, got shapes {y.shape} and {r.shape}."
+        )
+    outside = (y < 0) | (y >= K)
+    if outside.any():
+        raise ValueError(f"actions must be in 0, ..., {K - 1} (policy has {K} actions), got {y[outside][0]}.")
+    try:
+        batch = np.broadcast_shapes(p.shape[:-1], y.shape[:-1], r.shape[:-1], tau.shape)
+    except ValueError:
+        raise ValueError(
+            "the leading axes of policy, actions and rewards and the whole of tau must broadcast together, "
+            f"got shapes {p.shape}, {y.shape}, {r.shape} and {tau.shape}."
+        ) from None
+    p, y, r = (np.broadcast_to(a, (*batch, a.shape[-1])) for a in (p, y, r))
+    tau = np.broadcast_to(tau, batch)
+    impossible = np.take_along_axis(p, y, axis=-1) == 0
+    if impossible.any():
+        raise ValueError(f"actions must have positive probability under policy, got {y[impossible][0]}, which has 0.")
+    b = _baseline(baseline, r, tau)
+    with np.errstate(over="ignore"):
+        target = (r - b) / tau[..., None]
+    if not np.isfinite(target).all():
+        raise ValueError(f"tau must be large enough for (rewards - baseline) / tau to be finite, got {tau.min()}.")
+    return p, y, target, b.mean(axis=-1)
+
+
+def _baseline(baseline, r, tau):
+    """Baseline of every rollout, shape of r."""
+    if isinstance(baseline, str):
+        if baseline not in baselines.ESTIMATORS:
+            names = ", ".join(baselines.ESTIMATORS)
+            raise ValueError(f"baseline must be an array or one of {names}, got {baseline!r}.")
+        return baselines.estimate(baseline, r, tau)
+    b = simplex.finite(baseline, "baseline")
+    try:
+        return np.broadcast_to(b if b.ndim == r.ndim else b[..., None], r.shape)
+    except ValueError:
+        raise ValueError(
+            f"baseline must be of shape {r.shape[:-1]} or {r.shape} (one per context or per rollout), got shape {b.shape}."
+        ) from None
+
+
+def _distinct(y, target):
+    """Seen actions of each row, their share of the rollouts (0 in slots left over) and their mean target; (N, slots)."""
+    order = np.argsort(y, axis=-1, kind="stable")
+    y, target = np.take_along_axis(y, order, axis=-1), np.take_along_axis(target, order, axis=-1)
+    slot = np.zeros(y.shape, dtype=np.intp)
+    np.cumsum(y[:, 1:] != y[:, :-1], axis=-1, out=slot[:, 1:])
+    N, L = len(y), slot.max(initial=0) + 1
+    flat = (np.arange(N)[:, None] * L + slot).ravel()
+    count = np.bincount(flat, minlength=N * L).reshape(N, L)
+    total = np.bincount(flat, weights=target.ravel(), minlength=N * L).reshape(N, L)
+    action = np.repeat(y[:, :1], L, axis=-1)
+    np.put_along_axis(action, slot, y, axis=-1)
+    return action, count / y.shape[-1], total / np.maximum(count, 1)
+
+
+def _excess(p, w, d, log_a):
+    """Σ_S p (e^d − 1), which is m − 1 plus the unseen mass, and its rounding error."""
+    a = np.exp(np.minimum(log_a, 300.0))
+    terms = np.where(d < 1, p * np.expm1(np.minimum(d, 1.0)), a - p)
+    return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + (a * np.abs(d)).sum(axis=-1))
+
+
+def _targets(w, log_a):
+    """Targets t = log(p e^d / w) of log(q/w), their mean under w, and their distance D from it; 0 in slots left over."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(w > 0, log_a - np.log(w), 0.0)
+    mean = (w * t).sum(axis=-1)
+    return t, mean, np.where(w > 0, t - mean[:, None], 0.0)
+
+
+def _too_much(w, d, log_a, rounding):
+    """s and μ > 0 for m > 1."""
+    t, mean, D = _targets(w, log_a)
+    sigma, mu = solver.with_shift(w, D, -mean, rounding)
+    return d + sigma - t, mu
+
+
+def _too_little(w, d, log_a):
+    """s and μ < 0 of least loss for m < 1 and everything seen."""
+    t, mean, D = _targets(w, log_a)
+    s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
+    rows = np.flatnonzero(-mean <= overestimated.largest_shift(w, D))
+    sigma, mu[rows] = overestimated.solve(w[rows], D[rows], -mean[rows])
+    s[rows] = d[rows] + sigma - t[rows]
+    loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
+    for size in [max(1, 2**18 // w.shape[1] ** 2)]:
+        for start in range(0, len(w), size):
+            block = slice(start, start + size)
+            row, U, dump_mu, dump_loss = _dumps(w[block], t[block], log_a[block], loss[block])
+            row = row + start
+            better = np.lexsort((dump_loss, row))
+            first = better[np.diff(row[better], prepend=-1) > 0]
+            first = first[dump_loss[first] < loss[row[first]]]
+            s[row[first]], mu[row[first]] = d[row[first]] + U[first], dump_mu[first]
+    return s, mu
+
+
+def _dumps(w, t, log_a, loss):
+    """Solutions with one U_k > 1 that may beat the `loss` known: their row, U, μ and loss."""
+    seen = w > 0
+    top = t.max(axis=-1, where=seen, initial=-np.inf)
+    log_m = np.logaddexp.reduce(log_a, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_free = np.log(-np.expm1(log_m))[:, None]
+        dumped = np.where(seen, w * (np.logaddexp(log_a, log_free) - log_a) ** 2 / 2, np.inf)
+        best = np.minimum(loss, np.minimum(log_m**2 / 2, dumped.min(axis=-1)))
+        xi = np.maximum(-1 - np.minimum(-1 - top, np.log(2 * best) / 2)[:, None] - t, 0.0)
+        low = 1 + np.sqrt(2 * xi) + xi * 2 / 3  # at most the larger root of x − log x = 1 + ξ
+        high = np.where(seen, np.minimum(-log_a, np.sqrt(2 * best[:, None] / w)), 0.0)
+    row, k = np.nonzero(low < high)
+    low, high = low[row, k], high[row, k]
+
+    def at(x, row, k):
+        """U of every action with U_k = x, q_k, R and −dR/dx."""
+        xi = np.where(seen[row], (x - np.log(x) - 1 + t[row, k])[:, None] - t[row], 0.0)
+        U, Y = overestimated.principal_branch(np.maximum(xi, 0.0))
+        cell = np.arange(len(x))
+        U[cell, k] = x
+        q = np.exp(log_a[row] + U)
+        q_k = q[cell, k]
+        q[cell, k] = 0.0
+        return U, q_k, q.sum(axis=-1), (q * U / Y).sum(axis=-1) * (1 - 1 / x)
+
+    def loss_of(U, row):
+        return (w[row] * U**2).sum(axis=-1) / 2
+
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        row, k, low, high = np.tile(row, 2), np.tile(k, 2), np.append(low, middle), np.append(middle, high)
+        (U, q, R, _), (U_high, q_high, R_high, _) = at(low, row, k), at(high, row, k)
+        np.minimum.at(best, row, loss_of(U - np.log(q + R)[:, None], row))
+        U_high[np.arange(len(k)), k] = low
+        keep = (q + R_high <= 1) & (q_high + R >= 1) & (loss_of(U_high, row) <= best[row])
+        row, k, low, high = row[keep], k[keep], low[keep], high[keep]
+
+    def residual(x, row, k):
+        U, q, R, fall = at(x, row, k)
+        left = np.maximum(1 - R, 1e-300)
+        return x + log_a[row, k] - np.log(left), 1 - fall / left
+
+    rising = (residual(low, row, k)[0] <= 0) & (residual(high, row, k)[0] >= 0)
+    row, k, low, high = row[rising], k[rising], low[rising], high[rising]
+    x = high
+    for _ in range(100):
+        value, slope = residual(x, row, k)
+        low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            new = x - value / slope
+        new = np.where((new > low) & (new < high), new, (low + high) / 2)
+        done = np.abs(new - x) <= 1e-14 * x
+        x = new
+        if done.all():
+            break
+    U, q, _, _ = at(x, row, k)
+    return row, U, -w[row, k] * x / q, loss_of(U, row)

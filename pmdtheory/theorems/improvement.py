@@ -1,0 +1,59 @@
+r"""Statement 5: how much one step improves the expected reward.
+
+.. math::
+
+    E_q[r] − E_p[r] &= τ [\mathrm{KL}(q\|p) + λ (1 + χ^2(q\|p))] && \text{(PMD-mean)} \\
+    E_q[r] − E_p[r] &= τ [\mathrm{KL}(q\|p) + \mathrm{KL}(p\|q)] && \text{(KL update)}
+
+Both are nonnegative. Assumptions: none.
+
+References
+----------
+Statement 5.
+"""
+
+from .. import updates
+from . import moments
+from .claim import Claim
+
+
+def pmd_mean_improvement(policy, reward, tau):
+    """(E_q r − E_p r)/τ = KL(q‖p) + λ(1 + χ²(q‖p)) for PMD-mean.
+
+    Parameters
+    ----------
+    policy, reward : array_like, shape (..., K)
+        Current policy p and rewards.
+    tau : array_like, shape (...)
+        Temperature, positive.
+
+    Returns
+    -------
+    Claim
+        Shape (...).
+
+    Examples
+    --------
+    >>> claim = pmd_mean_improvement([0.5, 0.5], [0.0, 1.0], tau=1.0)
+    >>> claim.value.round(4), claim.bound.round(4)
+    (np.float64(0.2072), np.float64(0.2072))
+    """
+    p, D = moments.targets(policy, reward, tau)
+    update = updates.pmd_mean_update(policy, reward, tau)
+    s = update.log_ratio
+    bound = moments.kl(p, s) + update.chi2_weight * (1 + moments.chi2(p, s))
+    return Claim("PMD-mean: ΔE r/τ = KL(q‖p) + λ(1 + χ²)", moments.improvement(p, s, D), bound, relation="==")
+
+
+def kl_improvement(policy, reward, tau):
+    """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update; arguments and result as in `pmd_mean_improvement`.
+
+    Examples
+    --------
+    >>> kl_improvement([0.5, 0.5], [0.0, 1.0], tau=1.0).value.round(4)
+    np.float64(0.2311)
+    """
+    p, D = moments.targets(policy, reward, tau)
+    s = updates.kl_update(policy, reward, tau).log_ratio
+    bound = moments.kl(p, s) + moments.reverse_kl(p, s)
+    return Claim("KL update: ΔE r/τ = KL(q‖p) + KL(p‖q)", moments.improvement(p, s, D), bound, relation="==")

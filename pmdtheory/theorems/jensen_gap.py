@@ -1,0 +1,70 @@
+r"""Statement 6: the χ² weight of PMD-mean is at most the Jensen gap.
+
+With Δ = (r − r̄)/τ,
+
+.. math:: λ (1 + χ^2(q\|p)) ≤ \log E_p[e^Δ] = \mathrm{KL}(p\|q_{KL}), \qquad λ ≤ \mathrm{sd}_p(Δ)/2, \qquad λ ≤ \max Δ.
+
+Assumptions: none.
+
+References
+----------
+Statement 6.
+"""
+
+from .. import updates
+from . import moments
+from .claim import Claim
+
+
+def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
+    """log E_p[e^Δ] = KL(p‖q_KL).
+
+    Parameters
+    ----------
+    policy, reward : array_like, shape (..., K)
+        Current policy p and rewards.
+    tau : array_like, shape (...)
+        Temperature, positive.
+
+    Returns
+    -------
+    Claim
+        Shape (...).
+
+    Examples
+    --------
+    >>> gap_is_reverse_kl_of_kl_update([0.5, 0.5], [0.0, 1.0], tau=1.0).value.round(4)
+    np.float64(0.1201)
+    """
+    p, D = moments.targets(policy, reward, tau)
+    s = updates.kl_update(policy, reward, tau).log_ratio
+    return Claim("KL(p‖q_KL) = log E_p e^Δ", moments.reverse_kl(p, s), moments.jensen_gap(p, D), relation="==")
+
+
+def weight_below_jensen_gap(policy, reward, tau):
+    """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ]; arguments and result as in `gap_is_reverse_kl_of_kl_update`.
+
+    Examples
+    --------
+    >>> claim = weight_below_jensen_gap([0.5, 0.5], [0.0, 1.0], tau=1.0)
+    >>> claim.value.round(4), claim.bound.round(4)
+    (np.float64(0.1103), np.float64(0.1201))
+    """
+    p, D = moments.targets(policy, reward, tau)
+    update = updates.pmd_mean_update(policy, reward, tau)
+    value = update.chi2_weight * (1 + moments.chi2(p, update.log_ratio))
+    return Claim("λ(1 + χ²) ≤ log E_p e^Δ", value, moments.jensen_gap(p, D))
+
+
+def weight_below_half_spread(policy, reward, tau):
+    """λ ≤ sd_p(Δ)/2; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    p, D = moments.targets(policy, reward, tau)
+    update = updates.pmd_mean_update(policy, reward, tau)
+    return Claim("λ ≤ sd_p(Δ)/2", update.chi2_weight, moments.spread(p, D) / 2)
+
+
+def weight_below_largest_target(policy, reward, tau):
+    """λ ≤ max Δ; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    p, D = moments.targets(policy, reward, tau)
+    update = updates.pmd_mean_update(policy, reward, tau)
+    return Claim("λ ≤ max Δ", update.chi2_weight, moments.extremes(p, D)[1])

@@ -1,0 +1,69 @@
+"""Expectations of a log-ratio s = log q/p under p, from s itself and not from q.
+
+For a normalised q each is a sum of nonnegative terms, so it keeps its relative accuracy when q is close to p, when
+p is nearly one-hot, and where q underflows.
+"""
+
+import numpy as np
+
+from .. import simplex
+from ..stationarity import excess
+
+
+def targets(policy, reward, tau):
+    """Return p and D = (r − E_p[r])/τ, both (..., K), D = 0 where p = 0; accurate for nearly one-hot p."""
+    p, r, tau = simplex.problem(policy, reward, tau)
+    top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
+    x = np.where(p > 0, (r - top) / tau[..., None], 0.0)
+    return p, np.where(p > 0, x - mean(p, x)[..., None], 0.0)
+
+
+def mean(p, x):
+    """E_p[x]."""
+    return np.einsum("...k,...k->...", p, x)
+
+
+def spread(p, D):
+    """Standard deviation under p of targets with E_p[D] = 0."""
+    return np.sqrt(mean(p * np.abs(D), np.abs(D)))
+
+
+def jensen_gap(p, D):
+    """log E_p[e^D] for targets with E_p[D] = 0."""
+    top = D.max(axis=-1)
+    small = np.minimum(D, 300.0)
+    near = np.log1p(mean(p, excess(small, np.expm1(small))))
+    far = top + np.log(mean(p, np.exp(D - top[..., None])))
+    return np.where(top < 300, near, far)
+
+
+def improvement(p, s, D):
+    """(E_q[r] − E_p[r])/τ."""
+    return mean(p * np.expm1(s), D)
+
+
+def kl(p, s):
+    """KL(q‖p) = E_p[ρ log ρ − ρ + 1]."""
+    inner = np.maximum(s, -30.0)
+    terms = np.where(s > -30, np.exp(inner) * excess(-inner, np.expm1(-inner)), 1 + (s - 1) * np.exp(s))
+    return mean(p, terms)
+
+
+def reverse_kl(p, s):
+    """KL(p‖q) = E_p[ρ − 1 − log ρ]."""
+    return mean(p, excess(s, np.expm1(s)))
+
+
+def chi2(p, s):
+    """χ²(q‖p) = E_p[(ρ − 1)²]."""
+    return mean(p * np.expm1(s), np.expm1(s))
+
+
+def distance(p, s, other):
+    """L1 distance of the two policies with log-ratios `s` and `other`."""
+    return mean(p, np.abs(np.expm1(s) - np.expm1(other)))
+
+
+def extremes(p, s):
+    """Smallest and largest s on the support."""
+    return s.min(axis=-1, where=p > 0, initial=np.inf), s.max(axis=-1, where=p > 0, initial=-np.inf)
