@@ -96,6 +96,8 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
     -------
     Bandit
     """
+    for name, value in (("contexts", contexts), ("actions", actions)):
+        _count(name, value, 1)
     if kind == "graded":
         return Bandit(rng.random((contexts, actions)))
     if kind != "binary":
@@ -113,6 +115,11 @@ def draw_actions(policy, uniforms):
     cumulative /= cumulative[:, -1:]  # so that no draw lands beyond the last action of positive probability
     rows = zip(cumulative, uniforms.reshape(-1, n))
     return np.array([np.searchsorted(c, u, side="right") for c, u in rows]).reshape(uniforms.shape)
+
+
+def _count(name, value, least):
+    if value != int(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
 def iterate(
@@ -176,8 +183,8 @@ def iterate(
     """
     C, K = bandit.reward.shape
     for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1), ("rollouts", rollouts, 1)):
-        if value is not None and (value != int(value) or value < least):
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
+        if value is not None:
+            _count(name, value, least)
     start = simplex.distribution(policy)
     try:
         q = np.broadcast_to(start, (seeds, C, K)).copy()

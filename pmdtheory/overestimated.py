@@ -11,28 +11,33 @@ y = √(2 t₀) removes the square-root singularity at the branch point U = 1.
 """
 
 import numpy as np
-from scipy.special import lambertw
 
 
 def principal_branch(t):
-    """Solve U − log U = 1 + t for U in (0, 1], t ≥ 0; equals −W₀(−e^{−1−t}).
+    """Solve U − log U = 1 + t for U in (0, 1], t ≥ 0; U = −W₀(−e^{−1−t}).
 
-    Returns U and Y = 1 − U, the latter with full relative accuracy near the branch point t = 0.
+    Returns U and Y = 1 − U, each with full relative accuracy, also near the branch point t = 0 (U = 1).
     """
-    y = np.sqrt(2 * np.minimum(t, 0.02))
-    near = np.maximum(y - y**2 / 3 + y**3 / 36 + y**4 / 270, 1e-300)
+    near, far = np.minimum(t, 0.02), np.maximum(t, 0.02)
+    y = np.sqrt(2 * near)
+    y = np.maximum(y - y**2 / 3 + y**3 / 36 + y**4 / 270, 1e-300)
     for _ in range(2):
-        near = near - (np.log1p(-near) + near + np.minimum(t, 0.02)) * (1 - near) / -near
-    far = np.maximum(-lambertw(-np.exp(-1 - np.maximum(t, 0.02))).real, 1e-320)
-    far = far - (np.log(far) - far + 1 + np.maximum(t, 0.02)) * far / (1 - far)
-    is_near = t < 0.02
-    return np.where(is_near, 1 - near, far), np.where(is_near, near, 1 - far)
+        y = y + (np.log1p(-y) + y + near) * (1 - y) / y
+    log_u = -1 - far
+    for _ in range(8):  # monotone, quadratic; at t = 0.02 six suffice
+        log_u = log_u - (log_u - np.exp(log_u) + 1 + far) / -np.expm1(log_u)
+    return np.where(t < 0.02, 1 - y, np.exp(log_u)), np.where(t < 0.02, y, -np.expm1(log_u))
+
+
+def _below_top(p, D):
+    top = D.max(axis=-1, where=p > 0, initial=-np.inf)
+    return top, np.where(p > 0, top[:, None] - D, 0.0)
 
 
 def largest_shift(p, D):
     """The largest c for which a principal-branch solution exists, shape (N,), from p and D of shape (N, K)."""
-    top = D.max(axis=-1, where=p > 0, initial=-np.inf)
-    U, _ = principal_branch(np.where(p > 0, top[:, None] - D, 0.0))
+    top, below = _below_top(p, D)
+    U, _ = principal_branch(below)
     return 1 + top + np.log((p * U).sum(axis=-1))
 
 
@@ -53,8 +58,7 @@ def solve(p, D, c):
     weight : ndarray, shape (N,)
         λ < 0.
     """
-    top = D.max(axis=-1, where=p > 0, initial=-np.inf)
-    below = np.where(p > 0, top[:, None] - D, 0.0)
+    top, below = _below_top(p, D)
 
     def residual(y):
         t0 = y * y / 2
@@ -78,4 +82,4 @@ def solve(p, D, c):
             break
     t0 = y * y / 2
     U, _ = principal_branch(t0[:, None] + below)
-    return np.log(U) + (1 + t0 + top - c)[:, None], -np.exp(c - 1 - t0 - top)
+    return D - c[:, None] + U, -np.exp(c - 1 - t0 - top)

@@ -48,7 +48,9 @@ from .updates import Update
 
 __all__ = ["UNSEEN_RULES", "sampled_loss", "sampled_update"]
 
-_HALVINGS = 10  # of every cell of x; stationary points closer than this resolves count as one
+_HALVINGS = 10  # of the range of x; solutions closer than such a cell are not told apart
+_BLOCK = 2**18  # numbers per array
+_SLACK = 1 + 1e-9  # so that rounding never excludes the solution
 
 
 def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="proportional"):
@@ -180,7 +182,7 @@ def _softmax(rest, excess, d, w):
     for step in range(200):
         log_c = np.logaddexp(log_complement, y + log_x)  # log(1 − T p)
         log_sum = np.logaddexp.reduce(log_share - log_c, axis=-1, keepdims=True)
-        value = log_sum - log_free - (log_c - 0.0).sum(axis=-1, keepdims=True) / seen + d.sum(axis=-1, keepdims=True) / seen
+        value = log_sum - log_free - (log_c.sum(axis=-1, keepdims=True) - d.sum(axis=-1, keepdims=True)) / seen
         if step == 0:  # the slope is at most −1/|S|
             low, high = np.minimum(seen * value, 0.0), np.maximum(seen * value, 0.0)
         low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
@@ -291,73 +293,89 @@ def _too_little(w, d, log_a):
     sigma, mu[rows] = overestimated.solve(w[rows], D[rows], -mean[rows])
     s[rows] = d[rows] + sigma - t[rows]
     loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
-    for size in [max(1, 2**18 // w.shape[1] ** 2)]:
-        for start in range(0, len(w), size):
-            block = slice(start, start + size)
-            row, U, dump_mu, dump_loss = _dumps(w[block], t[block], log_a[block], loss[block])
-            row = row + start
-            better = np.lexsort((dump_loss, row))
-            first = better[np.diff(row[better], prepend=-1) > 0]
-            first = first[dump_loss[first] < loss[row[first]]]
-            s[row[first]], mu[row[first]] = d[row[first]] + U[first], dump_mu[first]
+    size = max(1, _BLOCK // w.shape[1] ** 2)
+    for start in range(0, len(w), size):
+        block = slice(start, start + size)
+        row, U, dump_mu, dump_loss = _dumps(w[block], t[block], log_a[block], loss[block])
+        for i in np.argsort(-dump_loss):  # the least loss of a row is written last
+            if dump_loss[i] < loss[start + row[i]]:
+                s[start + row[i]], mu[start + row[i]] = d[start + row[i]] + U[i], dump_mu[i]
     return s, mu
 
 
 def _dumps(w, t, log_a, loss):
-    """Solutions with one U_k > 1 that may beat the `loss` known: their row, U, μ and loss."""
-    seen = w > 0
+    """Solutions with one U_k > 1 and less than the `loss` known: their row, U, μ and loss."""
+    cells, best = _first_cells(w, t, log_a, loss)
+    for _ in range(_HALVINGS):
+        cells = _halve(w, t, log_a, cells, best)
+    row, k, x = _roots(w, t, log_a, cells)
+    U, q, _, _ = _dump(w, t, log_a, row, k, x)
+    return row, U, -w[row, k] * x / q, _loss(w[row], U)
+
+
+def _first_cells(w, t, log_a, loss):
+    """Row, k and range of x of each possible dump, and the least loss known in each row."""
+    seen, log_m = w > 0, np.logaddexp.reduce(log_a, axis=-1)
     top = t.max(axis=-1, where=seen, initial=-np.inf)
-    log_m = np.logaddexp.reduce(log_a, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_free = np.log(-np.expm1(log_m))[:, None]
-        dumped = np.where(seen, w * (np.logaddexp(log_a, log_free) - log_a) ** 2 / 2, np.inf)
-        best = np.minimum(loss, np.minimum(log_m**2 / 2, dumped.min(axis=-1)))
-        xi = np.maximum(-1 - np.minimum(-1 - top, np.log(2 * best) / 2)[:, None] - t, 0.0)
-        low = 1 + np.sqrt(2 * xi) + xi * 2 / 3  # at most the larger root of x − log x = 1 + ξ
+        free = np.log(-np.expm1(log_m))[:, None]
+        all_on_one = np.where(seen, w * (np.logaddexp(log_a, free) - log_a) ** 2 / 2, np.inf).min(axis=-1)
+        best = _SLACK * np.minimum(np.minimum(loss, log_m**2 / 2), all_on_one)
+        log_mu = np.minimum(-1 - top, np.log(2 * best) / 2)[:, None]  # no larger than this
+        xi = np.maximum(-1 - log_mu - t, 0.0)
+        low = 1 + np.sqrt(2 * xi) + 2 / 3 * xi  # below the larger solution of x − log x = 1 + ξ
         high = np.where(seen, np.minimum(-log_a, np.sqrt(2 * best[:, None] / w)), 0.0)
     row, k = np.nonzero(low < high)
-    low, high = low[row, k], high[row, k]
+    return (row, k, low[row, k], high[row, k]), best
 
-    def at(x, row, k):
-        """U of every action with U_k = x, q_k, R and −dR/dx."""
-        xi = np.where(seen[row], (x - np.log(x) - 1 + t[row, k])[:, None] - t[row], 0.0)
-        U, Y = overestimated.principal_branch(np.maximum(xi, 0.0))
-        cell = np.arange(len(x))
-        U[cell, k] = x
-        q = np.exp(log_a[row] + U)
-        q_k = q[cell, k]
-        q[cell, k] = 0.0
-        return U, q_k, q.sum(axis=-1), (q * U / Y).sum(axis=-1) * (1 - 1 / x)
 
-    def loss_of(U, row):
-        return (w[row] * U**2).sum(axis=-1) / 2
+def _halve(w, t, log_a, cells, best):
+    """Halve the cells; keep those where Σ q may be 1 and the loss below `best`, which is lowered on the way."""
+    row, k, low, high = cells
+    middle = (low + high) / 2
+    row, k, low, high = np.tile(row, 2), np.tile(k, 2), np.append(low, middle), np.append(middle, high)
+    U, q, R, _ = _dump(w, t, log_a, row, k, low)
+    np.minimum.at(best, row, _SLACK * _loss(w[row], U - np.log(q + R)[:, None]))  # of this policy, normalised
+    U, q_high, R_high, _ = _dump(w, t, log_a, row, k, high)
+    U[np.arange(len(k)), k] = low
+    keep = (q + R_high <= 1) & (q_high + R >= 1) & (_loss(w[row], U) <= best[row])
+    return row[keep], k[keep], low[keep], high[keep]
 
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        row, k, low, high = np.tile(row, 2), np.tile(k, 2), np.append(low, middle), np.append(middle, high)
-        (U, q, R, _), (U_high, q_high, R_high, _) = at(low, row, k), at(high, row, k)
-        np.minimum.at(best, row, loss_of(U - np.log(q + R)[:, None], row))
-        U_high[np.arange(len(k)), k] = low
-        keep = (q + R_high <= 1) & (q_high + R >= 1) & (loss_of(U_high, row) <= best[row])
-        row, k, low, high = row[keep], k[keep], low[keep], high[keep]
 
-    def residual(x, row, k):
-        U, q, R, fall = at(x, row, k)
+def _roots(w, t, log_a, cells):
+    """Row, k and x where Σ q rises through 1 in a cell (where it falls there is no minimum), by safeguarded Newton."""
+
+    def residual(row, k, x):
+        _, _, R, fall = _dump(w, t, log_a, row, k, x)
         left = np.maximum(1 - R, 1e-300)
         return x + log_a[row, k] - np.log(left), 1 - fall / left
 
-    rising = (residual(low, row, k)[0] <= 0) & (residual(high, row, k)[0] >= 0)
-    row, k, low, high = row[rising], k[rising], low[rising], high[rising]
+    row, k, low, high = cells
+    rises = (residual(row, k, low)[0] <= 0) & (residual(row, k, high)[0] >= 0)
+    row, k, low, high = row[rises], k[rises], low[rises], high[rises]
     x = high
     for _ in range(100):
-        value, slope = residual(x, row, k)
+        value, slope = residual(row, k, x)
         low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
             new = x - value / slope
-        new = np.where((new > low) & (new < high), new, (low + high) / 2)
-        done = np.abs(new - x) <= 1e-14 * x
-        x = new
-        if done.all():
+        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
+        converged, x = np.all(np.abs(new - x) <= 1e-14 * x), new
+        if converged:
             break
-    U, q, _, _ = at(x, row, k)
-    return row, U, -w[row, k] * x / q, loss_of(U, row)
+    return row, k, x
+
+
+def _dump(w, t, log_a, row, k, x):
+    """U of every action when U_k = x; q_k, R = Σ q of the others, and −dR/dx."""
+    cell = np.arange(len(x))
+    xi = np.where(w[row] > 0, (x - np.log(x) - 1 + t[row, k])[:, None] - t[row], 0.0)
+    U, Y = overestimated.principal_branch(np.maximum(xi, 0.0))
+    U[cell, k] = x
+    q = np.exp(log_a[row] + U)
+    q_k, q[cell, k] = q[cell, k], 0.0
+    return U, q_k, q.sum(axis=-1), (q * U / Y).sum(axis=-1) * (1 - 1 / x)
+
+
+def _loss(w, residual):
+    return (w * residual**2).sum(axis=-1) / 2

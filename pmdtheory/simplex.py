@@ -7,6 +7,7 @@ are given, and raise ``ValueError`` naming the argument, the offending value and
 import numpy as np
 
 SUM_TOLERANCE = 1e-6
+ROUNDING = 1e-14
 
 
 def _floats(value, name):
@@ -73,8 +74,8 @@ def distribution(value, name="policy"):
     Parameters
     ----------
     value : array_like, shape (..., K)
-        Nonnegative, each row summing to 1 within 1e-6 (so that float32 softmaxes pass); rows are rescaled to
-        sum to 1 exactly up to rounding.
+        Nonnegative, each row summing to 1 within 1e-6 (so that float32 softmaxes pass). A row that is off by more
+        than 1e-14, float64 rounding, is rescaled; the others are returned as they are.
     name : str
         What to call it in the error.
 
@@ -105,7 +106,7 @@ def distribution(value, name="policy"):
         f"{name} summed over its last axis",
         f"1 within {SUM_TOLERANCE:g} (divide it by its sum)",
     )
-    return array / total[..., None]
+    return array / np.where(np.abs(total - 1) > ROUNDING, total, 1.0)[..., None]
 
 
 def problem(policy, reward, tau, **per_context):

@@ -9,11 +9,12 @@ the solution v = KL(p‖q). With Ψ(v) = E_p[e^s − 1 − s], whose terms are n
 
 .. math:: Ψ − v = (1 + λ)(E_p[e^s] − 1),
 
-so comparing Ψ with v decides, without cancellation, on which side of the root v lies. The root is found by Newton's
-method on log Ψ − log v in log v inside that bracket: two to five passes over the actions in practice.
+so comparing Ψ with v decides, without cancellation, on which side of the root v lies. For c ≤ 0, or λ given, the root
+is found by Newton's method on log Ψ − log v in log v: two to five passes over the actions in practice. For c > 0, where
+λ = v − c would cancel, it is found by Newton's method on 1/E_p[e^s] in λ, close to linear both for λ → 0 and for large
+targets. Both are kept inside a bracket: with sd the standard deviation of D under p (Statements 6 and 10)
 
-Brackets, with sd the standard deviation of D under p: 0 ≤ v ≤ log E_p[e^D] always; for λ = v (PMD-mean) also
-v ≤ sd/2 and v ≤ max D (Statement 6); λ decreases and v increases in c (Statement 10).
+.. math:: 0 ≤ v ≤ \log E_p[e^D], \qquad λ ≤ \min\{\log E_p[e^D] − c, \max D − c, (\sqrt{c^2 + sd^2} − c)/2\}.
 """
 
 import numpy as np
@@ -23,6 +24,7 @@ from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
 _BLOCK = 2**15  # numbers per array
+_FAILED = "the normalisation did not converge; please report the arguments."
 
 
 class BeyondPrincipalBranchError(ValueError):
@@ -56,7 +58,7 @@ def with_weight(p, D, weight):
     v = jensen_gap(p, D)
     s = D - v[:, None]
     rows = np.flatnonzero(weight > 0)
-    s[rows], v[rows] = _root(p[rows], D[rows], 0.0, weight[rows], np.zeros(len(rows)), v[rows])
+    s[rows], v[rows] = _in_blocks(_outside, p[rows], D[rows], np.zeros(len(rows)), weight[rows], v[rows])
     return s, v
 
 
@@ -92,77 +94,88 @@ def with_shift(p, D, shift, rounding=0.0):
     log_z[rows] = jensen_gap(p[rows], D[rows])
     s, weight = np.empty(p.shape), np.zeros(len(p))
 
-    below = shift < log_z - rounding
-    rows = slice(None) if below.all() else np.flatnonzero(below)
+    rows = np.flatnonzero(shift <= 0)
+    rows = slice(None) if rows.size == len(p) else rows
     sd, top = _spread(p[rows], D[rows])
-    low = np.maximum(shift[rows], 0.0)
-    high = np.minimum(log_z[rows], low + np.minimum(sd / 2, top))
-    s[rows], v = _root(p[rows], D[rows], 1.0, -shift[rows], low, high)
+    high = np.minimum(sd**2 / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY)), top)
+    s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high)
     weight[rows] = v - shift[rows]
 
-    rows = np.flatnonzero(shift > log_z + rounding)
-    largest = overestimated.largest_shift(p[rows], D[rows])
-    beyond = np.flatnonzero(shift[rows] > largest + np.broadcast_to(rounding, shift.shape)[rows])
-    if beyond.size:
-        raise BeyondPrincipalBranchError(rows[beyond[0]], largest[beyond[0]])
-    s[rows], weight[rows] = overestimated.solve(p[rows], D[rows], np.minimum(shift[rows], largest))
+    rows = np.flatnonzero((shift > 0) & (shift < log_z - rounding))
+    s[rows], weight[rows] = _in_blocks(_between, p[rows], D[rows], shift[rows], log_z[rows])
 
-    rows = np.flatnonzero(np.abs(shift - log_z) <= rounding)
+    rows = np.flatnonzero((shift > 0) & (shift > log_z + rounding))
+    if rows.size:
+        largest = overestimated.largest_shift(p[rows], D[rows])
+        beyond = np.flatnonzero(shift[rows] > largest + np.broadcast_to(rounding, shift.shape)[rows])
+        if beyond.size:
+            raise BeyondPrincipalBranchError(rows[beyond[0]], largest[beyond[0]])
+        s[rows], weight[rows] = _above(p[rows], D[rows], np.minimum(shift[rows], largest), log_z[rows])
+
+    rows = np.flatnonzero((shift > 0) & (np.abs(shift - log_z) <= rounding))
     s[rows] = D[rows] - log_z[rows, None]
     return s, weight
 
 
 def log_mean_exp(p, x):
-    """log E_p[e^x], shape (N,); accurate relative to the largest |x| of the support."""
-    near = np.log1p(np.einsum("nk,nk->n", p, np.expm1(np.minimum(x, 1.0))))
-    small = np.abs(x).max(axis=-1) < 1
-    if small.all():
-        return near
-    with np.errstate(divide="ignore"):
-        logits = np.where(p > 0, np.log(p) + x, -np.inf)
-    top = logits.max(axis=-1)
-    far = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
-    return np.where(small, near, far)
+    """log E_p[e^x], shape (N,), with full relative accuracy where x = 0 has most of the mass."""
+    return _log_mean(p, x, _mean_growth(p, x, np.expm1))
 
 
 def jensen_gap(p, D):
     """log E_p[e^D] ≥ 0 for E_p[D] = 0, shape (N,), with full relative accuracy also where it is tiny."""
-    moderate = D.max(axis=-1) < 300
-    x = np.where(moderate[:, None], D, 0.0)
-    near = np.log1p(np.einsum("nk,nk->n", p, excess(x, np.expm1(x))))
-    return near if moderate.all() else np.where(moderate, near, log_mean_exp(p, D))
+    return _log_mean(p, D, _mean_growth(p, D, lambda x: excess(x, np.expm1(x))))
 
 
-def _root(p, D, k, a, low, high):
-    """Solve Ψ = v along λ = k v + a for v in [low, high], in blocks of rows that fit a cache. Returns s and v."""
-    s, v = np.empty(p.shape), np.empty(len(p))
+def _log_mean(p, x, growth):
+    """log(1 + growth), growth = E_p[e^x] − 1; from the logarithms of p e^x where that cancels or overflows."""
+    near = (growth > -0.5) & np.isfinite(growth)
+    result = np.log1p(np.where(near, growth, 0.0))
+    with np.errstate(divide="ignore"):
+        logits = np.log(p[~near]) + x[~near]
+    top = logits.max(axis=-1, initial=-np.inf)
+    result[~near] = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+    return result
+
+
+def _mean_growth(p, x, function):
+    """E_p of a function that is e^x for all that matters where x > 300, where p e^x rather than e^x is formed."""
+    large = x > 300
+    if not large.any():
+        return np.einsum("nk,nk->n", p, function(x))
+    with np.errstate(divide="ignore", over="ignore"):
+        huge = np.exp(np.log(p) + np.where(large, x, 0.0))
+    return np.where(large, huge, p * function(np.where(large, 0.0, x))).sum(axis=-1)
+
+
+def _in_blocks(solve, p, D, *per_row):
+    """Run ``solve`` on blocks of rows that fit a cache."""
+    s, found = np.empty(p.shape), np.empty(len(p))
     size = max(1, _BLOCK // p.shape[-1])
     for start in range(0, len(p), size):
         rows = slice(start, start + size)
-        s[rows], v[rows] = _newton(p[rows], D[rows], k, a[rows], low[rows], high[rows])
-    return s, v
+        s[rows], found[rows] = solve(p[rows], D[rows], *(x[rows] for x in per_row))
+    return s, found
 
 
-def _newton(p, D, k, a, low, high):
-    """Newton on log Ψ − log v in log v, from the first-order solution or, where λ ≥ 0 must be kept, from above."""
+def _outside(p, D, k, a, high):
+    """Newton on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
     sd, _ = _spread(p, D)
-    s, v = D / (1 + np.maximum(a, 0.0))[:, None], (sd / (1 + np.maximum(a, 0.0))) ** 2 / 2
-    rows = np.flatnonzero(v > _TINY)  # elsewhere the first order is exact
-    v = np.where(low > 0, high, np.minimum(v, high))
+    s, v = D / (1 + a)[:, None], (sd / (1 + a)) ** 2 / 2
+    rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
     with np.errstate(divide="ignore"):
-        y, y_low, y_high = np.log(v), np.log(low), np.log(high) + 1e-12
-    guess = None
+        y_high = np.log(high) + 1e-12
+        y = np.minimum(np.log(v), y_high)
+    y_low, guess = np.full(len(p), -np.inf), None
     for _ in range(200):
         if not rows.size:
             return s, v
         every = slice(None) if rows.size == len(p) else rows
-        P, v_now = p[every], np.exp(y[rows])
-        weight = np.maximum(k * v_now + a[rows], 0.0)[:, None]
+        P, v_now, k_now = p[every], np.exp(y[rows]), k[rows, None]
+        weight = k_now * v_now[:, None] + a[rows, None]
         solution, growth = log_ratio(D[every] - v_now[:, None], weight, guess)
-        # Cancellation in e^s − 1 − s matters only where its mean is small.
-        excesses = growth - solution if v_now.min() > 1e-3 else excess(solution, growth)
-        psi = np.einsum("nk,nk->n", P, excesses)
-        pull = (1 + k * growth) / (1 + weight * (1 + growth))
+        psi = _psi(P, solution, growth, v_now)
+        pull = (1 + k_now * growth) / (1 + weight * (1 + growth))
         slope = -v_now * np.einsum("nk,nk,nk->n", P, growth, pull) / psi
         value = np.log(psi) - y[rows]
         y_low[rows] = np.where(value > 0, y[rows], y_low[rows])
@@ -175,7 +188,65 @@ def _newton(p, D, k, a, low, high):
         s[every], v[rows] = guess, np.exp(new)
         unfinished = np.abs(step) > 1e-8
         rows, guess = rows[unfinished], guess[unfinished] if np.abs(step).max() < 1 else None
-    raise FloatingPointError("the normalisation did not converge; please report the arguments.")
+    raise FloatingPointError(_FAILED)
+
+
+def _between(p, D, c, log_z):
+    """Newton on 1/E_p[e^s] in λ = v − c, for 0 < c < log E_p[e^D]. Returns s and λ."""
+    sd, top = _spread(p, D)
+    weight = np.minimum(np.minimum(log_z, top) - c, sd**2 / (2 * (np.hypot(c, sd) + c)))
+    low, high, s, rows = np.zeros(len(p)), weight.copy(), np.empty(p.shape), np.arange(len(p))
+    for _ in range(200):
+        if not rows.size:
+            return s, weight
+        now = weight[rows]
+        solution, pull, surplus, new = _newton_weight(p[rows], D[rows], c[rows], now)
+        low[rows] = np.where(surplus > 0, now, low[rows])
+        high[rows] = np.where(surplus > 0, high[rows], now)
+        midpoint = np.sqrt(np.maximum(low[rows], high[rows] / 1e4) * high[rows])
+        new = np.where((new >= low[rows]) & (new <= high[rows]), new, midpoint)
+        s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
+        noise = 1e-15 * np.minimum(now + c[rows], 1.0)
+        rows = rows[(np.abs(new - now) > 1e-8 * now) & (np.abs(surplus) > noise)]
+    raise FloatingPointError(_FAILED)
+
+
+def _above(p, D, c, log_z):
+    """Principal branch for c > log E_p[e^D]: λ < 0. Returns s and λ."""
+    s, weight = np.zeros(p.shape), -c  # the solution where D = 0
+    # To first order λ = −(c − log Z)/E_p[ρ²] with the KL update's ρ; −λρ = 1 is the branch point.
+    rho = np.exp(np.minimum(D - log_z[:, None], 350.0))
+    first = (c - log_z) / np.einsum("nk,nk,nk->n", p, rho, rho)
+    near = first * rho.max(axis=-1, where=p > 0, initial=0.0) < 1e-3
+    varied = D.any(axis=-1)
+    rows = np.flatnonzero(varied & near)
+    if rows.size:
+        weight[rows] = 0.0
+        for _ in range(10):
+            now = weight[rows]
+            ideal = D[rows] - (now + c[rows])[:, None]
+            solution, pull, _, new = _newton_weight(p[rows], D[rows], c[rows], now, ideal)
+            s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
+    rows = np.flatnonzero(varied & ~near)
+    s[rows], weight[rows] = overestimated.solve(p[rows], D[rows], c[rows])
+    return s, weight
+
+
+def _newton_weight(p, D, c, weight, start=None):
+    """One Newton step on 1/E_p[e^s] in λ at given c: s, −ds/dλ, E_p[e^s] − 1 and the next λ."""
+    v = weight + c
+    solution, growth = log_ratio(D - v[:, None], weight[:, None], start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        small = (_psi(p, solution, growth, v) - v) / (1 + weight)
+        surplus = np.where(v < 1e-2, small, np.einsum("nk,nk->n", p, growth))
+        pull = (1 + growth) / (1 + weight[:, None] * (1 + growth))
+        new = weight + surplus * (1 + surplus) / np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
+    return solution, pull, surplus, new
+
+
+def _psi(p, s, growth, v):
+    """E_p[e^s − 1 − s]; cancellation in its terms matters only where v, which it approaches, is small."""
+    return np.einsum("nk,nk->n", p, growth - s if v.min() > 1e-3 else excess(s, growth))
 
 
 def _spread(p, D):

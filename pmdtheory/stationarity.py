@@ -38,20 +38,19 @@ def log_ratio(d, weight, start=None):
     s, expm1_s : ndarray, shape (N, K)
         The solution and e^s − 1.
     """
-    if start is None:
-        with np.errstate(divide="ignore"):
-            omega = wrightomega(np.log(weight) + weight + d)
-            s = np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
-    else:
-        s = start
-    for _ in range(100):
-        growth = np.expm1(s)
-        u = weight * (growth + 1)
-        newton = (s + weight * growth - d) / (1 + u)
-        bend = newton * u / (1 + u)
-        step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
-        s = s - step
-        if np.abs(step).max(initial=0.0) < 1e-4:  # fourth-order convergence: s is exact
-            shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
-            return s, growth + (1 + growth) * shrink
+    for s in (start, None):
+        if s is None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                omega = wrightomega(np.log(weight) + weight + d)
+                s = np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
+        for _ in range(6):
+            growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
+            u = weight * (growth + 1)
+            newton = (s + weight * growth - d) / (1 + u)
+            bend = newton * u / (1 + u)
+            step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
+            s = s - step
+            if np.abs(step).max(initial=0.0) < 1e-4:  # fourth-order convergence: s is exact
+                shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
+                return s, growth + (1 + growth) * shrink
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")

@@ -131,9 +131,9 @@ def pmd_mean_update(policy, reward, tau):
     (array([0.2862, 0.7138]), np.float64(0.1009))
     """
     p, r, tau = simplex.problem(policy, reward, tau)
-    D, mean = _centred_targets(p, r, tau)
+    D, top, m = _centred_targets(p, r, tau)
     s, weight = solver.with_shift(*_rows(p, D, np.zeros(tau.shape)))
-    return _update(p, s, weight, mean)
+    return _update(p, s, weight, top + tau * m)
 
 
 def baseline_update(policy, reward, tau, baseline):
@@ -170,15 +170,16 @@ def baseline_update(policy, reward, tau, baseline):
     array([0.3425, 0.6575])
     """
     p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
-    D, mean = _centred_targets(p, r, tau)
-    shift, rounding = (b - mean) / tau, 4e-16 * (np.abs(b) + np.abs(mean)) / tau
+    D, top, m = _centred_targets(p, r, tau)
+    shift = (b - top) / tau - m
+    rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
     try:
         s, weight = solver.with_shift(*_rows(p, D, shift, rounding))
     except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
-        largest = mean[index] + tau[index] * error.largest
+        largest = float(np.nextafter(top[index] + tau[index] * (m[index] + error.largest), -np.inf))
         raise ValueError(
-            f"baseline must be at most {largest:.12g} here for a principal-branch solution to exist "
+            f"baseline must be at most {largest} here for a principal-branch solution to exist "
             f"(Statement 11), got {b[index]}; any baseline up to tau * log Z is solvable."
         ) from None
     return _update(p, s, weight, b.copy())
@@ -214,8 +215,8 @@ def largest_baseline(policy, reward, tau):
     np.float64(1.9992)
     """
     p, r, tau = simplex.problem(policy, reward, tau)
-    D, mean = _centred_targets(p, r, tau)
-    return mean + tau * overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape)
+    D, top, m = _centred_targets(p, r, tau)
+    return top + tau * (m + overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape))
 
 
 def mixed_update(policy, reward, tau, chi2_coef):
@@ -249,21 +250,21 @@ def mixed_update(policy, reward, tau, chi2_coef):
     """
     simplex.nonnegative(chi2_coef, "chi2_coef")
     p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
-    D, mean = _centred_targets(p, r, tau)
+    D, top, m = _centred_targets(p, r, tau)
     a = kappa / tau
     s, v = solver.with_weight(*_rows(p, D, a))
-    return _update(p, s, a, mean + tau * (v.reshape(tau.shape) - a))
+    return _update(p, s, a, top + tau * (m + v.reshape(tau.shape) - a))
 
 
 def _centred_targets(p, r, tau):
-    """D = (r − E_p[r])/τ, 0 where p = 0, and E_p[r].
+    """D = (r − E_p[r])/τ (0 where p = 0), the reward r₀ of the most probable action, and m = (E_p[r] − r₀)/τ.
 
-    Measured from the most probable action, so that D keeps its relative accuracy when p is nearly one-hot.
+    Measured from r₀, D and m keep their relative accuracy when p is nearly one-hot.
     """
     top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
     x = np.where(p > 0, (r - top) / tau[..., None], 0.0)
-    mean = np.einsum("...k,...k->...", p, x)
-    return np.where(p > 0, x - mean[..., None], 0.0), top[..., 0] + tau * mean
+    m = np.einsum("...k,...k->...", p, x)
+    return np.where(p > 0, x - m[..., None], 0.0), top[..., 0], m
 
 
 def _rows(p, *arrays):

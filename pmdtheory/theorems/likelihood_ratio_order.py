@@ -124,8 +124,10 @@ def smaller_f_divergences(policy, reward, tau):
 
 def smaller_largest_ratio(policy, reward, tau):
     """max log q_mean/p ≤ max log q_KL/p; arguments and result as in `ratio_increases_with_reward`."""
-    p, _, s, s_kl = _both(policy, reward, tau)
-    return Claim("max ρ_mean ≤ max ρ_KL", moments.extremes(p, s)[1], moments.extremes(p, s_kl)[1])
+    p, D, s, s_kl = _both(policy, reward, tau)
+    largest_target = moments.extremes(p, D)[1]  # s is what λρ or log E_p[e^D] leaves of it
+    value, bound = moments.extremes(p, s)[1], moments.extremes(p, s_kl)[1]
+    return Claim("max ρ_mean ≤ max ρ_KL", value, bound, scale=largest_target)
 
 
 def larger_smallest_ratio(policy, reward, tau):

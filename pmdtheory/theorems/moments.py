@@ -6,7 +6,7 @@ p is nearly one-hot, and where q underflows.
 
 import numpy as np
 
-from .. import simplex
+from .. import simplex, solver
 from ..stationarity import excess
 
 
@@ -30,11 +30,8 @@ def spread(p, D):
 
 def jensen_gap(p, D):
     """log E_p[e^D] for targets with E_p[D] = 0."""
-    top = D.max(axis=-1)
-    small = np.minimum(D, 300.0)
-    near = np.log1p(mean(p, excess(small, np.expm1(small))))
-    far = top + np.log(mean(p, np.exp(D - top[..., None])))
-    return np.where(top < 300, near, far)
+    K = p.shape[-1]
+    return solver.jensen_gap(p.reshape(-1, K), D.reshape(-1, K)).reshape(p.shape[:-1])
 
 
 def improvement(p, s, D):

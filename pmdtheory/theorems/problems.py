@@ -22,7 +22,7 @@ def contexts(rng, problems):
     """
     for K, count in zip(_ACTIONS, rng.multinomial(problems, _SHARES)):
         size = max(1, _BLOCK // K)
-        for n in [size] * (count // size) + [count % size] * (count % size > 0):
+        for n in [size] * (count // size) + [count % size] * int(count % size > 0):
             p = _policies(rng, n, K)
             r = _rewards(rng, n, K)
             yield n, (p, r, _temperatures(rng, p, r))

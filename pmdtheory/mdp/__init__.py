@@ -1,0 +1,29 @@
+"""Markov decision processes, their exact evaluation, and policy mirror descent iterated on them."""
+
+from . import inexact, mirror_maps
+from .evaluation import Evaluation, advantage_gap, evaluate, occupancy, optimal
+from .examples import chain, deep_sea, from_gymnasium, garnet, gridworld
+from .iteration import Iteration, iterate, lookahead_values
+from .mirror_maps import Euclidean, Tsallis
+from .model import MDP
+
+__all__ = [
+    "MDP",
+    "Euclidean",
+    "Evaluation",
+    "Iteration",
+    "Tsallis",
+    "advantage_gap",
+    "chain",
+    "deep_sea",
+    "evaluate",
+    "from_gymnasium",
+    "garnet",
+    "gridworld",
+    "inexact",
+    "iterate",
+    "lookahead_values",
+    "mirror_maps",
+    "occupancy",
+    "optimal",
+]
