@@ -1,4 +1,4 @@
-"""Cost of a policy mirror descent iteration on an MDP, against what it cannot do without: one full policy evaluation."""
+"""Cost of a policy mirror descent iteration on an MDP, against the one policy evaluation it cannot do without."""
 
 import os
 import time
@@ -14,7 +14,7 @@ def iteration_over_evaluation(states=1000, actions=10, branching=100, tau=0.1, i
     """Time of an exact PMD-mean iteration of `iterate`, divided by that of one evaluation, on a dense Garnet.
 
     An iteration evaluates, updates and records; an evaluation assembles I − γ P_π, solves and forms Q. A run of n
-    iterations makes n + 1 evaluations, so its time less that of n + 1 evaluations of the policies it visited is that of n
+    iterations makes n + 1 evaluations, so its time less that of evaluating the n + 1 policies it visited is that of n
     updates and records. The two are timed in turn and the smallest of `rounds` times of each is kept.
 
     Returns

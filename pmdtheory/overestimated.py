@@ -75,7 +75,7 @@ def solve(p, D, c):
         low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
         with np.errstate(divide="ignore", invalid="ignore"):
             new = y - value / slope
-        new = np.where((new > low) & (new < high), new, (low + high) / 2)
+        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
         done = np.abs(new - y) <= 4e-16 * np.maximum(y, 1e-8)
         y = new
         if done.all():

@@ -16,25 +16,26 @@ m > 1                         s + μ (p/w) e^s = d with μ > 0 and Σ_S q = 1: t
 m < 1, everything seen        the same equation with μ < 0, not convex: at most one action has U = −μ q/w > 1
 ============================  ======================================================================================
 
-In the last case U_y − log U_y = −log(−μ) − t_y has two solutions for each action. Either all are at most 1, the principal
-branch of `overestimated`, or one action k takes the other one (W₋₁), a dump of the mass that nobody wants. With x = U_k as
-the unknown, q_k grows with x and the mass R(x) of the others falls, so that Σ q = 1 is searched for by bisecting cells of
-x and keeping those that can hold a solution with less loss than the best policy known. These bounds make it few:
-loss ≥ w_k x²/2, loss ≥ μ²/2 and q_k ≤ 1.
+In the last case U_y − log U_y = −log(−μ) − t_y has two solutions for each action. Either all are at most 1, the
+principal branch of `overestimated`, or one action k takes the other solution (W₋₁): mass is dumped on it. With x = U_k
+as the unknown, q_k grows with x and the mass R(x) of the others falls. Solutions of Σ q = 1 are found by halving cells
+of x, keeping those that can hold one with less loss than the best policy known. What makes them few: the loss is at
+least w_k x²/2 and at least μ²/2, and q_k ≤ 1. One coordinate may have several solutions; those where Σ q falls through
+1 as x grows are no minima.
 
 Unseen actions
 --------------
-A fitted batch says nothing of how 1 − m is shared. ``"proportional"`` to p minimises KL(q‖p) and KL(p‖q), and is where the
-natural-gradient flow of the loss goes, since it moves the logits of all unseen actions alike. ``"softmax"`` is where
-gradient flow on softmax logits θ goes from θ = log p. There θ_z' = q_z G on unseen z, with G the sum over S of w (s − d),
-so all e^{−θ_z} move by one amount T, and Σ θ is conserved. With s = d on S at the end, q_y = e^{θ_y − C}, and
+A fitted batch says nothing of how 1 − m is shared. ``"proportional"`` to p minimises KL(q‖p) and KL(p‖q), and is where
+the natural-gradient flow of the loss goes, since it moves the logits of all unseen actions alike. ``"softmax"`` is
+where gradient flow on softmax logits θ goes from θ = log p. There θ_z' = q_z G on unseen z, with G the sum over S of
+w (s − d), so all e^{−θ_z} move by one amount T, and Σ θ is conserved. With s = d on S at the end, q_y = e^{θ_y − C},
 
 .. math:: q_z ∝ \frac{p_z}{1 - T p_z}, \qquad
           C = \frac{1}{|S|} \Big[ \sum_z \log(1 - T p_z) - \sum_S d_y \Big], \qquad
           \sum_z \frac{p_z}{1 - T p_z} = (1 - m) e^C,
 
-sums over unseen z: one unknown T < 1/max p_z, one monotone equation. The weights w drop out. For T > 0 the flow favours the
-unseen actions that were likely already; only where these are equally likely do the two rules agree.
+sums over unseen z: one unknown T < 1/max p_z, one monotone equation. The weights w drop out. For T > 0 the flow favours
+the unseen actions that were likely already. Where these are equally likely, and at T = 0, the two rules agree.
 
 References
 ----------
@@ -67,8 +68,8 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     tau : array_like, shape (...)
         Temperature, positive, reward units. The batch axes of all four broadcast.
     baseline : str or array_like
-        Name of an estimator of ``pmdtheory.baselines``, or baselines in reward units: one per rollout if the array has one
-        axis more than the batch, else one per context.
+        Name of an estimator of ``pmdtheory.baselines``, or baselines in reward units: one per rollout if the array has
+        one axis more than the batch, else one per context.
     unseen : {"proportional", "softmax"}
         How unseen actions share the mass that the targets leave free (module docstring).
 
@@ -76,10 +77,10 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     -------
     Update
         ``chi2_weight`` is the multiplier μ of the normalisation: 0 where the targets are fitted exactly, positive where
-        they ask for too much mass, negative where for too little with everything seen. ``baseline`` is the mean over the
-        rollouts. ``local`` is False throughout: candidates are compared where the problem is not convex. Unseen actions
-        whose mass tends to 0 have ``policy`` 0 and ``log_ratio`` −inf (no finite logits attain the minimum); actions
-        with p = 0 have 0 for both.
+        they ask for too much mass, negative where they ask for too little and everything is seen. ``baseline`` is the
+        mean over the rollouts. ``local`` is False throughout: where the problem is not convex, all candidates are
+        compared. Unseen actions whose mass tends to 0 have ``policy`` 0 and ``log_ratio`` −inf (no finite logits
+        attain the minimum); actions with p = 0 have 0 for both.
 
     Raises
     ------
@@ -92,8 +93,9 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
 
     Examples
     --------
-    >>> sampled_update([0.2, 0.3, 0.1, 0.4], actions=[0, 1], rewards=[1.0, 0.0], tau=1.0, baseline="mean").policy.round(4)
-    array([0.3297, 0.182 , 0.0977, 0.3907])
+    >>> update = sampled_update([0.2, 0.3, 0.1, 0.4], actions=[0, 1], rewards=[1.0, 0.0], tau=1.0, baseline="mean")
+    >>> update.policy.round(4)
+    array([0.3297, 0.182 , 0.0977, 0.3906])
     """
     if unseen not in UNSEEN_RULES:
         raise ValueError(f"unseen must be one of {', '.join(UNSEEN_RULES)}, got {unseen!r}.")
@@ -112,13 +114,13 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
 
     s, mu = d.copy(), np.zeros(len(p))
     over = np.flatnonzero(excess - unseen_mass > np.where(unseen_mass > 0, 0.0, rounding))
-    s[over], mu[over] = _too_much(w[over], d[over], log_a[over], rounding[over])
+    s[over], mu[over] = _too_much(w[over], d[over], log_a[over])
     dumping = np.flatnonzero((unseen_mass == 0) & (excess < -rounding))
     s[dumping], mu[dumping] = _too_little(w[dumping], d[dumping], log_a[dumping])
 
     log_ratio = np.where(p > 0, -np.inf, 0.0)
     free = np.flatnonzero(unseen_mass > excess.clip(min=0))
-    log_ratio[free] = UNSEEN_RULES[unseen](rest[free], excess[free], np.where(w > 0, d, 0.0)[free], w[free])
+    log_ratio[free] = np.where(rest[free] > 0, UNSEEN_RULES[unseen](rest[free], excess[free], d[free], w[free]), 0.0)
     seen_row, slot = np.nonzero(w > 0)
     log_ratio[seen_row, action[seen_row, slot]] = s[seen_row, slot]
     q = p * np.exp(log_ratio)
@@ -173,7 +175,7 @@ def _proportional(rest, excess, d, w):
 
 
 def _softmax(rest, excess, d, w):
-    """Log-ratio of the unseen actions where softmax-logit gradient flow ends; Newton's method on y = log(1 − T max p)."""
+    """Log-ratio of the unseen actions where softmax-logit gradient flow ends; Newton on y = log(1 − T max p)."""
     log_free, seen = _proportional(rest, excess, d, w), (w > 0).sum(axis=-1, keepdims=True)
     x = rest / rest.max(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
@@ -207,7 +209,8 @@ def _regression(policy, actions, rewards, tau, baseline):
         raise ValueError(f"actions must be integers, got {y.dtype} numbers.")
     if y.ndim == 0 or r.ndim == 0 or y.shape[-1] != r.shape[-1] or y.shape[-1] == 0:
         raise ValueError(
-            f"actions and rewards must have the same n >= 1 rollouts in their last axis, got shapes {y.shape} and {r.shape}."
+            "actions and rewards must have the same n >= 1 rollouts in their last axis, "
+            f"got shapes {y.shape} and {r.shape}."
         )
     outside = (y < 0) | (y >= K)
     if outside.any():
@@ -244,12 +247,13 @@ def _baseline(baseline, r, tau):
         return np.broadcast_to(b if b.ndim == r.ndim else b[..., None], r.shape)
     except ValueError:
         raise ValueError(
-            f"baseline must be of shape {r.shape[:-1]} or {r.shape} (one per context or per rollout), got shape {b.shape}."
+            f"baseline must be of shape {r.shape[:-1]} (one per context) or {r.shape} (one per rollout), "
+            f"got shape {b.shape}."
         ) from None
 
 
 def _distinct(y, target):
-    """Seen actions of each row, their share of the rollouts (0 in slots left over) and their mean target; (N, slots)."""
+    """Seen actions of each row, their share of the rollouts (0 in slots left over), mean target; (N, slots)."""
     order = np.argsort(y, axis=-1, kind="stable")
     y, target = np.take_along_axis(y, order, axis=-1), np.take_along_axis(target, order, axis=-1)
     slot = np.zeros(y.shape, dtype=np.intp)
@@ -271,17 +275,17 @@ def _excess(p, w, d, log_a):
 
 
 def _targets(w, log_a):
-    """Targets t = log(p e^d / w) of log(q/w), their mean under w, and their distance D from it; 0 in slots left over."""
+    """Targets t = log(p e^d / w) of log(q/w), their mean under w, and D = t − mean; 0 in slots left over."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(w > 0, log_a - np.log(w), 0.0)
     mean = (w * t).sum(axis=-1)
     return t, mean, np.where(w > 0, t - mean[:, None], 0.0)
 
 
-def _too_much(w, d, log_a, rounding):
+def _too_much(w, d, log_a):
     """s and μ > 0 for m > 1."""
     t, mean, D = _targets(w, log_a)
-    sigma, mu = solver.with_shift(w, D, -mean, rounding)
+    sigma, mu = solver.with_shift(w, D, -mean, rounding=4e-16 * (1 + (w * np.abs(t)).sum(axis=-1)))
     return d + sigma - t, mu
 
 
@@ -297,9 +301,12 @@ def _too_little(w, d, log_a):
     for start in range(0, len(w), size):
         block = slice(start, start + size)
         row, U, dump_mu, dump_loss = _dumps(w[block], t[block], log_a[block], loss[block])
-        for i in np.argsort(-dump_loss):  # the least loss of a row is written last
-            if dump_loss[i] < loss[start + row[i]]:
-                s[start + row[i]], mu[start + row[i]] = d[start + row[i]] + U[i], dump_mu[i]
+        for i in np.argsort(dump_loss):
+            j = start + row[i]
+            if dump_loss[i] < loss[j]:
+                s[j], mu[j], loss[j] = d[j] + U[i], dump_mu[i], dump_loss[i]
+    if np.isinf(loss).any():
+        raise FloatingPointError("the sampled regression was not solved; please report the arguments.")
     return s, mu
 
 
@@ -335,10 +342,11 @@ def _halve(w, t, log_a, cells, best):
     middle = (low + high) / 2
     row, k, low, high = np.tile(row, 2), np.tile(k, 2), np.append(low, middle), np.append(middle, high)
     U, q, R, _ = _dump(w, t, log_a, row, k, low)
-    np.minimum.at(best, row, _SLACK * _loss(w[row], U - np.log(q + R)[:, None]))  # of this policy, normalised
+    total = np.maximum(q + R, 1e-300)
+    np.minimum.at(best, row, np.where(q + R < total, np.inf, _SLACK * _loss(w[row], U - np.log(total)[:, None])))
     U, q_high, R_high, _ = _dump(w, t, log_a, row, k, high)
     U[np.arange(len(k)), k] = low
-    keep = (q + R_high <= 1) & (q_high + R >= 1) & (_loss(w[row], U) <= best[row])
+    keep = (q + R_high <= _SLACK) & (q_high + R >= 2 - _SLACK) & (_loss(w[row], U) <= best[row])
     return row[keep], k[keep], low[keep], high[keep]
 
 

@@ -89,31 +89,31 @@ def with_shift(p, D, shift, rounding=0.0):
         is_high, *atoms = merged
         s, weight = with_shift(*atoms, shift, rounding)
         return np.where(is_high, s[:, 1:], s[:, :1]), weight
-    log_z = np.full(len(p), np.inf)
-    rows = np.flatnonzero(shift > 0)
-    log_z[rows] = jensen_gap(p[rows], D[rows])
-    s, weight = np.empty(p.shape), np.zeros(len(p))
+    s, weight, rounding = np.empty(p.shape), np.zeros(len(p)), np.broadcast_to(rounding, shift.shape)
 
-    rows = np.flatnonzero(shift <= 0)
-    rows = slice(None) if rows.size == len(p) else rows
+    outside = shift <= 0
+    rows = slice(None) if outside.all() else np.flatnonzero(outside)
     sd, top = _spread(p[rows], D[rows])
     high = np.minimum(sd**2 / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY)), top)
     s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high)
     weight[rows] = v - shift[rows]
+    if outside.all():
+        return s, weight
 
-    rows = np.flatnonzero((shift > 0) & (shift < log_z - rounding))
+    log_z = np.zeros(len(p))
+    log_z[~outside] = jensen_gap(p[~outside], D[~outside])
+    surplus = np.where(outside, np.nan, shift - log_z)
+    rows = np.flatnonzero(surplus < -rounding)
     s[rows], weight[rows] = _in_blocks(_between, p[rows], D[rows], shift[rows], log_z[rows])
-
-    rows = np.flatnonzero((shift > 0) & (shift > log_z + rounding))
+    rows = np.flatnonzero(np.abs(surplus) <= rounding)
+    s[rows] = D[rows] - log_z[rows, None]
+    rows = np.flatnonzero(surplus > rounding)
     if rows.size:
         largest = overestimated.largest_shift(p[rows], D[rows])
-        beyond = np.flatnonzero(shift[rows] > largest + np.broadcast_to(rounding, shift.shape)[rows])
+        beyond = np.flatnonzero(shift[rows] > largest + rounding[rows])
         if beyond.size:
             raise BeyondPrincipalBranchError(rows[beyond[0]], largest[beyond[0]])
         s[rows], weight[rows] = _above(p[rows], D[rows], np.minimum(shift[rows], largest), log_z[rows])
-
-    rows = np.flatnonzero((shift > 0) & (np.abs(shift - log_z) <= rounding))
-    s[rows] = D[rows] - log_z[rows, None]
     return s, weight
 
 
@@ -203,8 +203,8 @@ def _between(p, D, c, log_z):
         solution, pull, surplus, new = _newton_weight(p[rows], D[rows], c[rows], now)
         low[rows] = np.where(surplus > 0, now, low[rows])
         high[rows] = np.where(surplus > 0, high[rows], now)
-        midpoint = np.sqrt(np.maximum(low[rows], high[rows] / 1e4) * high[rows])
-        new = np.where((new >= low[rows]) & (new <= high[rows]), new, midpoint)
+        midpoint = np.sqrt(np.maximum(low[rows], high[rows] / 1e4)) * np.sqrt(high[rows])
+        new = np.where((new > low[rows]) & (new <= high[rows]), new, midpoint)
         s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
         noise = 1e-15 * np.minimum(now + c[rows], 1.0)
         rows = rows[(np.abs(new - now) > 1e-8 * now) & (np.abs(surplus) > noise)]
@@ -238,9 +238,10 @@ def _newton_weight(p, D, c, weight, start=None):
     solution, growth = log_ratio(D - v[:, None], weight[:, None], start)
     with np.errstate(over="ignore", invalid="ignore"):
         small = (_psi(p, solution, growth, v) - v) / (1 + weight)
-        surplus = np.where(v < 1e-2, small, np.einsum("nk,nk->n", p, growth))
+        mass = np.einsum("nk,nk->n", p, 1 + growth)
+        surplus = np.where(v < 1e-2, small, mass - 1)
         pull = (1 + growth) / (1 + weight[:, None] * (1 + growth))
-        new = weight + surplus * (1 + surplus) / np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
+        new = weight + surplus * mass / np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
     return solution, pull, surplus, new
 
 

@@ -1,4 +1,4 @@
-"""The exact sampled update against many-start optimisation, the flows it describes, closed forms and the population update."""
+"""The exact sampled update against many-start optimisation, gradient flows, closed forms and the population update."""
 
 import cvxpy as cp
 import numpy as np
@@ -13,7 +13,7 @@ from pmdtheory.baselines import ESTIMATORS, estimate
 from pmdtheory.divergences import kl
 from pmdtheory.sampled import UNSEEN_RULES, sampled_loss, sampled_update
 
-prop = settings(max_examples=80, deadline=None, derandomize=True)
+prop = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def from_targets(policy, counts, targets, **options):
@@ -35,8 +35,9 @@ def least_loss(policy, weights, targets, rng, starts=60):
     """Least loss that L-BFGS finds from random logits, from p and from a policy dumped on each action."""
     K = len(policy)
     logits = [np.log(policy), *(np.log(policy) + 12 * np.eye(K)), *rng.normal(scale=4, size=(starts, K))]
+    options = {"ftol": 1e-15, "gtol": 1e-10}
     fits = [
-        minimize(loss_and_slope, x, (policy, weights, targets), jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
+        minimize(loss_and_slope, x, (policy, weights, targets), jac=True, method="L-BFGS-B", options=options)
         for x in logits
     ]
     return min(fit.fun for fit in fits)
@@ -47,12 +48,13 @@ def assert_stationary(update, policy, weights, targets):
     seen = weights > 0
     ratio = update.policy[seen] / weights[seen]
     d = np.asarray(targets)[seen]
-    np.testing.assert_allclose(update.log_ratio[seen] + update.chi2_weight * ratio, d, atol=1e-12 * (1 + np.abs(d).max()))
+    tolerance = 1e-12 * (1 + np.abs(d).max())
+    np.testing.assert_allclose(update.log_ratio[seen] + update.chi2_weight * ratio, d, atol=tolerance)
     assert abs(np.sum(policy * np.exp(update.log_ratio)) - 1) < 1e-13
     assert np.sum(1 + update.chi2_weight * ratio < 0) <= 1
 
 
-# --- the three cases against brute force ------------------------------------------------------------------------------------
+# --- the three cases against brute force ----------------------------------------------------------
 
 
 def problem(rng, case):
@@ -87,10 +89,10 @@ def test_no_start_of_an_optimiser_finds_less_loss(case):
 
 def test_nonconvex_case_agrees_with_a_scan_of_all_two_action_policies():
     rng = np.random.default_rng(2)
-    u = np.linspace(-60, 60, 400_001)  # logit of the first action
+    u = np.linspace(-150, 150, 300_001)  # logit of the first action
     log_q = -np.logaddexp(0, -u), -np.logaddexp(0, u)
     dumped = 0
-    for _ in range(60):
+    for _ in range(40):
         counts, policy = rng.integers(1, 200, 2), rng.dirichlet(np.ones(2))
         targets = rng.normal(size=2)
         targets -= np.log(policy @ np.exp(targets)) + rng.exponential() * rng.choice([0.3, 3, 20])
@@ -98,10 +100,10 @@ def test_nonconvex_case_agrees_with_a_scan_of_all_two_action_policies():
         weights = counts / counts.sum()
         scan = min(sum(w * (x - np.log(p) - d) ** 2 / 2 for w, x, p, d in zip(weights, log_q, policy, targets)))
         loss = sampled_loss(policy, update.policy, *rollouts)
-        assert loss <= scan + 1e-12
-        assert scan - loss <= 1e-5 * (1 + loss)
+        assert loss <= scan * (1 + 1e-12)
+        assert scan - loss <= 1e-6 * (1 + loss)
         dumped += np.any(1 + update.chi2_weight * update.policy / weights < 0)
-    assert 10 < dumped < 60  # both kinds of solution were tried
+    assert 8 < dumped < 40  # both kinds of solution were tried
 
 
 def test_the_dump_need_not_go_where_p_exp_d_over_w_is_largest():
@@ -132,7 +134,7 @@ def test_at_most_one_action_is_dumped_on_and_no_other_dump_is_better():
             assert loss <= fit.fun * (1 + 1e-10)
 
 
-# --- m < 1 with unseen actions: exact fit and the two rules -----------------------------------------------------------------
+# --- m < 1 with unseen actions: exact fit and the two rules ---------------------------------------
 
 
 UNSEEN = np.array([0.15, 0.25, 0.05, 0.1, 0.45]), np.array([3, 1, 0, 0, 0]), np.array([0.7, -0.9, 0, 0, 0])
@@ -167,8 +169,8 @@ def flow(policy, weights, targets, rule, until):
         slope = -loss_and_slope(logits, policy, weights, targets)[1]
         if rule == "softmax":
             return slope
-        q = np.exp(logits - np.logaddexp.reduce(logits))
-        return np.linalg.pinv(np.diag(q) - np.outer(q, q), rcond=1e-13) @ slope
+        # The Fisher matrix F = diag q − q qᵀ maps slope/q to slope, as the entries of slope sum to 0.
+        return slope / np.exp(logits - np.logaddexp.reduce(logits))
 
     end = solve_ivp(velocity, (0, until), np.log(policy), method="LSODA", rtol=1e-10, atol=1e-12).y[:, -1]
     return np.exp(end - np.logaddexp.reduce(end))
@@ -222,7 +224,7 @@ def test_softmax_rule_over_many_magnitudes_conserves_what_the_flow_conserves():
         assert_stationary(update, policy, counts / counts.sum(), targets)
 
 
-# --- relations ---------------------------------------------------------------------------------------------------------------
+# --- relations ------------------------------------------------------------------------------------
 
 
 def test_one_copy_in_proportion_to_p_gives_pmd_mean_itself():
@@ -292,7 +294,8 @@ def test_baselines_by_name_by_context_and_by_rollout_agree():
     np.testing.assert_array_equal(named.policy, given_array.policy)
     np.testing.assert_allclose(named.baseline, rewards.mean(axis=-1), atol=1e-15)
     named = sampled_update(policy, actions, rewards, 0.7, "mean")
-    np.testing.assert_allclose(sampled_update(policy, actions, rewards, 0.7, rewards.mean(axis=-1)).policy, named.policy)
+    by_context = sampled_update(policy, actions, rewards, 0.7, rewards.mean(axis=-1))
+    np.testing.assert_allclose(by_context.policy, named.policy, atol=1e-14)
 
 
 @pytest.mark.parametrize("rule", UNSEEN_RULES)
@@ -336,7 +339,7 @@ def samples(draw):
 
 
 @prop
-@given(samples(), st.sampled_from(list(ESTIMATORS) + [-1.0, 0.3, 3.0]), st.sampled_from(list(UNSEEN_RULES)))
+@given(samples(), st.sampled_from([*ESTIMATORS, -1.0, 0.3, 3.0]), st.sampled_from(list(UNSEEN_RULES)))
 def test_result_is_a_policy_and_stationary(sample, baseline, rule):
     policy, actions, rewards, tau = sample
     update = sampled_update(policy, actions, rewards, tau, baseline, rule)
@@ -349,8 +352,8 @@ def test_result_is_a_policy_and_stationary(sample, baseline, rule):
     seen = weights > 0
     left = update.log_ratio[seen] + update.chi2_weight * update.policy[seen] / weights[seen] - targets[seen]
     assert np.abs(left).max() <= 1e-11 * (1 + np.abs(targets).max())
-    loss = sampled_loss(policy, update.policy, actions, rewards, tau, baseline)
-    assert loss <= sampled_loss(policy, policy, actions, rewards, tau, baseline) * (1 + 1e-9) + 1e-12
+    loss, before = weights[seen] @ (update.log_ratio[seen] - targets[seen]) ** 2, weights @ targets**2
+    assert loss <= before * (1 + 1e-9) + 1e-20
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ For PMD-mean the baseline is E_π Q̂ (Statement 15). The step size is η_k = 1/
                 own Bregman divergence, KL for every update that has none
 ==============  ==========================================================================================
 
-The floor. A probability that underflows to 0 is lost for good, for every update here multiplies: an action that looks
-bad at first and turns out best later, which is common at small τ, could never return. On FrozenLake-v1 with γ = 0.99 and
-τ = 3e-6 both KL and PMD-mean then stop short of the optimum for ever. So after each update probabilities below ``FLOOR``
-= 1e-150 are raised to it, except where the first policy is 0. Values change by far less than rounding. What changes is
-that an action's log-probability stops falling at −345, so that at small τ it returns sooner than in exact arithmetic.
-Bounds that telescope KL(π*‖π_k) remain true, since the floor only lowers it. The floor is such that χ² of an action that
-returns in one step, FLOOR^{−1}, and the squared ratio on the way to it, FLOOR^{−2}, are still finite.
+The floor. A probability that underflows to 0 is lost for good, since an update multiplies: an action that looks bad at
+first and turns out best later, which is common at small τ, could never return. On FrozenLake-v1 with γ = 0.99 and
+τ = 3e-6 both KL and PMD-mean then stop short of the optimum for ever. So after each update probabilities below
+``FLOOR`` = 1e-150 are raised to it, except where the first policy is 0. Values change by far less than rounding. What
+changes is that an action's log-probability stops falling at −345, so that at small τ it returns sooner than in exact
+arithmetic. Bounds that telescope KL(π*‖π_k) remain true, since the floor only lowers it. The floor is such that χ² of
+an action that returns in one step, 1/FLOOR, and the squared ratio on the way to it, 1/FLOOR², are still finite.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from .mirror_maps import kl_to_greedy
 __all__ = ["FLOOR", "Iteration", "iterate", "lookahead_values"]
 
 FLOOR = 1e-150
-SMALLEST_TAU = 1e-100  # growing step sizes stop here, long after every step is greedy
+SMALLEST_TAU = 1e-20  # times the largest value: there growing step sizes stop, long after every step is greedy
 
 _STEP_SIZES = ("constant", "geometric", "adaptive")
 _KEPT = ("V", "policy", "chi2_weight")
@@ -84,7 +84,8 @@ def iterate(
     ----------
     mdp : MDP
     policy : array_like, shape (S, A), optional
-        Where to start; uniform by default. Actions of probability 0 stay at 0; others never fall below ``FLOOR``.
+        Where to start; uniform by default. Positive probabilities never fall below ``FLOOR``; zeros stay, except under
+        a mirror map that can raise them.
     update : callable
         ``update(policy, reward, tau) -> Update`` on all states at once: `pmdtheory.kl_update`,
         `pmdtheory.pmd_mean_update`, ``functools.partial(pmdtheory.mixed_update, chi2_coef=0.1)``, those of
@@ -172,15 +173,17 @@ def iterate(
         rows.append(row | {"entropy": divergences.entropy(truth.policy[live]).mean()} | led_here)
         for name, arrays in kept.items():
             arrays.append({"V": truth.V, "policy": truth.policy, "chi2_weight": chi2_weight}[name])
-        if k == steps or (tolerance is not None and certificate <= tolerance):
+        if tolerance is not None and certificate <= tolerance:
             break
+        if k == steps:
+            continue  # not break: the progress bar then ends full
 
         Q = lookahead_values(mdp, evaluation(mdp, truth, rng), lookahead)
         tau_k = next_tau(k, truth.policy, Q)
         step = update(truth.policy, Q, tau_k)
         chi2_weight = step.chi2_weight
         led_here = _measure(truth.policy, step, tau_k, live)
-        p = np.where(support, np.maximum(step.policy, FLOOR), 0.0)
+        p = np.where(support, np.maximum(step.policy, FLOOR), step.policy)
     return Iteration(pd.DataFrame(rows), p, {name: np.stack(arrays) for name, arrays in kept.items()})
 
 
@@ -204,14 +207,15 @@ def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
     if not 1 <= growth < np.inf:
         raise ValueError(f"growth must be a number of at least 1, got {growth}.")
     distance = getattr(update, "distance_to_greedy", kl_to_greedy)
+    smallest = SMALLEST_TAU * (np.abs(mdp.R).max() or 1.0) / (1 - mdp.gamma)
 
     def adaptive(k, policy, Q):
         farthest = max(distance(policy, Q).max(), np.finfo(float).eps)
-        return max(tau * mdp.gamma ** (2 * lookahead * (k + 1)) / farthest, SMALLEST_TAU)
+        return max(tau * mdp.gamma ** (2 * lookahead * (k + 1)) / farthest, smallest)
 
     return {
         "constant": lambda k, policy, Q: tau,
-        "geometric": lambda k, policy, Q: max(tau * growth**-k, SMALLEST_TAU),
+        "geometric": lambda k, policy, Q: max(tau * growth**-k, smallest),
         "adaptive": adaptive,
     }[step_sizes]
 
