@@ -50,6 +50,8 @@ def main(argv=None):
             print(f"  DIFFERS: {difference}")
         if len(outcome.differences) > _SHOWN:
             print(f"  ... and {len(outcome.differences) - _SHOWN} more")
+    if arguments.update and set(names) == set(harness.NAMES):
+        harness.write_gallery([outcomes[name] for name in harness.NAMES])
     differing = [name for name in names if outcomes[name].differences]
     where = harness.BUILD.relative_to(harness.HERE.parent)
     if differing:

@@ -81,6 +81,37 @@ def run(name, fast=False, update=False, build=BUILD):
     return Outcome(name, figure.finding(table), differences, time.perf_counter() - began)
 
 
+def write_gallery(outcomes):
+    """Write ``figures/README.md``: every picture with its caption, exact setting and finding."""
+    parts = [
+        "# Figures",
+        "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table in "
+        "[`data`](data), compares it with the committed one and redraws the picture.",
+    ]
+    for outcome in outcomes:
+        figure = module(outcome.name)
+        title, _, caption = figure.__doc__.strip().partition("\n\n")
+        settings = ", ".join(f"`{name} = {_short(value)}`" for name, value in figure.FULL.items())
+        parts += [
+            f"## {outcome.name.replace('_', ' ')}",
+            f"**{' '.join(title.split())}**",
+            f"![{outcome.name}](output/{outcome.name}.png)",
+            " ".join(caption.split()),
+            f"*Finding:* {outcome.finding}",
+            f"*Setting:* {settings}. *Command:* `python -m figures {outcome.name}`. *Table:* "
+            f"[`data/{outcome.name}.csv`](data/{outcome.name}.csv).",
+        ]
+    temporary = HERE / ".README.md"
+    temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    temporary.replace(HERE / "README.md")
+
+
+def _short(value):
+    if isinstance(value, tuple) and len(value) > 8:
+        return f"{value[0]} … {value[-1]} ({len(value)} values)"
+    return f"{value}"
+
+
 def write_table(table, path):
     """Write `table` as CSV, twelve significant digits, atomically."""
     temporary = path.with_name(f".{path.name}")

@@ -40,11 +40,11 @@ from .updates import Update
 __all__ = ["Certificate", "kl", "mixed", "regression"]
 
 _OPTIONS = {
-    # Cautious steps, also very short ones: with the default ones about one entropy problem in a hundred jams at the
-    # boundary of its cone with a gap of 1e-8 or more.
+    # Cautious steps, also very short ones: with the default ones about one problem in a hundred jams at the boundary
+    # of its cones, short of these tolerances.
     "CLARABEL": {
-        "tol_gap_abs": 5e-12,
-        "tol_gap_rel": 5e-12,
+        "tol_gap_abs": 2e-12,
+        "tol_gap_rel": 2e-12,
         "tol_feas": 1e-9,
         "max_iter": 300,
         "max_step_fraction": 0.8,

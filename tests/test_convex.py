@@ -9,6 +9,7 @@ import pytest
 from pmdtheory import baseline_update, convex, kl_update, mixed_update, pmd_mean_update
 
 SOLVERS = ["CLARABEL", "SCS"]
+SIZES = [1e-6, 1e-4, 1e-2, 1.0]
 POLICY, REWARD, TAU = np.array([0.1, 0.6, 0.3]), np.array([1.0, 0.0, 0.4]), 0.2
 
 
@@ -153,35 +154,34 @@ def test_gap_is_primal_minus_dual(options):
         assert min(u.certificate.duality_gap for u in (ideal, regressed, mixed)) > 1e-12
 
 
+@pytest.mark.parametrize("name", ["kl", "mixed", "regression"])
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-11])
-def test_certificate_bounds_every_other_policy(tolerance):
+def test_certificate_bounds_every_other_policy(name, tolerance):
     """Whatever the tolerance: no perturbed policy, nor the fast solver's, is better by more than the gap."""
     rng = np.random.default_rng(3)
     options = {"tol_gap_abs": tolerance, "tol_gap_rel": tolerance, "tol_feas": max(tolerance, 1e-9)}
     for _ in range(3):
-        policy, reward, tau = moderate_problem(rng)
-        coef, mean, slack = 0.2 * tau, policy @ reward, 1e-13 * max(1.0, np.abs(reward).max(), tau)
-        cases = [
-            (convex.kl(policy, reward, tau, **options), kl_update(policy, reward, tau), 0.0),
-            (convex.mixed(policy, reward, tau, coef, **options), mixed_update(policy, reward, tau, coef), coef),
-            (convex.regression(policy, reward, tau, **options), pmd_mean_update(policy, reward, tau), None),
-        ]
-        for update, best, chi2_coef in cases:
+        problem = policy, reward, tau = moderate_problem(rng)
+        if name == "regression":
+            update, best = convex.regression(*problem, **options), pmd_mean_update(*problem)
+            curvature = best.chi2_weight
+        else:
+            coef = 0.2 * tau if name == "mixed" else 0.0
+            update = convex.mixed(*problem, coef, **options) if coef else convex.kl(*problem, **options)
+            best, curvature = mixed_update(*problem, coef), 1.0
 
-            def merit(q, chi2_coef=chi2_coef):
-                if chi2_coef is None:
-                    return -regression_loss(policy, reward, tau, mean, q)
-                return policy_objective(policy, reward, tau, chi2_coef, q)
-
-            gap, q = update.certificate.duality_gap, update.policy
-            assert merit(best.policy) - merit(q) <= gap + slack
-            for size in [1e-6, 1e-4, 1e-2, 1.0]:
-                for base in (q, best.policy):
-                    other = base * np.exp(size * rng.normal(size=len(q)))
-                    assert merit(other / other.sum()) - merit(q) <= gap + slack
-            # Strong convexity: the gap bounds the distance as well.
-            curvature = 1.0 if chi2_coef is not None else best.chi2_weight
-            assert tau * curvature * l1(update, best) ** 2 / 2 <= gap + slack
+        rounding = 1e-13 * max(1.0, np.abs(reward).max(), tau)
+        gap, q = update.certificate.duality_gap + rounding, update.policy
+        # Strong convexity: the gap bounds the distance to the best policy as well as the shortfall.
+        assert tau * curvature * l1(update, best) ** 2 / 2 <= gap
+        others = [base * np.exp(size * rng.normal(size=q.size)) for base in (q, best.policy) for size in SIZES]
+        for other in [best.policy, *(q / q.sum() for q in others)]:
+            if name == "regression":
+                mean = policy @ reward
+                shortfall = regression_loss(*problem, mean, q) - regression_loss(*problem, mean, other)
+            else:
+                shortfall = policy_objective(*problem, coef, other) - policy_objective(*problem, coef, q)
+            assert shortfall <= gap
 
 
 def test_solution_far_outside_the_moderate_range_is_within_its_certificate():

@@ -249,11 +249,11 @@ def test_adaptive_steps_meet_their_rate(name, depth):
 
 
 def test_long_growing_runs_end_well():
-    """Step sizes that grow for thousands of iterations stay finite and keep the optimum."""
+    """Step sizes that grow without end stay finite and keep the optimum."""
     mdp = garnet(5, 3, 2, np.random.default_rng(11), gamma=0.5)
     for update in (kl_update, pmd_mean_update, UPDATES["mixed"], Euclidean(), Tsallis(0.5)):
         for step_sizes in ("geometric", "adaptive"):
-            run = iterate(mdp, None, update, 1.0, 600, step_sizes=step_sizes, growth=2.0)
+            run = iterate(mdp, None, update, 1.0, 150, step_sizes=step_sizes, growth=2.0)
             assert run.table.certificate.iloc[-1] < 1e-12
 
 

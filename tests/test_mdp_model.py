@@ -107,6 +107,6 @@ def test_policies_are_checked():
     """A policy of another shape or with rows that do not sum to 1 is refused."""
     mdp = MDP(**GOOD)
     with pytest.raises(ValueError, match=r"policy must have shape \(2, 2\).*\(3, 2\)"):
-        mdp.policy(np.full((3, 2), 0.5))
+        mdp.check_policy(np.full((3, 2), 0.5))
     with pytest.raises(ValueError, match=r"policy .*0\.9"):
-        mdp.policy([[0.5, 0.4], [0.5, 0.5]])
+        mdp.check_policy([[0.5, 0.4], [0.5, 0.5]])

@@ -76,7 +76,7 @@ def evaluate(mdp, policy):
     >>> evaluate(two, [[0.5, 0.5], [1, 0]]).V.round(4)
     array([0.6667, 0.    ])
     """
-    policy = mdp.policy(policy)
+    policy = mdp.check_policy(policy)
     reward = np.einsum("...xa,xa->...x", policy, mdp.R)
     V = np.where(mdp.terminal, 0.0, _solve(_system(mdp, policy), reward))
     Q = mdp.backup(V)
@@ -106,7 +106,7 @@ def occupancy(mdp, policy, start=None):
     >>> occupancy(two, [[1], [1]])
     array([0.5, 0.5])
     """
-    policy = mdp.policy(policy)
+    policy = mdp.check_policy(policy)
     start = mdp.rho if start is None else np.asarray(start, dtype=float)
     start = np.broadcast_to(start, policy.shape[:-1])
     return (1 - mdp.gamma) * _solve(_system(mdp, policy), start, transposed=True)

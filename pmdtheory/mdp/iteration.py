@@ -195,7 +195,7 @@ def lookahead_values(mdp, Q, depth):
 
 
 def _start(mdp, policy):
-    p = mdp.policy(mdp.uniform_policy() if policy is None else policy)
+    p = mdp.check_policy(mdp.uniform_policy() if policy is None else policy)
     if p.shape != mdp.R.shape:
         raise ValueError(f"policy must have shape {mdp.R.shape}, got {p.shape}.")
     return np.where(p > 0, np.maximum(p, FLOOR), 0.0)

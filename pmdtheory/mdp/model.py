@@ -103,7 +103,7 @@ class MDP:
         """The policy that takes every action with equal probability, shape (S, A)."""
         return np.full(self.R.shape, 1 / self.actions)
 
-    def policy(self, policy):
+    def check_policy(self, policy):
         """Check that `policy`, array_like of shape (..., S, A), is a policy of this MDP and return it as floats."""
         array = simplex.distribution(policy)
         if array.shape[-2:] != self.R.shape:

@@ -63,7 +63,7 @@ def pmd_mean_rate(policy, reward, tau, steps=15):
     --------
     >>> claim = pmd_mean_rate([0.5, 0.5], [0.0, 1.0], tau=1.0, steps=3)
     >>> claim.value.round(3), claim.bound.round(3)
-    (array([0.293, 0.141, 0.057]), array([1.693, 0.847, 0.564]))
+    (array([0.286, 0.135, 0.056]), array([1.693, 0.847, 0.564]))
     """
     p, gaps, log_best, tau = _start(policy, reward, tau)
     total = np.einsum("...k,...k->...", p, gaps) * np.exp(-log_best) - tau * log_best

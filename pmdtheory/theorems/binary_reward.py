@@ -45,7 +45,7 @@ def success_ratio(policy, reward, tau):
     --------
     >>> claim = success_ratio([0.75, 0.25], [0.0, 1.0], tau=0.1)
     >>> np.exp([claim.value, claim.bound]).round(3)
-    array([3.799, 4.   ])
+    array([3.781, 4.   ])
     """
     x = _binary(policy, reward, tau)
     s = updates.pmd_mean_update(policy, reward, tau).log_ratio
@@ -76,7 +76,7 @@ def failure_ratio_from_below(policy, reward, tau):
     Examples
     --------
     >>> failure_ratio_from_below([0.75, 0.25], [0.0, 1.0], tau=0.1).bound.round(3)
-    array([-2.586, -2.586])
+    array([-2.619, -2.619])
     """
     x = _binary(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)

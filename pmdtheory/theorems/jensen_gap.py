@@ -48,7 +48,7 @@ def weight_below_jensen_gap(policy, reward, tau):
     --------
     >>> claim = weight_below_jensen_gap([0.5, 0.5], [0.0, 1.0], tau=1.0)
     >>> claim.value.round(4), claim.bound.round(4)
-    (np.float64(0.1103), np.float64(0.1201))
+    (np.float64(0.1194), np.float64(0.1201))
     """
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)

@@ -33,7 +33,7 @@ def weight_is_reverse_kl(policy, reward, tau):
     --------
     >>> claim = weight_is_reverse_kl([0.5, 0.5], [0.0, 1.0], tau=1.0)
     >>> claim.value.round(4), claim.bound.round(4), claim.holds
-    (np.float64(0.0942), np.float64(0.0942), np.True_)
+    (np.float64(0.1009), np.float64(0.1009), np.True_)
     """
     p, _ = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
