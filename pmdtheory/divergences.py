@@ -152,7 +152,8 @@ def movement(policy, log_ratio):
     with np.errstate(invalid="ignore"):
         reverse = np.where(np.isneginf(s), np.inf, excess(s, growth))
         # ρ log ρ − ρ + 1 = ρ (e^{−s} − 1 + s), accurate for small s and finite for large.
-        forward = np.where(np.abs(s) < 1, (1 + growth) * excess(-s, np.expm1(-s)), (1 + growth) * s - growth)
+        near = np.clip(-s, -1, 1)
+        forward = np.where(np.abs(s) < 1, (1 + growth) * excess(near, np.expm1(near)), (1 + growth) * s - growth)
     forward = np.where(np.isneginf(s), 1.0, forward)
     return Movement(
         (p * forward).sum(axis=-1),

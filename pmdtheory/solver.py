@@ -94,7 +94,7 @@ def with_shift(p, D, shift, rounding=0.0):
     outside = shift <= 0
     rows = slice(None) if outside.all() else np.flatnonzero(outside)
     sd, top = _spread(p[rows], D[rows])
-    high = np.minimum(sd**2 / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY)), top)
+    high = np.minimum(sd * (sd / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY))), top)
     s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high)
     weight[rows] = v - shift[rows]
     if outside.all():
@@ -161,7 +161,7 @@ def _in_blocks(solve, p, D, *per_row):
 def _outside(p, D, k, a, high):
     """Newton on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
     sd, _ = _spread(p, D)
-    s, v = D / (1 + a)[:, None], (sd / (1 + a)) ** 2 / 2
+    s, v = D / (1 + a)[:, None], np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
@@ -194,7 +194,7 @@ def _outside(p, D, k, a, high):
 def _between(p, D, c, log_z):
     """Newton on 1/E_p[e^s] in λ = v − c, for 0 < c < log E_p[e^D]. Returns s and λ."""
     sd, top = _spread(p, D)
-    weight = np.minimum(np.minimum(log_z, top) - c, sd**2 / (2 * (np.hypot(c, sd) + c)))
+    weight = np.minimum(np.minimum(log_z, top) - c, sd * (sd / (2 * (np.hypot(c, sd) + c))))
     low, high, s, rows = np.zeros(len(p)), weight.copy(), np.empty(p.shape), np.arange(len(p))
     for _ in range(200):
         if not rows.size:

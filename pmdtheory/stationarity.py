@@ -15,10 +15,10 @@ from scipy.special import wrightomega
 
 def excess(s, expm1_s):
     """e^s − 1 − s ≥ 0 with full relative accuracy; `expm1_s` is np.expm1(s)."""
-    tail = np.zeros_like(s)
+    near, tail = np.clip(s, -0.1, 0.1), np.zeros_like(s)
     for k in range(11, 2, -1):
-        tail = (1 + tail) * s / k
-    return np.where(np.abs(s) < 0.1, s * s / 2 * (1 + tail), expm1_s - s)
+        tail = (1 + tail) * near / k
+    return np.where(np.abs(s) < 0.1, near * near / 2 * (1 + tail), expm1_s - s)
 
 
 def log_ratio(d, weight, start=None):
@@ -50,7 +50,9 @@ def log_ratio(d, weight, start=None):
             bend = newton * u / (1 + u)
             step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
             s = s - step
-            if np.abs(step).max(initial=0.0) < 1e-4:  # fourth-order convergence: s is exact
+            if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
                 shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
                 return s, growth + (1 + growth) * shrink
+            if np.all(np.abs(step) <= 1e-4 + 1e-15 * (np.abs(d) + weight) / (1 + u)):  # the rounding of huge d and λ
+                return s, np.expm1(np.minimum(s, 709.7))
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")
