@@ -4,13 +4,15 @@ With targets Δ = D − c and c above log E_p[e^D] the constraint E_p[e^s] = 1 a
 λ < 0 in s + λ e^s = Δ. On the principal branch U = −λ e^s lies in (0, 1] and satisfies U − log U = 1 + t, with
 t = t₀ + (max Δ − Δ) and t₀ ≥ 0 the one unknown of the context. The constraint then reads
 
-.. math:: G(t₀) = \log E_p[U] + 1 + t₀ + \max D − c = 0,
+.. math:: G(t₀) = \log E_p[e^s] = \log E_p[e^{D + U}] − c = 0,
 
 G decreasing from c_max − c at t₀ = 0 to log E_p[e^D] − c < 0, so a root exists iff c ≤ c_max. Working with
 y = √(2 t₀) removes the square-root singularity at the branch point U = 1.
 """
 
 import numpy as np
+
+from .partition import log_mean_exp
 
 
 def principal_branch(t):
@@ -36,9 +38,9 @@ def _below_top(p, D):
 
 def largest_shift(p, D):
     """The largest c for which a principal-branch solution exists, shape (N,), from p and D of shape (N, K)."""
-    top, below = _below_top(p, D)
+    _, below = _below_top(p, D)
     U, _ = principal_branch(below)
-    return 1 + top + np.log((p * U).sum(axis=-1))
+    return log_mean_exp(p, D + U)
 
 
 def solve(p, D, c):
@@ -59,27 +61,25 @@ def solve(p, D, c):
         λ < 0.
     """
     top, below = _below_top(p, D)
-
-    def residual(y):
-        t0 = y * y / 2
-        U, Y = principal_branch(t0[:, None] + below)
-        mass = (p * U).sum(axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = y * (1 - (p * U / Y).sum(axis=-1) / mass)
-        return np.log(mass) + 1 + t0 + top - c, slope
-
-    low, high = np.zeros(len(c)), np.full(len(c), 38.0)
-    y = np.full(len(c), 1.0)
+    low, high, y = np.zeros(len(c)), np.full(len(c), 38.0), np.ones(len(c))
+    s, last, rows = np.empty(p.shape), np.full(len(c), np.inf), np.arange(len(c))
     for _ in range(200):
-        value, slope = residual(y)
-        low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
+        if not rows.size:
+            return s, -np.exp(c - 1 - y * y / 2 - top)
+        now = y[rows]
+        U, Y = principal_branch(now[:, None] ** 2 / 2 + below[rows])
+        s[rows] = D[rows] - c[rows, None] + U
+        value = log_mean_exp(p[rows], s[rows])
+        q = p[rows] * np.exp(s[rows] - value[:, None])
+        low[rows] = np.where(value > 0, now, low[rows])
+        high[rows] = np.where(value > 0, high[rows], now)
         with np.errstate(divide="ignore", invalid="ignore"):
-            new = y - value / slope
-        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-        done = np.abs(new - y) <= 4e-16 * np.maximum(y, 1e-8)
-        y = new
-        if done.all():
-            break
-    t0 = y * y / 2
-    U, _ = principal_branch(t0[:, None] + below)
-    return D - c[:, None] + U, -np.exp(c - 1 - t0 - top)
+            new = now + value / (now * (q * U / Y).sum(axis=-1))
+        inside = (new >= low[rows]) & (new <= high[rows])
+        y[rows] = np.where(inside, new, (low[rows] + high[rows]) / 2)
+        step, before = np.abs(y[rows] - now), last[rows]
+        last[rows] = step
+        # Quadratic convergence ends where steps stop halving: what is left is rounding.
+        settled = (step <= 1e-15 * now) | (step <= 1e-6 * np.maximum(now, 1e-3)) & (step >= before / 2)
+        rows = rows[~settled]
+    raise FloatingPointError("the principal branch did not converge; please report the arguments.")

@@ -20,6 +20,7 @@ targets. Both are kept inside a bracket: with sd the standard deviation of D und
 import numpy as np
 
 from . import overestimated
+from .partition import jensen_gap
 from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
@@ -117,37 +118,6 @@ def with_shift(p, D, shift, rounding=0.0):
     return s, weight
 
 
-def log_mean_exp(p, x):
-    """log E_p[e^x], shape (N,), with full relative accuracy where x = 0 has most of the mass."""
-    return _log_mean(p, x, _mean_growth(p, x, np.expm1))
-
-
-def jensen_gap(p, D):
-    """log E_p[e^D] ≥ 0 for E_p[D] = 0, shape (N,), with full relative accuracy also where it is tiny."""
-    return _log_mean(p, D, _mean_growth(p, D, lambda x: excess(x, np.expm1(x))))
-
-
-def _log_mean(p, x, growth):
-    """log(1 + growth), growth = E_p[e^x] − 1; from the logarithms of p e^x where that cancels or overflows."""
-    near = (growth > -0.5) & np.isfinite(growth)
-    result = np.log1p(np.where(near, growth, 0.0))
-    with np.errstate(divide="ignore"):
-        logits = np.log(p[~near]) + x[~near]
-    top = logits.max(axis=-1, initial=-np.inf)
-    result[~near] = top + np.log(np.exp(logits - top[:, None]).sum(axis=-1))
-    return result
-
-
-def _mean_growth(p, x, function):
-    """E_p of a function that is e^x for all that matters where x > 300, where p e^x rather than e^x is formed."""
-    large = x > 300
-    if not large.any():
-        return np.einsum("nk,nk->n", p, function(x))
-    with np.errstate(divide="ignore", over="ignore"):
-        huge = np.exp(np.log(p) + np.where(large, x, 0.0))
-    return np.where(large, huge, p * function(np.where(large, 0.0, x))).sum(axis=-1)
-
-
 def _in_blocks(solve, p, D, *per_row):
     """Run ``solve`` on blocks of rows that fit a cache."""
     s, found = np.empty(p.shape), np.empty(len(p))
@@ -182,11 +152,11 @@ def _outside(p, D, k, a, high):
         y_high[rows] = np.where(value > 0, y_high[rows], y[rows])
         new = y[rows] + value / (1 - slope)
         midpoint = np.where(np.isfinite(y_low[rows]), (y_low[rows] + y_high[rows]) / 2, y_high[rows] - 5)
-        new = np.where((new >= y_low[rows]) & (new <= y_high[rows]), new, midpoint)
+        new = np.where((new >= y_low[rows]) & (new <= y_high[rows]), np.maximum(new, y[rows] - 10), midpoint)
         step, y[rows] = new - y[rows], new
         guess = solution - (v_now * np.expm1(step))[:, None] * pull
         s[every], v[rows] = guess, np.exp(new)
-        unfinished = np.abs(step) > 1e-8
+        unfinished = ~(np.abs(step) <= 1e-8)
         rows, guess = rows[unfinished], guess[unfinished] if np.abs(step).max() < 1 else None
     raise FloatingPointError(_FAILED)
 
@@ -207,7 +177,7 @@ def _between(p, D, c, log_z):
         new = np.where((new > low[rows]) & (new <= high[rows]), new, midpoint)
         s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
         noise = 1e-15 * np.minimum(now + c[rows], 1.0)
-        rows = rows[(np.abs(new - now) > 1e-8 * now) & (np.abs(surplus) > noise)]
+        rows = rows[~((np.abs(new - now) <= 1e-8 * now) | (np.abs(surplus) <= noise))]
     raise FloatingPointError(_FAILED)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from . import overestimated, simplex, solver
+from . import overestimated, partition, simplex, solver
 
 __all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
@@ -95,7 +95,7 @@ def kl_update(policy, reward, tau):
     # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
     mode = np.take_along_axis(r, np.argmax(log_p + r / tau[..., None], axis=-1)[..., None], axis=-1)
     x = np.where(p > 0, (r - mode) / tau[..., None], 0.0)
-    log_z = solver.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
+    log_z = partition.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
     return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode[..., 0] + tau * log_z)
 
 
@@ -277,4 +277,7 @@ def _update(p, s, weight, baseline):
     s = np.where(p > 0, s.reshape(p.shape), 0.0)
     weight = weight.reshape(p.shape[:-1])
     q = p * np.exp(s)
-    return Update(q / q.sum(axis=-1, keepdims=True), s, weight, baseline, weight < 0)
+    mass = q.sum(axis=-1, keepdims=True)
+    if not np.all(np.abs(mass - 1) < 1e-9):
+        raise FloatingPointError("the updated policy is not normalised; please report the arguments.")
+    return Update(q / mass, s, weight, baseline, weight < 0)

@@ -13,8 +13,9 @@ PACKAGE = ROOT / "pmdtheory"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["simplex", "stationarity", "plotting"],
-    ["divergences", "overestimated"],
-    ["solver", "baselines"],
+    ["divergences", "partition"],
+    ["overestimated", "baselines"],
+    ["solver"],
     ["updates"],
     ["convex", "sampled"],
     ["loglinear", "bandit", "mdp"],

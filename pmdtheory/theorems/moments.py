@@ -6,7 +6,7 @@ p is nearly one-hot, and where q underflows.
 
 import numpy as np
 
-from .. import simplex, solver
+from .. import partition, simplex
 from ..stationarity import excess
 
 
@@ -31,7 +31,7 @@ def spread(p, D):
 def jensen_gap(p, D):
     """log E_p[e^D] for targets with E_p[D] = 0."""
     K = p.shape[-1]
-    return solver.jensen_gap(p.reshape(-1, K), D.reshape(-1, K)).reshape(p.shape[:-1])
+    return partition.jensen_gap(p.reshape(-1, K), D.reshape(-1, K)).reshape(p.shape[:-1])
 
 
 def improvement(p, s, D):

@@ -1,0 +1,56 @@
+r"""Statement 16, B10: the largest advantage certifies how far a policy is from optimal.
+
+For any policy with exact Q, and g = max_{x,a} A(x, a) over all actions,
+
+.. math:: g ≤ \max_x (V^* − V^π)(x) ≤ \frac{g}{1−γ}.
+
+Below: where A(x, a) = g, V*(x) ≥ Q*(x, a) ≥ Q^π(x, a) = V^π(x) + g. Above: by the performance difference lemma V* − V^π
+is a mean of E_{π*}A^π ≤ g, divided by 1−γ. So g ≤ (1−γ)ε certifies ε-optimality in every state without knowing V*.
+
+Assumptions: none.
+
+References
+----------
+Statement 16; Ju and Lan, arXiv 2409.19437.
+"""
+
+from ..mdp import advantage_gap, evaluate, optimal
+from . import mdp_optimum
+from .claim import Claim
+
+
+def advantage_below_gap(mdp, policy):
+    """Largest advantage ≤ largest gap.
+
+    Parameters
+    ----------
+    mdp : MDP
+    policy : array_like, shape (..., S, A)
+        Leading axes only for a dense MDP.
+
+    Returns
+    -------
+    Claim
+        Shape (...).
+
+    Examples
+    --------
+    >>> from pmdtheory.mdp import chain
+    >>> claim = advantage_below_gap(chain(3, gamma=0.5), [[0.5, 0.5]] * 3)
+    >>> claim.value.round(3), claim.bound.round(3)
+    (np.float64(0.606), np.float64(1.164))
+    """
+    advantage, gap = _gaps(mdp, policy)
+    return Claim("max A ≤ max (V* − V)", advantage, gap, scale=mdp_optimum.scale(mdp, gap))
+
+
+def gap_below_certificate(mdp, policy):
+    """Largest gap ≤ largest advantage over 1−γ; arguments and result as in `advantage_below_gap`."""
+    advantage, gap = _gaps(mdp, policy)
+    bound = advantage / (1 - mdp.gamma)
+    return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=mdp_optimum.scale(mdp, bound))
+
+
+def _gaps(mdp, policy):
+    current = evaluate(mdp, policy)
+    return advantage_gap(current), (optimal(mdp).V - current.V).max(axis=-1)
