@@ -41,6 +41,7 @@ NAMES = (
     "zero_temperature",
     "bandit_convergence",
     "log_partition_laboratory",
+    "loglinear_training",
 )
 
 RELATIVE = 1e-10

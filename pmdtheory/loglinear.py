@@ -17,8 +17,9 @@ Unseen actions
 --------------
 If every (x, a) has a θ of its own, the fit is that of `sampled_update` in each context. Where its targets leave mass
 1 − m free, the way to the minimum decides who gets it. Gradient steps follow the softmax-logit flow (rule
-``"softmax"`` there). A vanishing ridge picks the θ of least norm: θ_z = η p_z e^{θ_z} on unseen z, by its Lagrangian
-with multiplier η of the free mass, and Σ_a θ_a = 0, that is
+``"softmax"`` there; at small τ it may squeeze them to nothing on the way and stall on that plateau, above the least
+loss, and so does `fit`). A vanishing ridge picks the θ of least norm: with a multiplier η of the free mass,
+θ_z = η p_z e^{θ_z} on unseen z and Σ_a θ_a = 0, that is
 
 .. math:: θ_z = -W_0(-η p_z), \qquad q_z = p_z e^{θ_z - C}, \qquad C = \log \sum_a p_a e^{θ_a}, \qquad θ_y = d_y + C
           \text{ on seen } y.
@@ -37,7 +38,10 @@ import numpy as np
 
 from . import sampled, simplex
 
-__all__ = ["Adam", "LogLinear", "Regression", "fit", "gradient_steps", "iterate", "population", "rollouts"]
+__all__ = [
+    "Adam", "LogLinear", "Regression", "fit", "gradient_steps", "iterate", "population_regression",
+    "sampled_regression",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,22 @@ class LogLinear:
 
     def __post_init__(self):
         features, policy = simplex.finite(self.features, "features"), simplex.distribution(self.policy)
-        if features.ndim < 3 or features.shape[-1] == 0:
+        if features.ndim < 3 or features.size == 0:
             raise ValueError(f"features must have shape (..., contexts, actions, d), got {features.shape}.")
         if policy.shape[-2:] != features.shape[-3:-1]:
             raise ValueError(f"policy must have shape (..., C, K) = {features.shape[:-1]}, got {policy.shape}.")
-        object.__setattr__(self, "features", features)
-        object.__setattr__(self, "policy", policy)
+        with np.errstate(divide="ignore"):
+            log_start = np.log(policy)
+        for name, value in {"features": features, "policy": policy, "_log_start": log_start}.items():
+            object.__setattr__(self, name, value)
 
     def log_policy(self, theta):
         """log π_θ, shape (..., C, K), for θ of shape (..., d)."""
-        with np.errstate(divide="ignore"):
-            logits = np.log(self.policy) + (self.features @ theta[..., None, :, None])[..., 0]
-        return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        *_, C, K, d = self.features.shape
+        logits = self.features.reshape(*self.features.shape[:-3], C * K, d) @ theta[..., None]
+        logits = self._log_start + logits.reshape(*logits.shape[:-2], C, K)
+        logits -= logits.max(axis=-1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
     def at(self, theta):
         """π_θ, shape (..., C, K), for θ of shape (..., d)."""
@@ -93,12 +101,12 @@ class LogLinear:
 
 
 class Regression(NamedTuple):
-    """Least squares of log π_θ on goals: Σ weight ½ (log π_θ − goal)²."""
+    """Least squares of log π_θ on goals: L(θ) = Σ w ½ (log π_θ − g)²."""
 
     weight: np.ndarray
-    """w, shape (..., C, K), nonnegative; its rows need not sum to 1."""
+    """w ≥ 0, shape (..., C, K)."""
     goal: np.ndarray
-    """g = log π_old + (r − b)/τ, shape (..., C, K), any finite number where w = 0."""
+    """g = log π_old + (r − b)/τ, shape (..., C, K); any finite number where w = 0."""
 
     def loss(self, model, theta):
         """L(θ), shape (...)."""
@@ -108,67 +116,52 @@ class Regression(NamedTuple):
         """∇L(θ), shape (..., d)."""
         log_policy = model.log_policy(theta)
         pull = self.weight * self._error(log_policy)
-        pull -= np.exp(log_policy) * pull.sum(axis=-1, keepdims=True)
-        return (pull[..., None, :] @ model.features)[..., 0, :].sum(axis=-2)
+        pull = pull - np.exp(log_policy) * pull.sum(axis=-1, keepdims=True)
+        features = model.features.reshape(*model.features.shape[:-3], -1, model.features.shape[-1])
+        return (pull.reshape(*pull.shape[:-2], 1, -1) @ features)[..., 0, :]
 
     def hessian(self, model, theta):
         """∇²L(θ), shape (..., d, d)."""
         log_policy = model.log_policy(theta)
-        policy, pull = np.exp(log_policy), self.weight * self._error(log_policy)
+        policy, c = np.exp(log_policy), (self.weight * self._error(log_policy)).sum(axis=-1, keepdims=True)
         centred = model.features - policy[..., None, :] @ model.features
-        curved = (self.weight - pull.sum(axis=-1, keepdims=True) * policy)[..., None] * centred
-        return (np.swapaxes(curved, -1, -2) @ centred).sum(axis=-3)
+        return (np.swapaxes((self.weight - c * policy)[..., None] * centred, -1, -2) @ centred).sum(axis=-3)
 
     def _error(self, log_policy):
         return np.where(self.weight > 0, log_policy, self.goal) - self.goal
 
 
-def population(policy, reward, tau, baseline=None):
-    """Regression over all actions, weighted by the policy: what infinitely many rollouts ask for.
+def population_regression(policy, reward, tau, baseline=None):
+    """Regression over all actions, weighted by π_t: what infinitely many rollouts ask for.
 
     Parameters
     ----------
-    policy, reward : array_like, shape (..., C, K)
-        π_t and the mean rewards.
-    tau : float or array_like, shape (..., C)
-        Temperature, positive, reward units.
+    policy, reward, tau
+        π_t and mean rewards, shape (..., C, K), and temperature, as in `baseline_update`.
     baseline : array_like, shape (..., C), optional
         Reward units; E_p[r] (PMD-mean) by default.
 
-    Returns
-    -------
-    Regression
-
     Examples
     --------
-    >>> population([[0.5, 0.5]], [[0.0, 1.0]], tau=1.0).goal - np.log(0.5)
+    >>> population_regression([[0.5, 0.5]], [[0.0, 1.0]], tau=1.0).goal - np.log(0.5)
     array([[-0.5,  0.5]])
     """
-    given = {} if baseline is None else {"baseline": baseline}
-    p, r, tau, *b = simplex.problem(policy, reward, tau, **given)
-    b = b[0] if b else (p * r).sum(axis=-1)
-    goal = np.log(np.where(p > 0, p, 1.0)) + (r - b[..., None]) / tau[..., None]
-    return Regression(p / p.shape[-2], goal)
+    b = {} if baseline is None else {"baseline": baseline}
+    p, r, tau, *b = simplex.problem(policy, reward, tau, **b)
+    advantage = r - (b[0] if b else (p * r).sum(axis=-1))[..., None]
+    return Regression(p / p.shape[-2], np.log(np.where(p > 0, p, 1.0)) + advantage / tau[..., None])
 
 
-def rollouts(policy, actions, rewards, tau, baseline="loo_mean", part=None):
-    """Regression from n rollouts per context, or one for each minibatch of them.
+def sampled_regression(policy, actions, rewards, tau, baseline="loo_mean", part=None):
+    """Regression on n rollouts per context, or one for each minibatch of them.
 
     Parameters
     ----------
-    policy : array_like, shape (..., C, K)
-        π_old, the policy that drew the rollouts.
-    actions, rewards : array_like, shape (..., C, n)
-        What was drawn and its reward.
-    tau, baseline
-        As in `sampled_update`; a named baseline is estimated from all n rollouts of a context.
+    policy, actions, rewards, tau, baseline
+        π_old and its rollouts as in `sampled_update`, shapes (..., C, K) and (..., C, n). A named baseline is
+        estimated from all rollouts of a context.
     part : array of int, shape (..., C, n), optional
-        Minibatch of each rollout, 0, …, U − 1. The regression then has a new first axis of length U.
-
-    Returns
-    -------
-    Regression
-        Mean over the rollouts (of the minibatch).
+        Minibatch of each rollout, 0, …, U − 1. The regression then has a new first axis, of length U.
 
     Raises
     ------
@@ -177,8 +170,8 @@ def rollouts(policy, actions, rewards, tau, baseline="loo_mean", part=None):
 
     Examples
     --------
-    >>> rollouts([[0.5, 0.5]], [[0, 1, 1]], [[0.0, 1.0, 1.0]], tau=1.0, baseline="mean").weight.round(3)
-    array([[0.333, 0.667]])
+    >>> sampled_regression([[0.5, 0.5]], [[0, 1, 1, 1]], [[0.0, 1.0, 1.0, 1.0]], tau=1.0).weight
+    array([[0.25, 0.75]])
     """
     p, y, target, _ = sampled._regression(policy, actions, rewards, tau, baseline)
     if p.ndim < 2:
@@ -191,13 +184,12 @@ def rollouts(policy, actions, rewards, tau, baseline="loo_mean", part=None):
     cell = np.ravel_multi_index((parts, *np.indices(y.shape)[:-1], y), shape).ravel()
     count = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
     total = np.bincount(cell, weights=goal.ravel(), minlength=np.prod(shape)).reshape(shape)
-    weight = count / np.maximum(count.sum(axis=(-2, -1), keepdims=True), 1)
-    result = Regression(weight, total / np.maximum(count, 1))
-    return Regression(*(x[0] for x in result)) if part is None else result
+    weight, goal = count / np.maximum(count.sum(axis=(-2, -1), keepdims=True), 1), total / np.maximum(count, 1)
+    return Regression(weight[0], goal[0]) if part is None else Regression(weight, goal)
 
 
 def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=1000):
-    """Fit θ to convergence by damped Newton steps, curvatures taken by size so that none leads uphill.
+    """Fit θ to convergence by damped Newton steps; curvatures count by size, so that none leads uphill.
 
     Parameters
     ----------
@@ -206,16 +198,16 @@ def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=100
     start : array_like, shape (..., d), optional
         Where to start, 0 by default.
     ridge : float
-        ε ≥ 0: adds ε/2 ‖θ − start‖² to the loss. With 0, what the data leave undetermined depends on the path.
+        ε ≥ 0: adds ε/2 ‖θ − start‖² to the loss. With 0, the path settles what the data leave undetermined.
     tolerance : float
-        On the Euclidean norm of the gradient, dimensionless.
+        On the Euclidean norm of the gradient.
     max_steps : int
 
     Returns
     -------
     theta : ndarray, shape (..., d)
-        A local minimum. If the targets ask for more mass than there is, unseen actions that have features of their
-        own lose theirs without end; the fit stops at the tolerance.
+        A stationary point, no worse than the start. If the targets ask for too much mass, unseen actions with features
+        of their own lose theirs until the gradient is within the tolerance.
 
     Raises
     ------
@@ -227,13 +219,14 @@ def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=100
     Examples
     --------
     >>> model = LogLinear([np.eye(2)], [[0.5, 0.5]])
-    >>> model.at(fit(model, population([[0.5, 0.5]], [[0.0, 1.0]], tau=1.0))).round(4)
+    >>> model.at(fit(model, population_regression([[0.5, 0.5]], [[0.0, 1.0]], tau=1.0))).round(4)
     array([[0.2862, 0.7138]])
     """
-    ridge = float(simplex.nonnegative(ridge, "ridge"))
-    shape, d = _batch(model, regression), model.features.shape[-1]
-    start = np.broadcast_to(model.parameters(np.zeros(d) if start is None else start, "start"), (*shape, d))
-    theta, damping = start.copy(), np.ones((*shape, 1))
+    ridge, d = float(simplex.nonnegative(ridge, "ridge")), model.features.shape[-1]
+    _same_actions(model, "regression", regression.weight)
+    start = model.parameters(np.zeros(d) if start is None else start, "start")
+    start = np.broadcast_to(start, regression.gradient(model, start).shape)
+    theta, damping = start, np.ones((*start.shape[:-1], 1))
 
     def loss(theta):
         return regression.loss(model, theta) + ridge / 2 * ((theta - start) ** 2).sum(axis=-1)
@@ -244,10 +237,9 @@ def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=100
         if np.all(size <= tolerance):
             return theta
         curvature, axes = np.linalg.eigh(regression.hessian(model, theta) + ridge * np.eye(d))
-        along = np.swapaxes(axes, -1, -2) @ gradient[..., None]
-        new = theta - (axes @ (along / (np.abs(curvature) + damping)[..., None]))[..., 0]
-        now = loss(theta)
-        accept = ((loss(new) <= now * (1 + 1e-14)) & (size > tolerance))[..., None]
+        along = (gradient[..., None, :] @ axes)[..., 0, :] / (np.abs(curvature) + damping)
+        new = theta - (axes @ along[..., None])[..., 0]
+        accept = ((loss(new) <= loss(theta) * (1 + 1e-14)) & (size > tolerance))[..., None]
         theta, damping = np.where(accept, new, theta), np.maximum(np.where(accept, damping / 8, damping * 4), 1e-13)
     raise FloatingPointError(
         f"fit did not converge: gradient norm {size.max():.1e} after max_steps = {max_steps}, tolerance {tolerance:g}."
@@ -255,47 +247,34 @@ def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=100
 
 
 class Adam:
-    """Adam (Kingma and Ba, arXiv 1412.6980) as a function (θ, gradient) → θ that keeps its moments between calls.
+    """Adam (Kingma and Ba, arXiv 1412.6980, their defaults): (θ, gradient) → θ, keeping its moments between calls."""
 
-    Parameters
-    ----------
-    learning_rate : float
-        Positive.
-    beta1, beta2, epsilon : float
-        Decay of the two moments, and what is added to the root of the second.
-    """
-
-    def __init__(self, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    def __init__(self, learning_rate):
         self.learning_rate = float(simplex.positive(learning_rate, "learning_rate"))
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.mean = self.square = 0.0
-        self.count = 0
+        self.first = self.second = self.count = 0
 
     def __call__(self, theta, gradient):
+        """Take one step."""
         self.count += 1
-        self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
-        self.square = self.beta2 * self.square + (1 - self.beta2) * gradient**2
-        mean, square = self.mean / (1 - self.beta1**self.count), self.square / (1 - self.beta2**self.count)
-        return theta - self.learning_rate * mean / (np.sqrt(square) + self.epsilon)
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        first, second = self.first / (1 - 0.9**self.count), self.second / (1 - 0.999**self.count)
+        return theta - self.learning_rate * first / (np.sqrt(second) + 1e-8)
 
 
 def gradient_steps(model, theta, regressions, optimiser):
-    """One gradient step for each minibatch: the off-policy regime of training.
+    """One gradient step for each minibatch, from θ of shape (..., d): the off-policy regime of training.
 
     Parameters
     ----------
     model : LogLinear
     theta : array_like, shape (..., d)
-        Where to start.
     regressions : Regression
-        With the minibatches along its first axis, as `rollouts` with `part` returns it.
+        With the minibatches along its first axis, as `sampled_regression` gives it.
     optimiser : callable
         (θ, gradient) → θ: `Adam`, or ``lambda theta, gradient: theta - 0.1 * gradient``.
-
-    Returns
-    -------
-    theta : ndarray, shape (..., d)
     """
+    _same_actions(model, "regressions", regressions.weight)
     theta = model.parameters(theta)
     for weight, goal in zip(*regressions):
         theta = optimiser(theta, Regression(weight, goal).gradient(model, theta))
@@ -303,99 +282,73 @@ def gradient_steps(model, theta, regressions, optimiser):
 
 
 def iterate(
-    model,
-    bandits,
-    tau,
-    steps,
-    *,
-    rollouts_per_context,
-    estimator="loo_mean",
-    updates=None,
-    learning_rate=0.05,
-    ridge=1e-3,
-    staleness=0,
-    seed=0,
-):
-    """Train on sampled batches; every run has its own problem and its own random numbers.
+    model, bandits, tau, steps, *, rollouts, estimator="loo_mean", updates=None, learning_rate=0.05, ridge=1e-2,
+    staleness=0, seed=0,
+):  # fmt: skip
+    """Train on T sampled batches; each run has its own rewards and random numbers.
 
     Parameters
     ----------
     model : LogLinear
-        ``features`` of shape (C, K, d), or (runs, C, K, d) if each run has its own.
+        Features of shape (C, K, d), or (runs, C, K, d) if each run has its own.
     bandits : sequence of pmdtheory.bandit.Bandit
-        The rewards of each run, C contexts with K actions.
+        Rewards (C, K) of each run.
     tau : float
         Temperature, positive, reward units.
-    steps : int
-        T ≥ 0 batches.
-    rollouts_per_context : int
-        n ≥ 1 (leave-one-out needs 2).
+    steps, rollouts : int
+        T ≥ 0 batches of n ≥ 1 rollouts per context.
     estimator : str
-        Name of a baseline estimator.
+        A name of ``baselines.ESTIMATORS``; leave-one-out needs n ≥ 2.
     updates : int, optional
-        U ≥ 1 Adam steps a batch: the batch is dealt at random into U minibatches, each used once. None: fit to
-        convergence, with `ridge`.
-    learning_rate : float
-        Of Adam, whose moments live through the whole run.
-    ridge : float
-        Only for the converged fit.
+        U ≥ 1 steps of `Adam` a batch, at `learning_rate`: the rollouts are dealt at random into U minibatches.
+        None: fit to convergence, with `ridge`.
     staleness : int
-        k ≥ 0: batch t is drawn from the policy before batch t − k, whose own log-probabilities enter the loss.
+        k ≥ 0: batch t comes from the policy after max(t − k, 0) batches, with the log-probabilities of that policy.
     seed : int
         Root of the random numbers; run i uses the i-th spawned stream, so runs can be added later.
 
     Returns
     -------
     theta : ndarray, shape (steps + 1, runs, d)
-        Evaluate it with ``model.at``, or with the model of held-out contexts.
+        To be evaluated by ``model.at``, or by the model of held-out contexts.
 
     Raises
     ------
     ValueError
         If an argument is not as described; the message names it.
     """
-    counts = {"steps": (steps, 0), "rollouts_per_context": (rollouts_per_context, 1), "staleness": (staleness, 0)}
-    counts |= {} if updates is None else {"updates": (updates, 1)}
-    for name, (value, least) in counts.items():
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
-    C, K = model.policy.shape[-2:]
+    C = model.policy.shape[-2]
+    for name, value, least, most in (
+        ("steps", steps, 0, np.inf),
+        ("rollouts", rollouts, 1, np.inf),
+        ("updates", updates or 1, 1, C * rollouts),
+        ("staleness", staleness, 0, np.inf),
+    ):
+        if value != int(value) or not least <= value <= most:
+            raise ValueError(f"{name} must be an integer from {least} to {most} (of C n rollouts), got {value}.")
     for bandit in bandits:
-        if bandit.reward.shape != (C, K):
-            raise ValueError(f"bandits must have rewards of shape ({C}, {K}), got {bandit.reward.shape}.")
+        _same_actions(model, "bandits", bandit.reward)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(bandits))]
-    shape, optimiser = (C, rollouts_per_context), Adam(learning_rate)
-    if updates is not None and updates > C * rollouts_per_context:
-        raise ValueError(f"updates must be at most the {C * rollouts_per_context} rollouts of a batch, got {updates}.")
+    optimiser, labels = Adam(learning_rate), np.arange(C * rollouts) % (updates or 1)
 
     history = [np.zeros((len(bandits), model.features.shape[-1]))]
     for t in range(steps):
-        old = model.at(history[max(t - staleness, 0)])
-        actions = _draw(old, np.stack([stream.random(shape) for stream in streams]))
-        rewards = np.stack([b.observe(stream, a) for b, stream, a in zip(bandits, streams, actions)])
-        if updates is None:
-            batch = rollouts(old, actions, rewards, tau, estimator)
-            history.append(fit(model, batch, history[-1], ridge))
-        else:
-            labels = np.arange(C * rollouts_per_context) % updates
-            part = np.stack([stream.permutation(labels).reshape(shape) for stream in streams])
-            batch = rollouts(old, actions, rewards, tau, estimator, part)
-            history.append(gradient_steps(model, history[-1], batch, optimiser))
+        old, theta = model.at(history[max(t - staleness, 0)]), history[-1]
+        actions = _draw(old, np.stack([stream.random((C, rollouts)) for stream in streams]))
+        rewards = np.stack([bandit.observe(stream, a) for bandit, stream, a in zip(bandits, streams, actions)])
+        part = None if updates is None else np.stack([s.permutation(labels).reshape(C, -1) for s in streams])
+        batch = sampled_regression(old, actions, rewards, tau, estimator, part)
+        exact = part is None
+        history.append(fit(model, batch, theta, ridge) if exact else gradient_steps(model, theta, batch, optimiser))
     return np.stack(history)
 
 
 def _draw(policy, uniforms):
     """Invert the distribution functions of `policy`, shape (..., K), at `uniforms`, shape (..., n)."""
     cumulative = np.cumsum(policy, axis=-1)
-    cumulative /= cumulative[..., -1:]
-    return (cumulative[..., None, :] <= uniforms[..., None]).sum(axis=-1)
+    return (cumulative[..., None, :] <= uniforms[..., None] * cumulative[..., -1:, None]).sum(axis=-1)
 
 
-def _batch(model, regression):
-    try:
-        return np.broadcast_shapes(regression.weight.shape, model.features.shape[:-1], model.policy.shape)[:-2]
-    except ValueError:
-        raise ValueError(
-            f"regression must broadcast with the (..., C, K) = {model.features.shape[:-1]} of the model, "
-            f"got shape {regression.weight.shape}."
-        ) from None
+def _same_actions(model, name, array):
+    if array.shape[-2:] != model.policy.shape[-2:]:
+        raise ValueError(f"{name} must have (contexts, actions) {model.policy.shape[-2:]}, got shape {array.shape}.")

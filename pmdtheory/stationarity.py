@@ -10,7 +10,6 @@ and is found by a third-order Householder iteration, from ω or from a nearby so
 """
 
 import numpy as np
-from scipy.special import wrightomega
 
 
 def excess(s, expm1_s):
@@ -38,21 +37,23 @@ def log_ratio(d, weight, start=None):
     s, expm1_s : ndarray, shape (N, K)
         The solution and e^s − 1.
     """
-    for s in (start, None):
-        if s is None:
-            with np.errstate(divide="ignore", invalid="ignore"):
+    from scipy.special import wrightomega  # here, because importing scipy.special takes longer than all the rest
+
+    with np.errstate(all="ignore"):  # a start too far away may overflow; then the second start is used
+        for s in (start, None):
+            if s is None:
                 omega = wrightomega(np.log(weight) + weight + d)
                 s = np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
-        for _ in range(6):
-            growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
-            u = weight * (growth + 1)
-            newton = (s + weight * growth - d) / (1 + u)
-            bend = newton * u / (1 + u)
-            step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
-            s = s - step
-            if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
-                shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
-                return s, growth + (1 + growth) * shrink
-            if np.all(np.abs(step) <= 1e-4 + 1e-15 * (np.abs(d) + weight) / (1 + u)):  # the rounding of huge d and λ
-                return s, np.expm1(np.minimum(s, 709.7))
+            for _ in range(6):
+                growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
+                u = weight * (growth + 1)
+                newton = (s + weight * growth - d) / (1 + u)
+                bend = newton * u / (1 + u)
+                step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
+                s = s - step
+                if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
+                    shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
+                    return s, growth + (1 + growth) * shrink
+                if np.all(np.abs(step) <= 1e-4 + 1e-15 * (np.abs(d) + weight) / (1 + u)):  # rounding of huge d, λ
+                    return s, np.expm1(np.minimum(s, 709.7))
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pmdtheory import cli, kl_update, pmd_mean_update
+from pmdtheory.mdp import chain, from_gymnasium, iterate, optimal
 
 
 def run(capsys, *words):
@@ -36,15 +37,16 @@ def test_solve_prints_the_updates(capsys):
 
 def test_solve_with_negative_rewards_and_every_method(capsys):
     """A reward list may start with a minus sign; mixed and baseline join when their numbers are given."""
-    words = ["solve", "--policy", "0.1,0.9", "--reward", "-1,0", "--tau", "0.5", "--chi2-coef", "0.2", "--baseline", "-0.3"]
-    code, out, _ = run(capsys, *words)
+    words = "solve --policy 0.1,0.9 --reward -1,0 --tau 0.5 --chi2-coef 0.2 --baseline -0.3"
+    code, out, _ = run(capsys, *words.split())
     assert code == 0
     assert all(f"q {name}" in out for name in ("kl", "mean", "mixed", "baseline"))
 
 
 def test_solve_certify(capsys):
     """CVXPY's distances are small and its status is printed."""
-    code, out, _ = run(capsys, *["solve", "--policy", "0.2,0.3,0.5", "--reward", "0,1,1.5", "--tau", "0.5", "--certify"])
+    words = "solve --policy 0.2,0.3,0.5 --reward 0,1,1.5 --tau 0.5 --certify"
+    code, out, _ = run(capsys, *words.split())
     rows = [line.split() for line in out.splitlines() if line.rstrip().endswith("(CLARABEL)")]
     assert code == 0
     assert len(rows) == 3
@@ -73,6 +75,15 @@ def test_solve_marks_local_minima(capsys):
         ("bandit --rollouts 1", "leave-one-out needs at least two rollouts"),
         ("bandit --rollouts 8 --estimator median", "median"),
         ("check --problems 0", "problems must be"),
+        ("mdp --tau 0", "tau must be positive, got 0.0"),
+        ("mdp --gamma 1", "gamma must be one number in [0, 1), got 1.0"),
+        ("mdp --tolerance -1", "tolerance must be nonnegative"),
+        ("mdp --update mixed", "--update mixed needs --chi2-coef"),
+        ("mdp --env nonsense", "Environment `nonsense` doesn't exist"),
+        ("mdp --env Taxi-v3", "Please use `Taxi-v4` instead"),
+        ("mdp --env CartPole-v1", "must have a transition table"),
+        ("mdp --env Taxi-v4 --size 8", "not an option of Taxi-v4, got 8"),
+        ("mdp --env chain --size 1", "must be an integer of at least 2, got 1"),
         ("solve", "the following arguments are required"),
         ("", "the following arguments are required: COMMAND"),
     ],
@@ -98,6 +109,48 @@ def test_bandit_prints_and_writes(capsys, tmp_path):
     assert set(table.seed) == {0, 1, 2, 3}
 
 
+def test_mdp_certifies_and_writes(capsys, tmp_path):
+    """The certificate is met on paper and on disk, and the certified value is policy iteration's."""
+    path = tmp_path / "table.csv"
+    words = f"mdp --env FrozenLake-v1 --size 4 --gamma 0.9 --tau 0.01 --steps 400 --tolerance 1e-5 --csv {path}"
+    code, out, _ = run(capsys, *words.split())
+    table, best = pd.read_csv(path), optimal(from_gymnasium("FrozenLake-v1", 0.9, map_name="4x4"))
+    first, *_, ending = out.splitlines()
+    assert code == 0
+    assert first == "FrozenLake-v1: 17 states (1 terminal), 4 actions, gamma 0.9; mean, tau 0.01, constant"
+    assert ending.startswith(f"certified: after {len(table) - 1} steps")
+    assert table.certificate.iloc[-1] <= 1e-5 < table.certificate.iloc[-2]
+    assert table.value.iloc[-1] == pytest.approx(best.value, abs=1e-5)
+
+
+def test_mdp_says_when_it_stops_short(capsys):
+    """Too few steps: the row at the end is the library's, and the gap is not called certified."""
+    words = "mdp --env chain --size 6 --gamma 0.9 --update kl --tau 0.5 --steps 4"
+    code, out, _ = run(capsys, *words.split())
+    table = iterate(chain(6), update=kl_update, tau=0.5, steps=4).table
+    step, value, certificate, kl, weight, largest, entropy = out.splitlines()[-3].split()
+    assert (code, step, weight, largest) == (0, "4", "0", "0")
+    shown = [float(x) for x in (value, certificate, kl, entropy)]
+    assert shown == pytest.approx(table[["value", "certificate", "kl", "entropy"]].iloc[-1].to_list(), rel=1e-3)
+    assert "not certified" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--env gridworld --tau 0.01",
+        "--env deep-sea --update euclidean",
+        "--update mixed --chi2-coef 0.1 --schedule adaptive",
+    ],
+)
+def test_mdp_environments_and_updates(capsys, words):
+    """Every kind runs, and the printed certificate falls."""
+    code, out, _ = run(capsys, "mdp", "--steps", "5", *words.split())
+    gaps = [float(line.split()[2]) for line in out.splitlines()[2:8]]
+    assert code == 0
+    assert gaps[-1] < gaps[0]
+
+
 def test_check_finds_nothing(capsys):
     """The theorems hold on a few problems and the exit code says so."""
     code, out, _ = run(capsys, "check", "--problems", "40")
@@ -105,7 +158,7 @@ def test_check_finds_nothing(capsys):
     assert "no violation" in out
 
 
-@pytest.mark.parametrize("words", ["--help", "solve --help", "bandit --help", "check --help"])
+@pytest.mark.parametrize("words", ["--help", "solve --help", "bandit --help", "mdp --help", "check --help"])
 def test_help(capsys, words):
     """Every command explains itself."""
     code, out, _ = run(capsys, *words.split())

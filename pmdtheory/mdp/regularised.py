@@ -18,7 +18,7 @@ state that every action leaves where it is goes on earning entropy.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 
 from .. import simplex
 from .evaluation import evaluate as evaluate_plain
@@ -153,8 +153,7 @@ def _evaluate(mdp, log_policy, weight):
 
 def _step(current, weight, eta):
     alpha = 1 / (1 + eta * weight)
-    logits = alpha * current.log_policy + (1 - alpha) * current.Q / weight
-    return logits - logsumexp(logits, axis=-1, keepdims=True)
+    return log_softmax(alpha * current.log_policy + (1 - alpha) * current.Q / weight, axis=-1)
 
 
 def _positive_policy(mdp, policy):

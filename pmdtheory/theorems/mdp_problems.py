@@ -62,11 +62,11 @@ def mdps_with_policies(rng, problems):
 
 
 def regularised_mdps(rng, problems):
-    """MDP, positive policy, entropy weight μ in [1e-3, 1], and η from 0.6 to 600 times (1−γ)/(γμ)."""
+    """MDP, positive policy, entropy weight μ in [1e-3, 1], and η from 0.5 to 600 times (1−γ)/(γμ)."""
     for _ in range(count(problems)):
         mdp = _mdp(rng)
         weight = 10 ** rng.uniform(-3, 0)
-        eta = (1 - mdp.gamma) / (mdp.gamma * weight) * max(10 ** rng.uniform(-1, 2.8), 0.6)
+        eta = (1 - mdp.gamma) / (mdp.gamma * weight) * 10 ** rng.uniform(-0.3, 2.8)
         yield 1, (mdp, _policy(rng, mdp), weight, eta)
 
 

@@ -9,7 +9,7 @@ a* a best action. The expected reward is 5/2-smooth in θ, so a step gains at le
 coordinate π_t(a*) gap_t: 1/gap_{t+1} ≥ 1/gap_t + π_t(a*)²/5. The published c is the infimum over all t; the proof needs
 only the steps taken, which can be computed, and is then the smaller bound.
 
-Assumptions: rewards in [0, 1]. r* is the largest reward on the support of π₀.
+Assumptions: rewards in [0, 1], step 2/5. r* is the largest reward on the support of π₀.
 
 References
 ----------
@@ -22,7 +22,7 @@ from .. import simplex
 from .claim import Claim
 
 
-def softmax_gradient_rate(policy, reward, steps=50):
+def softmax_gradient_rate(policy, reward, steps=50, step=0.4):
     """Bound B9 on the policy-gradient recursion.
 
     Parameters
@@ -31,6 +31,8 @@ def softmax_gradient_rate(policy, reward, steps=50):
         First policy π₀ and rewards.
     steps : int
         Number T of steps.
+    step : float
+        Step size; the bound is for 2/5.
 
     Returns
     -------
@@ -52,12 +54,13 @@ def softmax_gradient_rate(policy, reward, steps=50):
     gaps, mass = [], []
     for _ in range(steps):
         mass.append(np.take_along_axis(p, favourite, axis=-1)[..., 0])
-        logits = logits + 0.4 * p * ((p * loss).sum(axis=-1, keepdims=True) - loss)
+        logits = logits + step * p * ((p * loss).sum(axis=-1, keepdims=True) - loss)
         p = np.exp(logits - logits.max(axis=-1, keepdims=True))
         p = p / p.sum(axis=-1, keepdims=True)
         gaps.append((p * loss).sum(axis=-1))
     least = np.minimum.accumulate(np.stack(mass, axis=-1), axis=-1)
     with np.errstate(over="ignore", divide="ignore"):
         bound = 5 / np.arange(1, steps + 1) / least / least
-    assumed = ((r >= 0) & (r <= 1) | (p == 0)).all(axis=-1, keepdims=True)
-    return Claim("softmax policy gradient: gap_t ≤ 5/(c²t)", np.stack(gaps, axis=-1), bound, assumed, scale=1.0)
+    assumed = ((r >= 0) & (r <= 1) | (p == 0)).all(axis=-1, keepdims=True) & (step == 0.4)
+    scale = np.where(np.isfinite(bound), bound, 1.0)
+    return Claim("softmax policy gradient: gap_t ≤ 5/(c²t)", np.stack(gaps, axis=-1), bound, assumed, scale=scale)

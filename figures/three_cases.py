@@ -1,0 +1,229 @@
+"""The three cases of the exact minimiser for a fixed batch, and how often each occurs (Statement 14).
+
+(a) m < 1 with unseen actions: the targets are fitted and the free mass is shared by a rule. (b) The same batch, colder,
+m > 1: the unseen mass vanishes and the targets are missed. (c) m < 1 and everything seen, w = (0.1, 0.9) and p e^d =
+(0.001, 0.0099): the loss of every policy on two actions; dots are its stationary points, the diamond is the answer of
+`sampled_update`, 99% on the rarely seen action. (d) Four seen actions with rewards 0, 0.3, 0.6, 1, counts 1, 14, 15, 20
+and τ = 0.5 under an ever higher baseline: beyond a point the mass is dumped on the worst action, seen once. Below:
+shares of the cases among the seeds, graded rewards observed exactly (left bar) and as coins (right bar), per estimator
+of the baseline, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1 and n = 64 unless
+swept; bandits as in the figure of one step. Whiskers are 95% binomial intervals of the cumulative shares.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.stats import binomtest
+
+from pmdtheory import plotting
+from pmdtheory.bandit import draw_actions
+from pmdtheory.baselines import log_partition
+from pmdtheory.sampled import UNSEEN_RULES, sampled_update
+
+from .finite_sample_improvement import instance
+
+FULL = {
+    "rollouts": (4, 16, 64, 256),
+    "taus": (0.03, 0.1, 0.3, 1.0),
+    "sizes": (3, 10, 30, 100),
+    "levels": tuple(round(0.3 + 0.02 * i, 12) for i in range(101)),
+    "seeds": 200,
+}
+FAST = {"rollouts": (4, 64), "taus": (0.1,), "sizes": (10,), "levels": FULL["levels"][::10], "seeds": 200}
+KEYS = ["panel", "estimator", "noisy", "actions", "tau", "rollouts", "baseline", "action", "share_first"]
+
+POLICY = np.array([0.40, 0.25, 0.15, 0.10, 0.06, 0.04])
+SUCCESS = np.array([0, 0, 0, 3]), np.array([0.0, 0.0, 0.0, 1.0])
+WARM, COLD = 0.5, 0.2
+ASKED, COUNTS = np.array([0.001, 0.0099]), np.array([1, 9])
+DUMP = np.array([0.02, 0.28, 0.30, 0.40]), np.repeat(np.arange(4), [1, 14, 15, 20]), np.array([0.0, 0.3, 0.6, 1.0])
+DUMP_TAU = 0.5
+K, TAU, N, J = 10, 0.1, 64, 0.3
+ESTIMATORS = ("mean", "log_partition", "loo_log_partition", "best")
+ARROW = {"arrowstyle": "->", "lw": 0.7}
+NOTE = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 6, "ha": "center"}
+CASES = ("fitted", "too_much", "principal", "dumped")
+
+
+def compute(rollouts, taus, sizes, levels, seeds):
+    """Examples action by action, the loss of two actions, the sweep of the baseline, and counts of the cases."""
+    rows = [*_examples(), *_two_actions(), *_dump(levels)]
+    settings = [("n", K, TAU, n) for n in rollouts]
+    settings += [("tau", K, tau, N) for tau in taus] + [("K", size, TAU, N) for size in sizes]
+    for panel, size, tau, n in settings:
+        for noisy in (False, True):
+            policy, actions, rewards = batch(size, n, noisy, seeds)
+            for estimator in ESTIMATORS:
+                key = {"panel": panel, "estimator": estimator, "noisy": noisy, "actions": size, "tau": tau}
+                counts = count_cases(policy, actions, rewards, tau, estimator)
+                rows.append(key | {"rollouts": n, "seeds": seeds} | counts)
+    table = pd.DataFrame(rows)
+    whole = ["noisy", "actions", "rollouts", "action", "seeds", *CASES]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def batch(size, n, noisy, seeds):
+    """Policies, actions and rewards of n rollouts of every seed's bandit."""
+    draws = []
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, size])
+        policy, reward = instance("graded", size, J, rng)
+        actions, coins = draw_actions(policy, rng.random(n)), rng.random(n)
+        draws.append((policy, actions, (coins < reward[actions]).astype(float) if noisy else reward[actions]))
+    return map(np.stack, zip(*draws))
+
+
+def count_cases(policy, actions, rewards, tau, estimator):
+    """How many rows are in each case; "principal" and "dumped" make up the one that is not convex."""
+    baseline = rewards.max(axis=-1) if estimator == "best" else estimator
+    step = sampled_update(policy, actions, rewards, tau, baseline=baseline)
+    weight = (actions[:, :, None] == np.arange(policy.shape[1])).mean(axis=1)
+    pull = -step.chi2_weight[:, None] * step.policy
+    dumped = ((weight > 0) & (pull > weight)).any(axis=-1)
+    below = step.chi2_weight < 0
+    cases = (step.chi2_weight == 0, step.chi2_weight > 0, below & ~dumped, below & dumped)
+    return {name: int(case.sum()) for name, case in zip(CASES, cases)}
+
+
+def _examples():
+    actions, rewards = SUCCESS
+    for tau in (WARM, COLD):
+        steps = {rule: sampled_update(POLICY, actions, rewards, tau, "mean", rule).policy for rule in UNSEEN_RULES}
+        target = np.full(POLICY.shape, np.nan)
+        target[actions] = (rewards - rewards.mean()) / tau
+        columns = {"policy": POLICY, "asked": POLICY * np.exp(target), **steps}
+        for action in range(POLICY.size):
+            values = {name: column[action] for name, column in columns.items()}
+            yield {"panel": "example", "tau": tau, "action": action} | values
+
+
+def _two_actions():
+    """Loss of q = (x, 1 − x): a curve, and the stationary points with their losses."""
+    weight = COUNTS / COUNTS.sum()
+
+    def loss(logit):
+        q = np.array([1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))])
+        return weight @ (np.log(q / ASKED) ** 2) / 2
+
+    def slope(logit):  # by the logit
+        q = np.array([1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))])
+        return weight * np.log(q / ASKED) @ np.array([q[1], -q[0]])
+
+    grid = np.linspace(-9, 9, 181)
+    sign = [slope(x) for x in grid]
+    roots = [brentq(slope, a, b, xtol=1e-14) for a, b, u, v in zip(grid, grid[1:], sign, sign[1:]) if u * v < 0]
+    actions, policy = np.repeat([0, 1], COUNTS), np.array([0.5, 0.5])
+    rewards = np.log(ASKED / policy)[actions]
+    answer = sampled_update(policy, actions, rewards, 1.0, baseline=0.0).policy
+    for kind, logits in (("curve", grid), ("stationary", roots), ("answer", [np.log(answer[0] / answer[1])])):
+        for logit in logits:
+            yield {"panel": "loss", "estimator": kind, "share_first": round(logit, 9), "loss": loss(logit)}
+
+
+def _dump(levels):
+    policy, actions, reward = DUMP
+    for level in levels:
+        step = sampled_update(policy, actions, reward[actions], DUMP_TAU, baseline=level)
+        for action, q in enumerate(step.policy):
+            yield {"panel": "dump", "baseline": level, "action": action, "answer": q}
+
+
+COLOURS = ("#DDDDDD", plotting.SKY, plotting.ORANGE, plotting.VERMILION)
+MEANINGS = (r"targets fitted, $m\leq1$", "$m>1$", "$m<1$, all seen", "$m<1$, all seen, mass dumped")
+TITLES = ("PMD-mean", "PMD-part", "PMD-part, leave-one-out", "best reward of the batch")
+
+
+def plot(table):
+    """The four examples above, the shares of the cases below."""
+    figure, axes = plotting.panels(4, 4, height=1.75)
+    _example(axes[0], table, WARM)
+    _example(axes[1], table, COLD)
+    _losses(axes[2], table)
+    _levels(axes[3], table)
+    sweeps = (("n", "rollouts", "rollouts $n$"), ("tau", "tau", r"temperature $\tau$"), ("K", "actions", "actions $K$"))
+    for row, (panel, column, label) in enumerate(sweeps, start=1):
+        for axis, estimator, title in zip(axes[4 * row :], ESTIMATORS, TITLES):
+            _shares(axis, table[(table.panel == panel) & (table.estimator == estimator)], column)
+            axis.set_xlabel(label)
+            axis.set_title(title if row == 1 else "", fontsize=7)
+        axes[4 * row].set_ylabel("share of seeds")
+    handles = [axes[4].bar([0], [0], color=colour) for colour in COLOURS]
+    figure.legend(handles, MEANINGS, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _example(axis, table, tau):
+    rows = table[(table.panel == "example") & (table.tau == tau)]
+    place = rows.action.astype(float)
+    axis.bar(place, rows.policy, width=0.9, color="#DDDDDD", label="$p$")
+    axis.plot(place, rows.proportional, color=plotting.VERMILION, marker="o", markersize=3, lw=0, label="$q$")
+    axis.plot(place, rows.softmax, color=plotting.BLUE, marker="x", markersize=4, lw=0, label="$q$, softmax")
+    low = rows.asked.where(rows.asked < 1)
+    axis.plot(place, low, color="black", marker="_", markersize=11, lw=0, label=r"$p\,e^d$")
+    if rows.asked.max() > 1:
+        axis.annotate(f"{rows.asked.max():.1f}", (place[rows.asked.idxmax()], 1), ha="center", va="bottom", fontsize=7)
+        axis.annotate("", (place[rows.asked.idxmax()], 1.02), (0, -9), textcoords="offset points", arrowprops=ARROW)
+    axis.set(title=f"$m={rows.asked.sum():.2f}$", xlabel="action", ylabel="probability", xticks=range(len(place)))
+    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
+
+
+def _losses(axis, table):
+    rows = table[table.panel == "loss"]
+    curve, points, answer = (rows[rows.estimator == kind] for kind in ("curve", "stationary", "answer"))
+    axis.plot(curve.share_first, curve.loss, color=plotting.GREY)
+    axis.plot(points.share_first, points.loss, "ko", markersize=3.5)
+    axis.plot(answer.share_first, answer.loss, "D", color=plotting.VERMILION, markersize=5, zorder=1)
+    for point in points.itertuples():
+        axis.annotate(f"{point.loss:.2f}", (point.share_first, point.loss), **NOTE)
+    logits = np.log([0.001 / 0.999, 0.5 / 0.5, 0.99 / 0.01])
+    axis.set_xticks(logits, ["0.001", "0.5", "0.99"])
+    axis.set(xlabel="$q$ of the rare action", ylabel="loss", ylim=(0, 22))
+
+
+def _levels(axis, table):
+    rows = table[table.panel == "dump"]
+    for action, colour in zip(range(4), plotting.shades(4)):
+        curve = rows[rows.action == action]
+        axis.plot(curve.baseline, curve.answer, color=colour, label=f"$r={DUMP[2][action]:g}$")
+    axis.set(xlabel="baseline $b$", ylabel="$q$", ylim=(0, 1))
+    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1, loc="center left")
+
+
+def _shares(axis, rows, column):
+    """Stacked shares, exact rewards left and noisy right, with intervals of the cumulative shares."""
+    values = sorted(rows[column].unique())
+    for noisy, shift in ((0, -0.2), (1, 0.2)):
+        half = rows[rows.noisy == noisy].sort_values(column)
+        place, below = np.arange(len(values)) + shift, np.zeros(len(values))
+        for case, colour in zip(CASES, COLOURS):
+            share = (half[case] / half.seeds).to_numpy(float)
+            axis.bar(place, share, bottom=below, width=0.36, color=colour)
+            below = below + share
+            inner = (below > 0) & (below < 1 - 1e-9)
+            ends = [binomtest(round(b * n), n).proportion_ci() for b, n in zip(below, half.seeds.astype(int))]
+            error = np.abs(np.array(ends).T - below)
+            axis.errorbar(place[inner], below[inner], error[:, inner], color="black", lw=0, elinewidth=0.6)
+    axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axis.set(ylim=(0, 1))
+    axis.grid(visible=False)
+
+
+def finding(table):
+    """Losses of the example, where dumping begins, how often each estimator dumps."""
+    losses = table[(table.panel == "loss") & (table.estimator == "stationary")].loss.sort_values()
+    rare = table[(table.panel == "dump") & (table.action == 0)]
+    actions, reward = DUMP[1:]
+    estimate = log_partition(reward[actions], DUMP_TAU)
+    jump = rare.baseline[rare.answer > 0.5].min()
+    many = table[(table.panel == "n") & (table.rollouts == table.rollouts[table.panel == "n"].max())]
+    share = {(row.estimator, row.noisy): row.dumped / row.seeds for row in many.itertuples()}
+    convex = {(row.estimator, row.noisy): 1 - (row.principal + row.dumped) / row.seeds for row in many.itertuples()}
+    return (
+        f"of the stationary points (losses {', '.join(f'{loss:.2f}' for loss in losses)}) the least puts 99% on the "
+        f"rare action. The example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At n = "
+        f"{many.rollouts.max():.0f}, K = {K}, tau = {TAU}, coins: the problem is convex in {convex['mean', 1]:.0%} of the "
+        f"seeds with PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which then dumps in "
+        f"{share['log_partition', 1]:.0%}; with exact rewards PMD-part is not convex in "
+        f"{1 - convex['log_partition', 0]:.0%} but dumps in {share['log_partition', 0]:.0%}. An overestimated baseline "
+        f"(the best reward of the batch) dumps in {share['best', 0]:.0%} and {share['best', 1]:.0%}."
+    )

@@ -1,0 +1,45 @@
+"""The command line: ``pmdtheory solve | bandit | mdp | check``, one module for each command."""
+
+import argparse
+import sys
+
+from . import bandit, check, mdp, solve
+
+_EXAMPLES = """examples:
+  pmdtheory solve --policy 0.1,0.9 --reward 1,0 --tau 0.1
+  pmdtheory solve --policy 0.2,0.3,0.5 --reward 0,1,1.5 --tau 0.1 --method mean --certify
+  pmdtheory bandit --kind binary --tau 0.1 --steps 10
+  pmdtheory bandit --tau 0.1 --steps 10 --rollouts 16 --estimator loo_log_partition --seeds 20
+  pmdtheory mdp --env FrozenLake-v1 --size 8 --gamma 0.99 --tau 0.01 --steps 200
+  pmdtheory check --problems 200
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv=None):
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(solve.joined(sys.argv[1:] if argv is None else argv))
+    try:
+        return arguments.run(arguments)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        print(f"pmdtheory {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser():
+    parser = _Parser(
+        prog="pmdtheory",
+        description="Policy mirror descent, exactly: one step, bandits, MDPs, and a check of every theorem.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (solve, bandit, mdp, check):
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,60 @@
+"""``pmdtheory bandit``: policy mirror descent on a random bandit, exact or from rollouts."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .. import baselines, updates
+from .table import cells, write
+
+
+def add_to(commands):
+    """Declare the options."""
+    bandit = commands.add_parser("bandit", help="policy mirror descent on a random bandit, exact or from rollouts")
+    bandit.set_defaults(run=_bandit)
+    bandit.add_argument("--kind", choices=["graded", "binary"], default="graded", help="rewards (default: graded)")
+    bandit.add_argument("--contexts", type=int, default=1, help="contexts (default: 1)")
+    bandit.add_argument("--actions", type=int, default=10, help="actions in each (default: 10)")
+    bandit.add_argument("--success", type=float, default=0.2, help="share of successes if binary (default: 0.2)")
+    bandit.add_argument("--tau", type=float, default=0.1, help="temperature, reward units (default: 0.1)")
+    bandit.add_argument("--steps", type=int, default=10, help="steps T (default: 10)")
+    bandit.add_argument("--update", choices=["mean", "kl"], default="mean", help="the exact update (default: mean)")
+    bandit.add_argument("--rollouts", type=int, help="n rollouts per context and step instead of the exact update")
+    names = ", ".join(baselines.ESTIMATORS)
+    bandit.add_argument("--estimator", default="loo_mean", help=f"baseline from rollouts: {names} (default: loo_mean)")
+    bandit.add_argument("--seeds", type=int, default=1, help="independent runs (default: 1)")
+    bandit.add_argument("--seed", type=int, default=0, help="root of all random numbers (default: 0)")
+    bandit.add_argument("--csv", type=Path, help="also write the whole table here")
+
+
+def _bandit(arguments):
+    from scipy.stats import t as student
+
+    from ..bandit import iterate, random_bandit
+
+    rng = np.random.default_rng(arguments.seed)
+    problem = random_bandit(rng, arguments.contexts, arguments.actions, arguments.kind, arguments.success)
+    table = iterate(
+        problem,
+        np.full(arguments.actions, 1 / arguments.actions),
+        arguments.tau,
+        arguments.steps,
+        update=updates.pmd_mean_update if arguments.update == "mean" else updates.kl_update,
+        rollouts=arguments.rollouts,
+        estimator=arguments.estimator,
+        seeds=arguments.seeds,
+        seed=arguments.seed,
+    )
+    if arguments.csv:
+        write(table, arguments.csv)
+    half = student.ppf(0.975, max(arguments.seeds - 1, 1)) / np.sqrt(arguments.seeds)
+    sampled = f"{arguments.rollouts} rollouts, {arguments.estimator}"
+    what = sampled if arguments.rollouts else f"exact {arguments.update}"
+    best = float(problem.reward.max(axis=1) @ problem.context_weight)
+    print(f"{what}, tau {arguments.tau:g}, {arguments.seeds} seed(s); best possible reward {best:.4f}")
+    print(f"{'step':>5} {'reward':>9} {'95% +-':>8} {'KL(q||p)':>10} {'lambda':>10} {'max ratio':>10} {'entropy':>8}")
+    for step, rows in table.groupby("step"):
+        spread = f"{half * rows.reward.std(ddof=1):8.4f}" if arguments.seeds > 1 else f"{'':>8}"
+        means = rows[["kl", "chi2_weight", "max_ratio", "entropy"]].mean()
+        print(f"{step:>5} {rows.reward.mean():>9.4f} {spread} {cells(means, (10, 10, 10, 8))}")
+    return 0
