@@ -7,7 +7,7 @@ NAMES ?= all
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint lab check benchmarks clean
+.PHONY: help reproduce test lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ lint: .venv/everything
 
 check: .venv/theory  ## run every theorem on random problems
 	$(BIN)/pmdtheory check
+
+notebooks: .venv/everything  ## run the notebooks' text forms and rewrite the saved ones
+	$(BIN)/python -m notebooks
 
 lab: .venv/everything  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_the_update_in_ten_minutes.ipynb

@@ -16,7 +16,7 @@ The unseen actions enter as one action with their whole mass and mean reward: un
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
@@ -102,6 +102,13 @@ def mean_and_half(values, name):
     return {name: values.mean(), f"{name}_half": half}
 
 
+def low_quantile(gain):
+    """The 5% quantile and the order statistics that hold it with 95% confidence."""
+    first, last = binom.ppf([0.025, 0.975], len(gain), 0.05).astype(int)
+    low, high = np.sort(gain)[[max(first - 1, 0), last]]
+    return {"q05": np.quantile(gain, 0.05), "q05_low": low, "q05_high": high}
+
+
 def compute(problems, taus, rollouts, seeds):
     """One row per problem, τ, n and estimator, summed up over the seeds; n = 0 stands for the exact updates."""
     rows = []
@@ -126,7 +133,8 @@ def _one_step(tau, mass, value, actions, spread, observed):
         lost = divergences.entropy(step.policy) - divergences.entropy(mass)
         lost += (step.policy - mass)[:, -1] * spread
         rows.append(
-            {"estimator": estimator, "seeds": len(gain), "worse": int((gain < -1e-12).sum()), "gain_q05": np.quantile(gain, 0.05)}
+            {"estimator": estimator, "seeds": len(gain), "worse": int((gain < -1e-12).sum())}
+            | low_quantile(gain)
             | mean_and_half(gain, "gain")
             | mean_and_half(divergences.movement(mass, step.log_ratio).kl, "kl")
             | mean_and_half(np.exp(lost), "left")
@@ -144,7 +152,7 @@ LABELLED = (
     *("gain in $E[r]$", "", "", r"temperature $\tau$", "", "", "gain in $E[r]$", "mass on unseen actions"),
     *("effective actions left", r"$\mathrm{KL}(q\|p)$, nats", "gain in $E[r]$, noisy", "P(worse), noisy"),
 )
-NOTE = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 7, "ha": "center"}
+NOTE = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 7, "ha": "right"}
 DIVERGING = mpl.colors.LinearSegmentedColormap.from_list("gain", [plotting.BLUE, "white", plotting.VERMILION])
 ROLES = {
     "mean": plotting.MEAN,
@@ -199,8 +207,8 @@ def plot(table):
         rows = select(table, ("binary", 1000, J))
         draw(axes[6], rows, "gain", PARTS, linewidth=width)
         draw(axes[6], rows, "gain", PARTS.values(), linewidth=width)
-        at = rows[(rows.estimator == "mean") & (rows.rollouts == 16)]
-        axes[6].annotate(f"$J={J:g}$", (16, at.gain.item()), **NOTE)
+        at = rows[(rows.estimator == "mean") & (rows.rollouts <= 64)].iloc[-1]
+        axes[6].annotate(f"$J={J:g}$", (at.rollouts, at.gain), **NOTE)
     usual = select(table, USUAL)
     before = usual.drop_duplicates("rollouts")
     axes[7].plot(before.rollouts, before.unseen_before, color=plotting.GREY)
@@ -208,7 +216,8 @@ def plot(table):
         draw(axis, usual, value)
     noisy, graded = select(table, ("noisy", 10, 0.3)), select(table, ("graded", 10, 0.3))
     draw(axes[10], noisy, "gain")
-    draw(axes[10], noisy, "gain_q05", ["mean", "log_partition"], linewidth=0.7)
+    tail = noisy.assign(low=noisy.q05_low, high=noisy.q05_high)
+    draw(axes[10], tail, "q05", ["mean", "log_partition"], linewidth=0.7)
     axes[10].axhline(0, **plotting.BOUND)
     _worse(axes[11], noisy, ESTIMATORS)
     _worse(axes[11], graded, ["mean", "log_partition"], linewidth=0.7)
@@ -257,14 +266,15 @@ def finding(table):
     part = noisy[noisy.estimator == "log_partition"].set_index("rollouts")
     mean = noisy[noisy.estimator == "mean"].set_index("rollouts")
     n = part.worse.idxmax()
+    gain = {name: f"{at.gain[name]:.2f} ± {at.gain_half[name]:.2f}" for name in at.index}
+    unseen, left = at.unseen["log_partition"], at.left
     return (
-        f"at n = 16, K = 1000, J = 0.1, tau = {COLD} the gain is {at.gain['mean']:.2f} ± {at.gain_half['mean']:.2f} with "
-        f"PMD-mean, {at.gain['log_partition']:.2f} ± {at.gain_half['log_partition']:.2f} with PMD-part: its e^target "
-        f"average 1 over the rollouts, so no success grows more than n/k-fold, and "
-        f"{at.unseen['log_partition']:.0%} of the mass stays unseen ({at.unseen_before['mean']:.0%} before). The price: "
-        f"PMD-mean keeps {at.left['mean']:.0%} of the effective actions, PMD-part {at.left['log_partition']:.0%}. "
+        f"at n = 16, K = 1000, J = 0.1, tau = {COLD} the gain is {gain['mean']} with PMD-mean and "
+        f"{gain['log_partition']} with PMD-part: its e^target average 1 over the rollouts, so k successes grow n/k-fold "
+        f"at most and {unseen:.0%} of the mass stays on unseen actions ({at.unseen_before['mean']:.0%} before). The "
+        f"price: PMD-mean keeps {left['mean']:.0%} of the effective actions, PMD-part {left['log_partition']:.0%}. "
         f"Where nearly everything is seen PMD-part is the better one (K = 10: {crossing}); of {len(rows)} comparisons "
-        f"with binary rewards PMD-mean wins {wins}, PMD-part {losses} clearly. With noise, K = 10, PMD-part makes the "
+        f"with binary rewards PMD-mean clearly wins {wins}, PMD-part {losses}. With noise, K = 10, PMD-part makes the "
         f"policy worse in up to {part.worse[n] / part.seeds[n]:.0%} of the seeds (n = {n}; PMD-mean "
         f"{mean.worse[n] / mean.seeds[n]:.0%})."
     )

@@ -158,7 +158,7 @@ def _below(axis, rows):
         ends = [binomtest(int(k), int(n)).proportion_ci() for k, n in zip(curve.below, curve.runs)]
         errors = np.abs(np.array(ends).T - share.to_numpy())
         axis.errorbar(curve.rollouts, share, errors, elinewidth=0.8, **ROLES[name])
-    axis.set(xlabel="rollouts $n$", ylabel="runs ending below start", title="noisy", ylim=(0, None))
+    axis.set(xlabel="rollouts $n$", ylabel="ending below start", title="noisy", ylim=(0, None))
 
 
 def finding(table):

@@ -42,6 +42,12 @@ NAMES = (
     "bandit_convergence",
     "log_partition_laboratory",
     "loglinear_training",
+    "finite_sample_improvement",
+    "finite_sample_iterated",
+    "three_cases",
+    "mdp_convergence",
+    "mdp_lambda_map",
+    "inexact_evaluation",
 )
 
 RELATIVE = 1e-10

@@ -109,7 +109,7 @@ def finding(table):
     return (
         f"lambda exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration); where the "
         f"KL update moves more than 1 nat PMD-mean moves {share[True]:.0%} as far while V < 0.05, {share[False]:.0%} "
-        "after (medians). A low value alone does not make it conservative: "
-        f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 tell their actions apart by less than tau, and "
-        "neither update moves them."
+        "after (medians). A low value alone does not make it conservative: in "
+        f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 the actions differ too little for either update to "
+        "move 0.01 nats."
     )

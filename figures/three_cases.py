@@ -40,7 +40,6 @@ DUMP = np.array([0.02, 0.28, 0.30, 0.40]), np.repeat(np.arange(4), [1, 14, 15, 2
 DUMP_TAU = 0.5
 K, TAU, N, J = 10, 0.1, 64, 0.3
 ESTIMATORS = ("mean", "log_partition", "loo_log_partition", "best")
-ARROW = {"arrowstyle": "->", "lw": 0.7}
 NOTE = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 6, "ha": "center"}
 CASES = ("fitted", "too_much", "principal", "dumped")
 
@@ -130,7 +129,7 @@ def _dump(levels):
 
 COLOURS = ("#DDDDDD", plotting.SKY, plotting.ORANGE, plotting.VERMILION)
 MEANINGS = (r"targets fitted, $m\leq1$", "$m>1$", "$m<1$, all seen", "$m<1$, all seen, mass dumped")
-TITLES = ("PMD-mean", "PMD-part", "PMD-part, leave-one-out", "best reward of the batch")
+TITLES = ("PMD-mean", "PMD-part", "PMD-part, l.-o.-o.", "best reward")
 
 
 def plot(table):
@@ -160,10 +159,11 @@ def _example(axis, table, tau):
     axis.plot(place, rows.softmax, color=plotting.BLUE, marker="x", markersize=4, lw=0, label="$q$, softmax")
     low = rows.asked.where(rows.asked < 1)
     axis.plot(place, low, color="black", marker="_", markersize=11, lw=0, label=r"$p\,e^d$")
-    if rows.asked.max() > 1:
-        axis.annotate(f"{rows.asked.max():.1f}", (place[rows.asked.idxmax()], 1), ha="center", va="bottom", fontsize=7)
-        axis.annotate("", (place[rows.asked.idxmax()], 1.02), (0, -9), textcoords="offset points", arrowprops=ARROW)
-    axis.set(title=f"$m={rows.asked.sum():.2f}$", xlabel="action", ylabel="probability", xticks=range(len(place)))
+    top = rows.asked.max()
+    if top > 1:
+        axis.annotate(rf"$p\,e^d={top:.2f}$", (place[rows.asked.idxmax()], 1.05), ha="center", fontsize=6)
+    axis.set(title=f"$m={rows.asked.sum():.2f}$", xlabel="action", ylabel="probability", xticks=place)
+    axis.set_ylim(0, 0.47 if top < 1 else 1.2)
     axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
 
 
@@ -177,7 +177,7 @@ def _losses(axis, table):
         axis.annotate(f"{point.loss:.2f}", (point.share_first, point.loss), **NOTE)
     logits = np.log([0.001 / 0.999, 0.5 / 0.5, 0.99 / 0.01])
     axis.set_xticks(logits, ["0.001", "0.5", "0.99"])
-    axis.set(xlabel="$q$ of the rare action", ylabel="loss", ylim=(0, 22))
+    axis.set(xlabel="$q$ of the rare action", ylabel="loss", ylim=(0, 14))
 
 
 def _levels(axis, table):
@@ -186,7 +186,7 @@ def _levels(axis, table):
         curve = rows[rows.action == action]
         axis.plot(curve.baseline, curve.answer, color=colour, label=f"$r={DUMP[2][action]:g}$")
     axis.set(xlabel="baseline $b$", ylabel="$q$", ylim=(0, 1))
-    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1, loc="center left")
+    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1, loc="center right")
 
 
 def _shares(axis, rows, column):
@@ -220,10 +220,10 @@ def finding(table):
     convex = {(row.estimator, row.noisy): 1 - (row.principal + row.dumped) / row.seeds for row in many.itertuples()}
     return (
         f"of the stationary points (losses {', '.join(f'{loss:.2f}' for loss in losses)}) the least puts 99% on the "
-        f"rare action. The example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At n = "
-        f"{many.rollouts.max():.0f}, K = {K}, tau = {TAU}, coins: the problem is convex in {convex['mean', 1]:.0%} of the "
-        f"seeds with PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which then dumps in "
-        f"{share['log_partition', 1]:.0%}; with exact rewards PMD-part is not convex in "
+        f"rare action. The example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At "
+        f"n = {many.rollouts.max():.0f}, K = {K}, tau = {TAU}, coins: the problem is convex in "
+        f"{convex['mean', 1]:.0%} of the seeds with PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which "
+        f"dumps in {share['log_partition', 1]:.0%}; with exact rewards PMD-part is not convex in "
         f"{1 - convex['log_partition', 0]:.0%} but dumps in {share['log_partition', 0]:.0%}. An overestimated baseline "
         f"(the best reward of the batch) dumps in {share['best', 0]:.0%} and {share['best', 1]:.0%}."
     )

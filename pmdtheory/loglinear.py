@@ -317,19 +317,19 @@ def iterate(
     ValueError
         If an argument is not as described; the message names it.
     """
-    C = model.policy.shape[-2]
+    C, parts = model.policy.shape[-2], 1 if updates is None else updates
     for name, value, least, most in (
         ("steps", steps, 0, np.inf),
         ("rollouts", rollouts, 1, np.inf),
-        ("updates", updates or 1, 1, C * rollouts),
+        ("updates", parts, 1, C * rollouts),
         ("staleness", staleness, 0, np.inf),
     ):
         if value != int(value) or not least <= value <= most:
-            raise ValueError(f"{name} must be an integer from {least} to {most} (of C n rollouts), got {value}.")
+            raise ValueError(f"{name} must be an integer from {least} to {most}, got {value}.")
     for bandit in bandits:
         _same_actions(model, "bandits", bandit.reward)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(bandits))]
-    optimiser, labels = Adam(learning_rate), np.arange(C * rollouts) % (updates or 1)
+    optimiser, labels = Adam(learning_rate), np.arange(C * rollouts) % parts
 
     history = [np.zeros((len(bandits), model.features.shape[-1]))]
     for t in range(steps):

@@ -80,6 +80,7 @@ def solve(p, D, c):
         step, before = np.abs(y[rows] - now), last[rows]
         last[rows] = step
         # Quadratic convergence ends where steps stop halving: what is left is rounding.
-        settled = (step <= 1e-15 * now) | (step <= 1e-6 * np.maximum(now, 1e-3)) & (step >= before / 2)
+        stalled = inside & (step <= 1e-6 * np.maximum(now, 1e-3)) & (step >= before / 2)
+        settled = stalled | (step <= 1e-15 * np.maximum(now, 1e-2))
         rows = rows[~settled]
     raise FloatingPointError("the principal branch did not converge; please report the arguments.")

@@ -82,7 +82,7 @@ def test_thousand_iterations_improve_every_state():
 def test_other_mirror_maps(mirror):
     """B1 to B5 hold for every mirror map."""
     met = 0
-    for mdp, policy, tau in sampled("B4", 3, 10):
+    for mdp, policy, tau in sampled("B4", 3, 6):
         claims = [
             mdp_adaptive_steps.gamma_linear_rate(mdp, policy, tau, mirror),
             mdp_adaptive_steps.lookahead_rate(mdp, policy, tau, 2, mirror),
@@ -92,7 +92,7 @@ def test_other_mirror_maps(mirror):
         ]
         assert all(np.all(claim.holds) for claim in claims)
         met += sum(np.any(claim.assumptions) for claim in claims)
-    assert met > 40
+    assert met > 25
 
 
 def reverse(policy, reward, tau):

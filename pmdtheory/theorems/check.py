@@ -13,7 +13,7 @@ def run(problems=1000, seed=0, progress=True):
     Parameters
     ----------
     problems : int
-        Problems per statement, positive.
+        Problems per statement, positive; statements about MDPs take a tenth of them, but at least 40.
     seed : int
         Of the problems; the same seed gives the same table.
     progress : bool

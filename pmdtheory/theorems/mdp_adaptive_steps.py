@@ -108,14 +108,14 @@ def gamma_linear_rate(mdp, policy, c0, mirror=None, steps=10):
     """
     gaps, met, _ = _run(mdp, policy, c0, mirror, steps)
     bound = gamma_linear_bound(mdp.gamma, gaps[0], c0, steps)
-    return _claim("KL, adaptive steps: ‖V*−V‖ ≤ γ^k(gap₀ + c₀/(1−γ))", mdp, gaps, bound, met)
+    return _claim("adaptive steps: ‖V*−V‖ ≤ γ^k(gap₀ + c₀/(1−γ))", mdp, gaps, bound, met)
 
 
 def lookahead_rate(mdp, policy, c0, depth, mirror=None, steps=10):
     """Bound B2 on the iteration with adaptive steps and lookahead H = `depth` ≥ 1; otherwise as `gamma_linear_rate`."""
     gaps, met, _ = _run(mdp, policy, c0, mirror, steps, depth)
     bound = lookahead_bound(mdp.gamma, gaps[0], c0, depth, steps)
-    return _claim("KL, lookahead H: ‖V*−V‖ ≤ γ^{Hk}(gap₀ + c)", mdp, gaps, bound, met)
+    return _claim("lookahead H: ‖V*−V‖ ≤ γ^{Hk}(gap₀ + c)", mdp, gaps, bound, met)
 
 
 def inexact_rate(mdp, policy, c0, error, oracle=None, mirror=None, steps=10):
@@ -132,7 +132,7 @@ def inexact_rate(mdp, policy, c0, error, oracle=None, mirror=None, steps=10):
     gaps, met, errors = _run(mdp, policy, c0, mirror, steps, oracle=oracle)
     small = np.maximum.accumulate(errors) <= error * (1 + 1e-9)
     bound = gamma_linear_bound(mdp.gamma, gaps[0], c0, steps, error)
-    return _claim("KL, error ε in Q: B1 + 2ε/(1−γ)²", mdp, gaps, bound, met & small)
+    return _claim("error ε in Q: B1 + 2ε/(1−γ)²", mdp, gaps, bound, met & small)
 
 
 def _run(mdp, policy, c0, mirror, steps, depth=1, oracle=inexact.exact):

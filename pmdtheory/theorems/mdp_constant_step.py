@@ -78,5 +78,5 @@ def constant_step_rate(mdp, policy, tau, mirror=None, steps=10):
     bound = constant_step_bound(mdp, policy, tau, steps, mirror, best)
     assumed = (mdp.R.min() >= 0) & (mdp.R.max() <= 1) & np.isfinite(bound)
     scale = mdp_optimum.scale(mdp, bound)
-    name = "KL, constant steps: gap ≤ [τD₀ + 1/(1−γ)]/((1−γ)k)"
+    name = "constant steps: gap ≤ [τD₀ + 1/(1−γ)]/((1−γ)k)"
     return Claim(name, table.mean_gap.to_numpy()[1:], bound, assumed, scale=scale)

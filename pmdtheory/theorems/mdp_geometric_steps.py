@@ -119,5 +119,5 @@ def geometric_step_rate(mdp, policy, tau, mirror=None, steps=10):
     grown = np.logical_and.accumulate(taus <= tau * growth ** -np.arange(steps, dtype=float) * (1 + 1e-9))
     assumed = grown & (mdp.rho > 0).all() & np.isfinite(distance)
     bound = geometric_step_bound(mdp, policy, tau, steps, mirror, best)
-    name = "KL, geometric steps: gap ≤ (1−1/ϑ)^k [gap₀ + …]"
+    name = "geometric steps: gap ≤ (1−1/ϑ)^k [gap₀ + …]"
     return Claim(name, table.mean_gap.to_numpy()[1:], bound, assumed, scale=mdp_optimum.scale(mdp, bound))

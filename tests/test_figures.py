@@ -1,0 +1,195 @@
+"""The figures' machinery and numbers: fast path from an empty folder, comparison with what is committed."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from figures import __main__ as command
+from figures import harness
+
+ROOT = Path(__file__).parent.parent
+
+
+def committed(name):
+    """The committed table of a figure."""
+    return pd.read_csv(harness.DATA / f"{name}.csv")
+
+
+@pytest.mark.parametrize("name", harness.NAMES)
+def test_fast_path_agrees_with_the_committed_table(name, tmp_path):
+    """From an empty folder: the reduced table is a subset of the committed one, and both pictures are drawn."""
+    outcome = harness.run(name, fast=True, build=tmp_path / "empty")
+    assert outcome.differences == []
+    assert len(outcome.finding) > 40
+    for suffix in (".csv", ".png", ".svg"):
+        assert (tmp_path / "empty" / f"{name}{suffix}").stat().st_size > 500
+
+
+@pytest.mark.parametrize("name", harness.NAMES)
+def test_committed_files_are_there_and_shown(name):
+    """Table, both pictures and an entry in the gallery."""
+    assert (harness.DATA / f"{name}.csv").exists()
+    assert (harness.OUTPUT / f"{name}.png").exists()
+    assert "<svg" in (harness.OUTPUT / f"{name}.svg").read_text()
+    assert f"output/{name}.png" in (ROOT / "figures" / "README.md").read_text()
+
+
+def test_two_runs_are_identical(tmp_path):
+    """Same table and SVG, byte for byte."""
+    digests = []
+    for run in ("first", "second"):
+        harness.run("baseline_knob", fast=True, build=tmp_path / run)
+        files = [tmp_path / run / f"baseline_knob{suffix}" for suffix in (".csv", ".svg", ".png")]
+        digests.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    assert digests[0] == digests[1]
+
+
+def test_comparison_names_what_differs(tmp_path):
+    """Changed, new and missing rows are told apart; a relative 1e-10 passes, 1e-9 does not."""
+    table = pd.DataFrame({"key": ["a", "b", "c"], "value": [1.0, 2.0, 3.0], "note": ["x", "y", "z"]})
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    table.to_csv(old, index=False)
+
+    def differences(changed, subset=False, tolerance=None):
+        changed.to_csv(new, index=False, float_format="%.17g")
+        return harness.compare(new, old, ["key"], tolerance or {}, subset)
+
+    assert differences(table) == []
+    assert differences(table.assign(value=table.value * (1 + 5e-11))) == []
+    (row,) = differences(table.assign(value=[1.0, 2.0 * (1 + 1e-9), 3.0]))
+    assert row.startswith("row key=b: value is 2.000000002, committed 2.0")
+    assert differences(table.assign(value=table.value * (1 + 1e-9)), tolerance={"value": 1e-8}) == []
+    assert differences(table.assign(note=["x", "y", "w"])) == ["row key=c: note is w, committed z"]
+    assert differences(table.assign(value=[1.0, np.nan, 3.0])) == ["row key=b: value is nan, committed 2.0"]
+    assert differences(table[:2]) == ["row key=c is missing"]
+    assert differences(table[:2], subset=True) == []
+    assert differences(table.assign(key=["a", "b", "d"]), subset=True) == ["row key=d is new"]
+    assert differences(table.rename(columns={"value": "other"}))[0].startswith("columns")
+    assert differences(table.assign(key=["a", "a", "c"])) == ["the recomputed table repeats row a"]
+    assert harness.compare(new, tmp_path / "none.csv", ["key"], {}, False)[0].startswith("none.csv is not committed")
+
+
+def test_a_departure_fails_the_command(tmp_path, monkeypatch, capsys):
+    """Exit code 1 and the row named, when a committed number is not what comes out."""
+    data = tmp_path / "data"
+    data.mkdir()
+    table = committed("zero_temperature")
+    table.loc[3, "policy"] += 1e-6
+    table.to_csv(data / "zero_temperature.csv", index=False, float_format="%.12g")
+    monkeypatch.setattr(harness, "DATA", data)
+    monkeypatch.setattr(harness, "BUILD", harness.HERE.parent / "build" / "test-departure")
+    assert command.main(["zero_temperature"]) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS: row update=kl, tau=0.0001, action=3: policy" in out
+    assert "1 of 1 tables differ" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "no figure is called 'nonsense'"),
+        (["--fast", "--update"], "cannot --update"),
+        (["--jobs", "0"], "--jobs must be at least 1"),
+    ],
+)
+def test_bad_command_lines(words, message, capsys):
+    """One clear sentence, exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        command.main(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help():
+    """The command explains itself and lists the figures."""
+    out = subprocess.run([sys.executable, "-m", "figures", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert all(name in out for name in harness.NAMES)
+
+
+def test_population_markers_lie_on_the_curves():
+    """CVXPY against the closed forms: weighted by p, and PMD-mean spreads its log-ratios less (Statement 7)."""
+    table = committed("population")
+    q = table.policy * np.exp(table.log_ratio)
+    keys = [table[k] for k in ("mean_reward", "tau", "update")]
+    for column in ("cvxpy_subproblem", "cvxpy_regression"):
+        distance = (table.policy * np.exp(table[column]) - q).abs().groupby(keys).sum()
+        assert distance.max() < 1e-5
+    assert q.groupby(keys).sum().to_numpy() == pytest.approx(1, abs=1e-9)
+    spread = table.groupby(["mean_reward", "tau", "update"]).log_ratio.agg(np.ptp).unstack()
+    assert (spread["mean"] < spread["kl"]).all()
+
+
+def test_adaptive_weight_numbers():
+    """λ = KL(p‖q) ≤ sd/2 everywhere, and τλ tends to J(1 − J)."""
+    table = committed("adaptive_weight")
+    assert table.chi2_weight.to_numpy() == pytest.approx(table.reverse_kl.to_numpy(), rel=1e-9)
+    assert (table.chi2_weight <= table.bound * (1 + 1e-9)).all()
+    binary = table[table.problem == "binary"]
+    gap = (binary.tau * binary.chi2_weight - binary.mean_reward * (1 - binary.mean_reward)).abs()
+    assert gap.groupby(binary.tau).max().is_monotonic_increasing
+    assert gap[binary.tau == 0.01].max() < 0.01
+
+
+def test_conservatism_numbers():
+    """Both bounds of Statement 9; KL's small-J form is an upper bound; PMD-mean leaves more failures."""
+    table = committed("conservatism")
+    assert (table.mean_factor_low * (1 - 1e-9) <= table.mean_factor).all()
+    assert (table.mean_factor <= table.mean_factor_high * (1 + 1e-9)).all()
+    assert (table.kl_factor <= table.kl_factor_small * (1 + 1e-9)).all()
+    assert (table.mean_factor >= table.kl_factor * (1 - 1e-9)).all()
+
+
+def test_baseline_knob_numbers():
+    """Statement 10: reward, KL and χ² rise and λ falls with b; λ < 0 exactly where marked local."""
+    table = committed("baseline_knob").sort_values(["tau", "baseline"])
+    convex = table[~table.local].groupby("tau")
+    for column in ("reward", "kl", "chi2"):
+        assert (convex[column].diff().dropna() > 0).all()
+    assert (convex.tau_weight.diff().dropna() < 0).all()
+    assert ((table.tau_weight < 0) == table.local).all()
+
+
+def test_zero_temperature_numbers():
+    """Distance to the limits: KL's vanishes exponentially, PMD-mean's at most like τ log(1/τ) (Statement 8)."""
+    table = committed("zero_temperature")
+    for update, rate in (("kl", 1e-12), ("mean", 5.0)):
+        policy = table[table["update"] == update].pivot(index="tau", columns="action", values="policy")
+        distance = (policy - policy.loc[0.0]).abs().sum(axis=1).drop(0.0)
+        cold = distance[distance.index < 2e-3]
+        assert (cold <= rate * cold.index * np.log(1 / cold.index) + 1e-12).all()
+    limit = table[(table["update"] == "mean") & (table.tau == 0)]
+    assert (limit.policy > 0).sum() > 1
+
+
+def test_bandit_convergence_numbers():
+    """Every bound holds, PMD-mean is never ahead of KL at the same step."""
+    table = committed("bandit_convergence")
+    assert (table.gap <= table.bound * (1 + 1e-9)).all()
+    inside = table.dropna(subset=["step_low"])
+    assert (inside.gap >= inside.step_low * (1 - 1e-9)).all()
+    assert (inside.gap <= inside.step_high * (1 + 1e-9)).all()
+    wide = table.pivot(index=["rewards", "tau", "step"], columns="update", values="gap").dropna()
+    assert (wide["mean"] >= wide["kl"] * (1 - 1e-9)).all()
+
+
+def test_log_partition_laboratory_numbers():
+    """Statement 12: the mean is unbiased with variance J(1−J)/(nτ²); the log-partition's far mode and its weight."""
+    table = committed("log_partition_laboratory")
+    for name, fewer in (("mean", 0), ("loo_mean", 1)):
+        rows = table[table.sweep.isin(["rollouts", "success", "tau"]) & (table.estimator == name)]
+        assert rows.bias.abs().max() < 1e-9
+        sd = np.sqrt(rows.success * (1 - rows.success) / (rows.rollouts - fewer)) / rows.tau
+        assert rows.sd.to_numpy() == pytest.approx(sd.to_numpy(), rel=1e-9)
+    law = table[(table.sweep == "law") & (table.estimator == "log_partition")].set_index("count")
+    assert law.probability[0] == pytest.approx(0.9**16)
+    assert law.error[0] == pytest.approx(-np.log(1 + 0.1 * np.expm1(10)))
+    partition = table[table.estimator == "log_partition"].dropna(subset=["bias"])
+    assert (partition.bias < 0).all()
+    clamp = table[table.sweep == "clamp"]
+    assert clamp.advantage.to_numpy() == pytest.approx(1)
+    assert clamp.advantage_clamped.iloc[0] == pytest.approx(0.184, abs=5e-4)
