@@ -6,7 +6,7 @@ m > 1: the unseen mass vanishes and the targets are missed. (c) m < 1 and everyt
 `sampled_update`, 99% on the rarely seen action. (d) Four seen actions with rewards 0, 0.3, 0.6, 1, counts 1, 14, 15, 20
 and τ = 0.5 under an ever higher baseline: beyond a point the mass is dumped on the worst action, seen once. Below:
 shares of the cases among the seeds, graded rewards observed exactly (left bar) and as coins (right bar), per estimator
-of the baseline, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1 and n = 64 unless
+of the baseline (l.o.o.: leave-one-out), the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1 and n = 64 unless
 swept; bandits as in the figure of one step. Whiskers are 95% binomial intervals of the cumulative shares.
 """
 
@@ -129,7 +129,7 @@ def _dump(levels):
 
 COLOURS = ("#DDDDDD", plotting.SKY, plotting.ORANGE, plotting.VERMILION)
 MEANINGS = (r"targets fitted, $m\leq1$", "$m>1$", "$m<1$, all seen", "$m<1$, all seen, mass dumped")
-TITLES = ("PMD-mean", "PMD-part", "PMD-part, l.-o.-o.", "best reward")
+TITLES = ("PMD-mean", "PMD-part", "PMD-part, l.o.o.", "best reward")
 
 
 def plot(table):
@@ -164,7 +164,8 @@ def _example(axis, table, tau):
         axis.annotate(rf"$p\,e^d={top:.2f}$", (place[rows.asked.idxmax()], 1.05), ha="center", fontsize=6)
     axis.set(title=f"$m={rows.asked.sum():.2f}$", xlabel="action", ylabel="probability", xticks=place)
     axis.set_ylim(0, 0.47 if top < 1 else 1.2)
-    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
+    if tau == WARM:
+        axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
 
 
 def _losses(axis, table):

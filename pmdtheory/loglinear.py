@@ -11,7 +11,8 @@ regression is over a common θ, normaliser included:
 .. math:: L(θ) = \sum_{x,a} w \tfrac12 e^2, \quad e = \log π_θ - g, \qquad
           ∇L = \sum_{x,a} w e (φ - \bar φ), \quad ∇²L = \sum_{x,a} (w - c π_θ) (φ - \bar φ)(φ - \bar φ)^⊤,
 
-where φ̄(x) = E_{π_θ}[φ(x, ·)] and c(x) = Σ_a w e. Weights w = π_t (all actions) make it the population regression.
+where φ̄(x) = E_{π_θ}[φ(x, ·)] and c(x) = Σ_a w e. Weights π_old/C on all actions make it the population
+regression, C being the number of contexts.
 
 Unseen actions
 --------------
@@ -273,6 +274,13 @@ def gradient_steps(model, theta, regressions, optimiser):
         With the minibatches along its first axis, as `sampled_regression` gives it.
     optimiser : callable
         (θ, gradient) → θ: `Adam`, or ``lambda theta, gradient: theta - 0.1 * gradient``.
+
+    Examples
+    --------
+    >>> model = LogLinear([np.eye(2)], [[0.5, 0.5]])
+    >>> batch = sampled_regression([[0.5, 0.5]], [[0, 1]], [[0.0, 1.0]], tau=1.0, part=[[0, 1]])
+    >>> gradient_steps(model, [0.0, 0.0], batch, Adam(0.1)).round(3)
+    array([-0.199,  0.199])
     """
     _same_actions(model, "regressions", regressions.weight)
     theta = model.parameters(theta)
@@ -316,6 +324,14 @@ def iterate(
     ------
     ValueError
         If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> from pmdtheory.bandit import Bandit
+    >>> model = LogLinear([np.eye(2)], [[0.5, 0.5]])
+    >>> theta = iterate(model, [Bandit([0.0, 1.0])] * 3, 1.0, steps=5, rollouts=8, updates=2)
+    >>> theta.shape, bool((model.at(theta[-1])[..., 1] > 0.5).all())
+    ((6, 3, 2), True)
     """
     C, parts = model.policy.shape[-2], 1 if updates is None else updates
     for name, value, least, most in (

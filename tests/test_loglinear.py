@@ -212,6 +212,21 @@ def test_a_vanishing_ridge_gives_the_least_norm_rule():
     np.testing.assert_allclose(fit(model, regression, ridge=1e-7), least, atol=1e-5)
 
 
+def test_at_small_tau_the_flow_and_the_fit_stall_with_the_unseen_action_squeezed_out():
+    """The exact minimiser leaves it 5%; on the plateau its mass is 0 and the loss w/2 log(0.95)² of the best action."""
+    policy, tau = np.array([[0.9, 0.098, 0.002]]), 0.02
+    rewards = np.repeat([[0.0, 1.0]], [9, 1], axis=1)
+    rollouts = rewards.astype(int), rewards, tau, 1 - tau * np.log(0.95 / 0.098)
+    exact = sampled_update(policy, *rollouts)
+    np.testing.assert_allclose(exact.policy[0, 2], 0.05, rtol=1e-6)
+    assert sampled_loss(policy, exact.policy, *rollouts)[0] < 1e-20
+    model, regression = tabular(policy), sampled_regression(policy, *rollouts)
+    flow = solve_ivp(lambda t, theta: -regression.gradient(model, theta), (0, 1e4), np.zeros(3), "LSODA", rtol=1e-8)
+    for theta in (flow.y[:, -1], fit(model, regression)):
+        assert model.at(theta)[0, 2] < 1e-8
+        np.testing.assert_allclose(regression.loss(model, theta), 0.1 / 2 * np.log(0.95) ** 2, rtol=1e-4)
+
+
 # --- gradient steps and training ------------------------------------------------------------------
 
 
