@@ -39,7 +39,8 @@ def iteration_over_evaluation(states=1000, actions=10, branching=100, tau=0.1, i
     return {"evaluation": evaluation, "iteration": iteration, "ratio": ratio}
 
 
-if __name__ == "__main__":
+def main():
+    """Print the ratio."""
     measured = iteration_over_evaluation()
     print(
         f"dense Garnet, 1,000 states, 10 actions, {os.environ.get('OMP_NUM_THREADS', 'all')} threads: evaluation "

@@ -88,7 +88,7 @@ def _scatter(figure, table):
     for start, marker in (("drift", "o"), ("uniform", "D")):
         cells = table[table.start == start].sort_values("V")
         look = {"c": cells.V, "cmap": "viridis", "vmin": 0, "vmax": 1, "s": 11, "marker": marker, "label": start}
-        look |= {"edgecolor": "black", "linewidth": 0.3}
+        look |= {"edgecolor": "black", "linewidth": 0.3, "rasterized": True}
         left.scatter(cells.kl_kl, cells.kl_mean, **look)
         dots = right.scatter(cells.positive_advantage, TAU * cells.chi2_weight, **look)
     for axis, end in ((left, 4.7), (right, 0.23)):
@@ -110,6 +110,6 @@ def finding(table):
         f"lambda exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration); where the "
         f"KL update moves more than 1 nat PMD-mean moves {share[True]:.0%} as far while V < 0.05, {share[False]:.0%} "
         "after (medians). A low value alone does not make it conservative: in "
-        f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 the actions differ too little for either update to "
-        "move 0.01 nats."
+        f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 the actions differ too little for either update "
+        "to move 0.01 nats."
     )

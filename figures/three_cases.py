@@ -1,13 +1,14 @@
 """The three cases of the exact minimiser for a fixed batch, and how often each occurs (Statement 14).
 
-(a) m < 1 with unseen actions: the targets are fitted and the free mass is shared by a rule. (b) The same batch, colder,
-m > 1: the unseen mass vanishes and the targets are missed. (c) m < 1 and everything seen, w = (0.1, 0.9) and p e^d =
-(0.001, 0.0099): the loss of every policy on two actions; dots are its stationary points, the diamond is the answer of
-`sampled_update`, 99% on the rarely seen action. (d) Four seen actions with rewards 0, 0.3, 0.6, 1, counts 1, 14, 15, 20
-and τ = 0.5 under an ever higher baseline: beyond a point the mass is dumped on the worst action, seen once. Below:
-shares of the cases among the seeds, graded rewards observed exactly (left bar) and as coins (right bar), per estimator
-of the baseline (l.o.o.: leave-one-out), the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1 and n = 64 unless
-swept; bandits as in the figure of one step. Whiskers are 95% binomial intervals of the cumulative shares.
+(a) m < 1 with unseen actions: the targets are fitted and the free mass is shared by a rule, in proportion or as softmax
+gradient flow would. (b) The same batch, colder, m > 1: the unseen mass vanishes and the targets are missed. (c) m < 1
+and everything seen, w = (0.1, 0.9) and p e^d = (0.001, 0.0099): the loss of every policy on two actions; dots are its
+stationary points, the diamond is the answer of `sampled_update`, 99% on the rarely seen action. (d) Four seen actions,
+rewards 0, 0.3, 0.6, 1, counts 1, 14, 15, 20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is
+dumped on the worst action, seen once. Below: shares of the cases among the seeds, graded rewards observed exactly (left
+bar) and as coins (right bar), for four baselines (l.o.o.: leave-one-out), the last of which overestimates: the best
+reward of the batch. K = 10, τ = 0.1 and n = 64 unless swept; bandits as in the figure of one step. Whiskers are 95%
+binomial intervals of the cumulative shares.
 """
 
 import numpy as np

@@ -50,10 +50,13 @@ def log_ratio(d, weight, start=None):
                 newton = (s + weight * growth - d) / (1 + u)
                 bend = newton * u / (1 + u)
                 step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
+                converged = np.all(np.abs(step) < 1e-4)
+                if not converged:  # huge d and λ leave s uncertain by their rounding: do not chase it
+                    noise = 1e-15 * (np.abs(d) + weight) / (1 + u)
+                    step = np.where(np.abs(step) > noise, step, 0.0)
+                    converged = np.all(np.abs(step) < 1e-4)
                 s = s - step
-                if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
+                if converged:  # fourth-order convergence: s is exact
                     shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
                     return s, growth + (1 + growth) * shrink
-                if np.all(np.abs(step) <= 1e-4 + 1e-15 * (np.abs(d) + weight) / (1 + u)):  # rounding of huge d, λ
-                    return s, np.expm1(np.minimum(s, 709.7))
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")
