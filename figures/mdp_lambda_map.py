@@ -52,8 +52,8 @@ def compute(starts, steps):
 
 def plot(table):
     """Maps of four iterations, and two scatter plots of all."""
-    figure = plotting.plt.figure(figsize=(plotting.PAGE, 6.6))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(2, 1))
+    figure = plotting.plt.figure(figsize=(plotting.PAGE, 7.2))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.3, 1))
     _maps(upper, table[table.start == "drift"])
     _scatter(lower, table)
     return figure

@@ -144,9 +144,10 @@ def _outside(p, D, k, a, high):
         P, v_now, k_now = p[every], np.exp(y[rows]), k[rows, None]
         weight = k_now * v_now[:, None] + a[rows, None]
         solution, growth = log_ratio(D[every] - v_now[:, None], weight, guess)
-        psi = _psi(P, solution, growth, v_now)
-        pull = (1 + k_now * growth) / (1 + weight * (1 + growth))
-        slope = -v_now * np.einsum("nk,nk,nk->n", P, growth, pull) / psi
+        with np.errstate(over="ignore", invalid="ignore"):  # far from the root only
+            psi = _psi(P, solution, growth, v_now)
+            pull = (1 + k_now * growth) / (1 + weight * (1 + growth))
+            slope = -v_now * np.einsum("nk,nk,nk->n", P, growth, pull) / psi
         value = np.log(psi) - y[rows]
         y_low[rows] = np.where(value > 0, y[rows], y_low[rows])
         y_high[rows] = np.where(value > 0, y_high[rows], y[rows])

@@ -42,8 +42,8 @@ def log_ratio(d, weight, start=None):
     with np.errstate(all="ignore"):  # a start too far away may overflow; then the second start is used
         for s in (start, None):
             if s is None:
-                omega = wrightomega(np.log(weight) + weight + d)
-                s = np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
+                omega = wrightomega(np.log(weight) + (d + weight))
+                s = np.where(omega > 1, np.log(omega) - np.log(weight), (d + weight) - omega)
             for _ in range(6):
                 growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
                 u = weight * (growth + 1)
@@ -53,7 +53,7 @@ def log_ratio(d, weight, start=None):
                 converged = np.all(np.abs(step) < 1e-4)
                 if not converged:  # huge d and λ leave s uncertain by their rounding: do not chase it
                     noise = 1e-15 * (np.abs(d) + weight) / (1 + u)
-                    step = np.where(np.abs(step) > noise, step, 0.0)
+                    step = np.where(np.abs(step) <= noise, 0.0, step)
                     converged = np.all(np.abs(step) < 1e-4)
                 s = s - step
                 if converged:  # fourth-order convergence: s is exact
