@@ -92,8 +92,8 @@ def write_gallery(outcomes):
     """Write ``figures/README.md``: every picture with its caption, exact setting and finding."""
     parts = [
         "# Figures",
-        "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table in "
-        "[`data`](data), compares it with the committed one and redraws the picture.",
+        "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table "
+        "in [`data`](data), compares it with the committed one and redraws the picture.",
     ]
     for outcome in outcomes:
         figure = module(outcome.name)

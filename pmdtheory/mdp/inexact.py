@@ -45,7 +45,13 @@ def adversarial(error):
         An oracle.
     """
     error = float(simplex.nonnegative(error, "error"))
-    return lambda mdp, truth, rng: truth.Q - error * np.sign(truth.A)
+
+    def oracle(mdp, truth, rng):
+        # The advantages of a deterministic policy's own actions are 0 up to rounding, whose sign means nothing.
+        certain = np.abs(truth.A) > 1e-12 * np.abs(truth.Q).max()
+        return truth.Q - error * np.where(certain, np.sign(truth.A), 0.0)
+
+    return oracle
 
 
 def noise(scale):

@@ -41,16 +41,13 @@ def run(problems=1000, seed=0, progress=True):
     if problems < 1:
         raise ValueError(f"problems must be at least 1, got {problems}.")
     rows = {}
-    with tqdm(
-        total=problems * len(STATEMENTS), unit="problem", file=sys.stderr, disable=not progress, leave=False
-    ) as bar:
-        for label, (claims, sample) in STATEMENTS.items():
+    with tqdm(STATEMENTS.items(), unit="statement", file=sys.stderr, disable=not progress, leave=False) as bar:
+        for label, (claims, sample) in bar:
             bar.set_description(f"statement {label}")
             for size, arguments in sample(np.random.default_rng(seed), problems):
                 for claim in claims:
                     name, *result = _tally(claim(*arguments), size)
                     rows.setdefault((label, name), []).append(result)
-                bar.update(size)
     table = []
     for (label, name), parts in rows.items():
         held, worst, violations = zip(*parts)
