@@ -174,7 +174,7 @@ def sampled_regression(policy, actions, rewards, tau, baseline="loo_mean", part=
     >>> sampled_regression([[0.5, 0.5]], [[0, 1, 1, 1]], [[0.0, 1.0, 1.0, 1.0]], tau=1.0).weight
     array([[0.25, 0.75]])
     """
-    p, y, target, _ = sampled._regression(policy, actions, rewards, tau, baseline)
+    p, y, target, _ = sampled.regression(policy, actions, rewards, tau, baseline)
     if p.ndim < 2:
         raise ValueError(f"policy must have shape (..., contexts, actions), got {p.shape}.")
     goal = np.log(np.take_along_axis(p, y, axis=-1)) + target

@@ -99,7 +99,7 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     """
     if unseen not in UNSEEN_RULES:
         raise ValueError(f"unseen must be one of {', '.join(UNSEEN_RULES)}, got {unseen!r}.")
-    p, y, target, b = _regression(policy, actions, rewards, tau, baseline)
+    p, y, target, b = regression(policy, actions, rewards, tau, baseline)
     batch, K = p.shape[:-1], p.shape[-1]
     p, y, target = p.reshape(-1, K), y.reshape(-1, y.shape[-1]), target.reshape(-1, y.shape[-1])
 
@@ -158,7 +158,7 @@ def sampled_loss(policy, new_policy, actions, rewards, tau, baseline="loo_mean")
     >>> sampled_loss([0.5, 0.5], [0.5, 0.5], actions=[0, 1], rewards=[1.0, 0.0], tau=1.0, baseline="mean")
     np.float64(0.125)
     """
-    p, y, target, _ = _regression(policy, actions, rewards, tau, baseline)
+    p, y, target, _ = regression(policy, actions, rewards, tau, baseline)
     q = simplex.distribution(new_policy, "new_policy")
     try:
         q = np.broadcast_to(q, p.shape)
@@ -201,7 +201,7 @@ def _softmax(rest, excess, d, w):
 UNSEEN_RULES = {"proportional": _proportional, "softmax": _softmax}
 
 
-def _regression(policy, actions, rewards, tau, baseline):
+def regression(policy, actions, rewards, tau, baseline):
     """Check everything; p (..., K), actions and targets (..., n), mean baseline (...), one batch shape."""
     p, r, tau = simplex.distribution(policy), simplex.finite(rewards, "rewards"), simplex.positive(tau, "tau")
     y, K = np.asarray(actions), p.shape[-1]

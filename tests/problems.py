@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
+
 SMALLEST_EXPONENT = -300.0
 
 
@@ -91,3 +93,14 @@ def problems(draw, min_actions=2, max_actions=8, smallest_exponent=-12, zeros=Fa
     spread = np.ptp(reward)
     tau = (spread if spread > 0 else 1.0) * 10.0 ** draw(st.floats(-3, 2))
     return policy, reward, float(tau)
+
+
+def all_updates(policy, reward, tau):
+    """The four updates of one problem, the baseline a little below the mean and κ = τ/2."""
+    mean = pmd_mean_update(policy, reward, tau)
+    return {
+        "kl": kl_update(policy, reward, tau),
+        "pmd_mean": mean,
+        "baseline": baseline_update(policy, reward, tau, mean.baseline - 0.125 * np.asarray(tau)),
+        "mixed": mixed_update(policy, reward, tau, 0.5 * np.asarray(tau)),
+    }

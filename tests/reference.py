@@ -257,3 +257,8 @@ def conditioning(policy, reward, tau, solution) -> Conditioning:
         log_ratio = [(m + x * weight) / a for m, x, a in zip(moved, rho, slope)]
         policy_change = problem.mean([x * (m + EPS) for x, m in zip(rho, log_ratio)])
     return Conditioning(float(weight), float(policy_change), float(max(log_ratio)))
+
+
+def regression_loss(q, policy, reward, tau, b):
+    """E_p[½ (log(q/p) − (r − b)/τ)²]."""
+    return 0.5 * policy @ (np.log(q / policy) - (reward - b) / tau) ** 2

@@ -1,0 +1,97 @@
+"""Baselines above the log-partition (Statement 11)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pmdtheory import baseline_update
+from tests import reference
+from tests.problems import hard_problems, problems
+
+EPS = np.finfo(float).eps
+L1_TOLERANCE = 1e-12
+WEIGHT_TOLERANCE = 1e-10
+WELL_CONDITIONED = reference.Conditioning(0.0, 0.0, 0.0)
+
+HARD = hard_problems(np.random.default_rng(20260205), 240)
+check = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+# --- overestimated baselines (Statement 11)
+
+
+def test_overestimated_baseline_is_only_a_local_minimum():
+    """The example of the statement: the principal branch costs .405, mass dumped on the rare action .034."""
+    policy, reward, b = np.array([0.001, 0.999]), np.array([0.0, 1.0]), 1.8992
+    update = baseline_update(policy, reward, 1.0, b)
+    assert update.local
+    assert update.chi2_weight < 0
+    assert reference.regression_loss(update.policy, policy, reward, 1.0, b) == pytest.approx(0.405, abs=5e-4)
+    rare = np.linspace(0.001, 0.999, 99_801)
+    dumped = [reference.regression_loss(np.array([x, 1 - x]), policy, reward, 1.0, b) for x in rare[::20]]
+    assert min(dumped) == pytest.approx(0.034, abs=5e-4)
+
+
+@check
+@given(problems(smallest_exponent=-4), st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+def test_overestimated_baseline_is_a_strict_local_minimum(problem, share, seed):
+    policy, reward, tau = problem
+    low, high = reference.log_partition(*problem), reference.largest_baseline(*problem)
+    b = float(low + (high - low) * share)
+    update = baseline_update(policy, reward, tau, b)
+    assert update.local
+    assert update.chi2_weight < 0
+    assert abs(update.policy.sum() - 1) < 1e-12
+    s, slope = update.log_ratio, 1 + update.chi2_weight * np.exp(update.log_ratio)
+    assert np.all(slope > 0)
+    direction = np.random.default_rng(seed).normal(size=len(policy))
+    direction -= update.policy @ direction
+    curvature = policy @ (direction**2 * slope)
+    assert curvature > 0
+    step = 1e-3 * slope.min() / (1 + np.abs(direction).max())
+
+    def loss_at(t):
+        moved = s + t * direction
+        moved = moved - np.log(policy @ np.exp(moved))
+        delta = (reward - b) / tau
+        return 0.5 * policy @ ((moved - s) * (moved + s - 2 * delta))
+
+    second_difference = (loss_at(step) + loss_at(-step)) / step**2
+    noise = EPS * (1 + np.abs((reward - b) / tau).max()) ** 2 / step**2
+    assert second_difference == pytest.approx(curvature, rel=0.05, abs=100 * noise)
+
+
+def test_baseline_beyond_the_largest_is_refused_and_just_below_accepted():
+    """The message names the argument and a largest baseline that agrees with high precision."""
+    for policy, reward, tau in HARD[:60]:
+        largest = reference.largest_baseline(policy, reward, tau)
+        size = 1e-9 * (tau + np.abs(reward).max())
+        with pytest.raises(ValueError, match="baseline") as error:
+            baseline_update(policy, reward, tau, float(largest) + size)
+        assert any(abs(x - float(largest)) <= size for x in numbers_in(str(error.value))), (
+            str(error.value),
+            largest,
+        )
+
+
+def test_the_largest_baseline_named_is_accepted():
+    policy, reward, tau = [0.2, 0.3, 0.5], [1.0, 0.0, 0.5], 0.25
+    with pytest.raises(ValueError, match="baseline") as error:
+        baseline_update(policy, reward, tau, 7.5)
+    largest = float(reference.largest_baseline(policy, reward, tau))
+    named = min(numbers_in(str(error.value)), key=lambda x: abs(x - largest))
+    assert 7.5 in numbers_in(str(error.value))
+    assert baseline_update(policy, reward, tau, named).local
+
+
+def numbers_in(text):
+    found = []
+    for word in text.replace(",", " ").replace("(", " ").replace(")", " ").split():
+        try:
+            found.append(float(word.rstrip(".;:")))
+        except ValueError:
+            continue
+    return found

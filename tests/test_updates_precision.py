@@ -1,0 +1,229 @@
+"""The exact updates against 60-digit arithmetic and against brute force."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpmath import mp
+from scipy.optimize import minimize
+
+from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
+from tests import reference
+from tests.problems import hard_problems, policies, problems
+
+EPS = np.finfo(float).eps
+L1_TOLERANCE = 1e-12
+WEIGHT_TOLERANCE = 1e-10
+WELL_CONDITIONED = reference.Conditioning(0.0, 0.0, 0.0)
+
+HARD = hard_problems(np.random.default_rng(20260205), 240)
+check = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+# --- against 50 digits
+
+
+def faults(problem, update, exact, conditioning):
+    """What is wrong with `update`, one string for each fault in q, λ, b, s or the flag.
+
+    Eight roundings of the input, as `conditioning` says they move the solution, are granted on top.
+    """
+    policy, reward, tau = problem
+    largest = np.abs(reward[policy > 0]).max() + abs(float(exact.baseline))
+    distance = np.abs((reward[policy > 0] - float(exact.baseline)) / tau).max()
+    tolerance = {
+        "policy": L1_TOLERANCE + 8 * conditioning.policy,
+        "chi2_weight": WEIGHT_TOLERANCE * abs(float(exact.chi2_weight)) + 8 * conditioning.chi2_weight,
+        "baseline": 1e-13 * (largest + tau),
+        "log_ratio": L1_TOLERANCE + 128 * EPS * distance + 8 * conditioning.log_ratio,
+    }
+    with mp.workdps(400):
+        error = {
+            "policy": mpmath.fsum(abs(float(a) - b) for a, b in zip(update.policy, exact.policy)),
+            "chi2_weight": abs(float(update.chi2_weight) - exact.chi2_weight),
+            "baseline": abs(float(update.baseline) - exact.baseline),
+            "log_ratio": max(abs(float(a) - b) for a, b in zip(update.log_ratio, exact.log_ratio)),
+        }
+    found = [
+        f"{name} off by {float(error[name]):.2g}, allowed {tolerance[name]:.2g}"
+        for name in error
+        if not error[name] <= tolerance[name]
+    ]
+    if bool(update.local) != (float(update.chi2_weight) < 0):
+        found.append(f"local is {update.local} where chi2_weight is {update.chi2_weight}")
+    return found
+
+
+def assert_exact(cases):
+    """Compare every case (problem, function, further arguments, exact solution, conditioning), then fail."""
+    tried, bad = 0, []
+    for problem, function, arguments, exact, conditioning in cases:
+        tried += 1
+        try:
+            found = faults(problem, function(*problem, *arguments), exact, conditioning)
+        except (ValueError, ArithmeticError, RuntimeWarning) as error:
+            found = [repr(error)]
+        if found:
+            shown = ", ".join(repr(np.asarray(x).tolist()) for x in (*problem, *arguments))
+            bad.append(f"{function.__name__}({shown[:2000]}): {'; '.join(found)}")
+    assert tried
+    assert not bad, f"{len(bad)} of {tried} cases\n" + "\n".join(sorted(bad, key=len)[:6])
+
+
+def test_kl_update_matches_high_precision():
+    assert_exact((problem, kl_update, (), reference.kl(*problem), WELL_CONDITIONED) for problem in HARD)
+
+
+def test_pmd_mean_update_matches_high_precision():
+    assert_exact(
+        (problem, pmd_mean_update, (), reference.pmd_mean(*problem), WELL_CONDITIONED) for problem in HARD
+    )
+
+
+@pytest.mark.parametrize("ratio", [(-8, -2), (-2, 2), (2, 8)], ids=["small", "medium", "large"])
+def test_mixed_update_matches_high_precision(ratio):
+    rng = np.random.default_rng(1)
+
+    def cases():
+        for problem in HARD[:100]:
+            chi2_coef = problem[2] * 10 ** rng.uniform(*ratio)
+            yield problem, mixed_update, (chi2_coef,), reference.mixed(*problem, chi2_coef), WELL_CONDITIONED
+
+    assert_exact(cases())
+
+
+def baseline_cases(choose, problems=HARD[:100]):
+    """Cases of `baseline_update` at the double nearest to choose(rng, problem, E_p[r], τ log Z)."""
+    rng = np.random.default_rng(2)
+    for problem in problems:
+        mean, partition = reference.mean_reward(*problem[:2]), reference.log_partition(*problem)
+        b = float(choose(rng, problem, mean, partition))
+        exact = reference.baseline(*problem, b)
+        yield problem, baseline_update, (b,), exact, reference.conditioning(*problem, exact)
+
+
+def test_baseline_below_the_mean_matches_high_precision():
+    def below(rng, problem, mean, partition):
+        return mean - problem[2] * 10 ** rng.uniform(-3, 5)
+
+    assert_exact(baseline_cases(below))
+
+
+def test_baseline_at_the_mean_matches_high_precision():
+    assert_exact(baseline_cases(lambda rng, problem, mean, partition: mean))
+
+
+def test_baseline_between_mean_and_log_partition_matches_high_precision():
+    assert_exact(
+        baseline_cases(lambda rng, problem, mean, partition: mean + (partition - mean) * rng.random())
+    )
+
+
+def test_baseline_at_log_partition_matches_high_precision():
+    """λ is a rounding of b there, of either sign: the conditioning says how large it may be."""
+    assert_exact(baseline_cases(lambda rng, problem, mean, partition: partition))
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.5, 1 - 1e-6, 1 - 1e-12])
+def test_overestimated_baseline_matches_high_precision(share):
+    """Statement 11: b at this share of the way from τ log Z to b_max."""
+
+    def cases():
+        for problem in HARD[:60]:
+            with mp.workdps(700):
+                low, high = reference.log_partition(*problem), reference.largest_baseline(*problem)
+                b = float(low + (high - low) * share)
+                inside = low < b < high
+            if inside:
+                exact = reference.baseline(*problem, b)
+                assert exact.chi2_weight < 0
+                yield problem, baseline_update, (b,), exact, reference.conditioning(*problem, exact)
+
+    assert_exact(cases())
+
+
+# --- the reference itself, and the variational problems, by brute force
+
+
+def mixed_objective(q, policy, reward, tau, chi2_coef):
+    """E_q r − τ KL(q‖p) − (κ/2) χ²(q‖p)."""
+    return q @ reward - tau * q @ np.log(q / policy) - chi2_coef / 2 * ((q - policy) ** 2 / policy).sum()
+
+
+def numerical_minimum(loss, policy):
+    """Minimise over softmax logits from p."""
+
+    def of_logits(logits):
+        weights = np.exp(logits - logits.max())
+        return loss(weights / weights.sum())
+
+    found = minimize(of_logits, np.log(policy), method="BFGS", options={"gtol": 1e-10}).x
+    weights = np.exp(found - found.max())
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reference_matches_numerical_optimisation(seed):
+    rng = np.random.default_rng(seed)
+    policy, reward, tau = rng.dirichlet(np.full(4, 2.0)), rng.normal(size=4), 10 ** rng.uniform(-0.3, 0.7)
+    chi2_coef = tau * 10 ** rng.uniform(-1, 1)
+    b = policy @ reward - rng.random()
+    losses = [
+        (lambda q: -mixed_objective(q, policy, reward, tau, 0.0), reference.kl(policy, reward, tau)),
+        (
+            lambda q: -mixed_objective(q, policy, reward, tau, chi2_coef),
+            reference.mixed(policy, reward, tau, chi2_coef),
+        ),
+        (
+            lambda q: reference.regression_loss(q, policy, reward, tau, policy @ reward),
+            reference.pmd_mean(policy, reward, tau),
+        ),
+        (lambda q: reference.regression_loss(q, policy, reward, tau, b), reference.baseline(policy, reward, tau, b)),
+    ]
+    for loss, exact in losses:
+        assert np.abs(numerical_minimum(loss, policy) - np.array(exact.policy, float)).max() < 1e-5
+
+
+def test_reference_satisfies_its_equations():
+    """s + λ e^s = (r − b)/τ and Σ q = 1, with b read off the definition, not from the solver."""
+    for policy, reward, tau in HARD[:40]:
+        exact = reference.pmd_mean(policy, reward, tau)
+        with mp.workdps(700):
+            total = mpmath.fsum(mp.mpf(float(p)) for p in policy)
+            mean = mpmath.fsum(mp.mpf(float(p)) * float(r) for p, r in zip(policy, reward)) / total
+            assert abs(mpmath.fsum(exact.policy) - 1) < mp.mpf(10) ** -50
+            for p, r, s in zip(policy, reward, exact.log_ratio):
+                delta = (mp.mpf(float(r)) - mean) / float(tau)
+                residual = s + exact.chi2_weight * mpmath.exp(s) - delta
+                assert p == 0 or abs(residual) <= mp.mpf(10) ** -45 * (1 + abs(delta))
+
+
+@check
+@given(problems(smallest_exponent=-6), st.data())
+def test_updates_are_global_optima(problem, data):
+    """No other policy does better, near or far: Statements 1 to 3 and 10 from their variational problems."""
+    policy, reward, tau = problem
+    other = data.draw(policies(len(policy), len(policy), smallest_exponent=-6))
+    step = 10.0 ** data.draw(st.floats(-4, 0))
+    mean = pmd_mean_update(policy, reward, tau)
+    low = float(mean.baseline) - np.ptp(reward) * data.draw(st.floats(0, 2))
+    chi2_coef = tau * 10.0 ** data.draw(st.floats(-3, 3))
+    weight = float(mean.chi2_weight) * tau
+    losses = [
+        (kl_update(policy, reward, tau), lambda q: -mixed_objective(q, policy, reward, tau, 0.0) / tau),
+        (mean, lambda q: reference.regression_loss(q, policy, reward, tau, policy @ reward)),
+        (mean, lambda q: -mixed_objective(q, policy, reward, tau, weight) / tau),
+        (baseline_update(policy, reward, tau, low), lambda q: reference.regression_loss(q, policy, reward, tau, low)),
+        (
+            mixed_update(policy, reward, tau, chi2_coef),
+            lambda q: -mixed_objective(q, policy, reward, tau, chi2_coef) / tau,
+        ),
+    ]
+    for update, loss in losses:
+        if update.policy.min() < 1e-290:
+            continue
+        best = loss(update.policy)
+        assert loss((1 - step) * update.policy + step * other) >= best - 1e-11 * (1 + abs(best))
