@@ -5,6 +5,7 @@ rollouts per context from the current policy, estimates the baseline from their 
 minimiser of the sampled regression (Statement 14). All seeds advance together as one batch.
 """
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +119,11 @@ def draw_actions(policy, uniforms):
 
 
 def _count(name, value, least):
-    if value != int(value) or value < least:
+    try:
+        valid = operator.index(value) >= least
+    except TypeError:
+        valid = False
+    if not valid:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
@@ -182,9 +187,10 @@ def iterate(
     True
     """
     C, K = bandit.reward.shape
-    for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1), ("rollouts", rollouts, 1)):
-        if value is not None:
-            _count(name, value, least)
+    for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1)):
+        _count(name, value, least)
+    if rollouts is not None:
+        _count("rollouts", rollouts, 1)
     start = simplex.distribution(policy)
     try:
         q = np.broadcast_to(start, (seeds, C, K)).copy()

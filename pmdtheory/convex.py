@@ -319,12 +319,14 @@ def _solve(loss, normalised, solver, accept_inaccurate, options):
             status = f"solver_error: {error}"
     if status == cp.OPTIMAL or (accept_inaccurate and status == cp.OPTIMAL_INACCURATE):
         return status
-    limit = "max_iter" if solver == "CLARABEL" else "max_iters"
-    inaccurate = ", accept_inaccurate=True and the certificate" if status == cp.OPTIMAL_INACCURATE else ""
-    others = "".join(f", solver={name!r}" for name in usable if name != solver)
+    remedies = [f"solver={name!r}" for name in usable if name != solver]
+    if status in (cp.OPTIMAL_INACCURATE, cp.USER_LIMIT):
+        remedies.insert(0, "a larger " + ("max_iter" if solver == "CLARABEL" else "max_iters"))
+    if status == cp.OPTIMAL_INACCURATE:
+        remedies.append("accept_inaccurate=True and the certificate")
     raise RuntimeError(
-        f"{solver} ended with status {status!r}, so no update is returned; try a larger {limit}{others}, fewer "
-        f"contexts at once{inaccurate}, or the fast solver in pmdtheory.updates."
+        f"{solver} ended with status {status!r}, so no update is returned; try {', '.join(remedies)}, fewer contexts "
+        "at once, or the fast solver in pmdtheory.updates."
     )
 
 

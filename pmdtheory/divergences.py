@@ -61,7 +61,7 @@ def kl(a, b):
     a, b = _pair(a, b)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         x = np.where(b > 0, (a - b) / b, 0.0)
-        overflow = np.isinf(x)
+        overflow = x > 1e300
         terms = np.where(
             overflow, a * (np.log(a) - np.log(b)) - a + b, b * _bregman(np.where(overflow, 0.0, x))
         )
@@ -103,13 +103,15 @@ def mixed_regulariser(a, b, tau, chi2_coef):
         In reward units.
     """
     tau, chi2_coef = simplex.positive(tau, "tau"), simplex.nonnegative(chi2_coef, "chi2_coef")
-    return tau * kl(a, b) + chi2_coef / 2 * chi2(a, b)
+    with np.errstate(invalid="ignore"):  # 0 · ∞
+        penalty = np.where(chi2_coef > 0, chi2_coef / 2 * chi2(a, b), 0.0)
+    return tau * kl(a, b) + penalty
 
 
 def entropy(a):
     """Shannon entropy −Σ a log a in nats of `a`, shape (..., K) → (...)."""
     a = simplex.distribution(a, "a")
-    return -(a * np.log(np.where(a > 0, a, 1.0))).sum(axis=-1)
+    return (a * -np.log(np.where(a > 0, a, 1.0))).sum(axis=-1) + 0.0
 
 
 class Movement(NamedTuple):
@@ -158,7 +160,7 @@ def movement(policy, log_ratio):
     return Movement(
         (p * forward).sum(axis=-1),
         np.where(p > 0, p * reverse, 0.0).sum(axis=-1),
-        (p * growth**2).sum(axis=-1),
+        (p * growth * growth).sum(axis=-1),
         np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
         np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),
     )

@@ -45,7 +45,7 @@ Statements 12–14 of ``pmdtheory/theorems/README.md``.
 import numpy as np
 
 from . import baselines, overestimated, simplex, solver
-from .updates import Update
+from .updates import Update, normalised
 
 __all__ = ["UNSEEN_RULES", "sampled_loss", "sampled_update"]
 
@@ -106,7 +106,8 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     action, w, d = _distinct(y, target)
     rows = np.arange(len(p))[:, None]
     with np.errstate(divide="ignore"):
-        log_a = np.where(w > 0, np.log(p[rows, action]) + d, -np.inf)  # log(p e^d)
+        log_p = np.log(p[rows, action])
+        log_a = np.where(w > 0, log_p + d, -np.inf)  # log(p e^d)
     rest = p.copy()
     rest[rows, action] = 0.0
     unseen_mass = rest.sum(axis=-1)
@@ -114,17 +115,16 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
 
     s, mu = d.copy(), np.zeros(len(p))
     over = np.flatnonzero(excess - unseen_mass > np.where(unseen_mass > 0, 0.0, rounding))
-    s[over], mu[over] = _too_much(w[over], d[over], log_a[over])
+    s[over], mu[over] = _too_much(w[over], d[over], log_p[over])
     dumping = np.flatnonzero((unseen_mass == 0) & (excess < -rounding))
-    s[dumping], mu[dumping] = _too_little(w[dumping], d[dumping], log_a[dumping])
+    s[dumping], mu[dumping] = _too_little(w[dumping], d[dumping], log_p[dumping], log_a[dumping])
 
     log_ratio = np.where(p > 0, -np.inf, 0.0)
     free = np.flatnonzero(unseen_mass > excess.clip(min=0))
     log_ratio[free] = np.where(rest[free] > 0, UNSEEN_RULES[unseen](rest[free], excess[free], d[free], w[free]), 0.0)
     seen_row, slot = np.nonzero(w > 0)
     log_ratio[seen_row, action[seen_row, slot]] = s[seen_row, slot]
-    q = p * np.exp(log_ratio)
-    q /= q.sum(axis=-1, keepdims=True)
+    q = normalised(p, log_ratio)
     shape = (*batch, K)
     return Update(q.reshape(shape), log_ratio.reshape(shape), mu.reshape(batch), b, np.zeros(batch, dtype=bool))
 
@@ -274,28 +274,29 @@ def _excess(p, w, d, log_a):
     return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + (a * np.abs(d)).sum(axis=-1))
 
 
-def _targets(w, log_a):
-    """Targets t = log(p e^d / w) of log(q/w), their mean under w, and D = t − mean; 0 in slots left over."""
+def _targets(w, d, log_p):
+    """log(p/w), targets t = d + log(p/w) of log(q/w), their mean under w, and D = t − mean; 0 in slots left over."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(w > 0, log_a - np.log(w), 0.0)
+        offset = np.where(w > 0, log_p - np.log(w), 0.0)
+    t = np.where(w > 0, d + offset, 0.0)
     mean = (w * t).sum(axis=-1)
-    return t, mean, np.where(w > 0, t - mean[:, None], 0.0)
+    return offset, t, mean, np.where(w > 0, t - mean[:, None], 0.0)
 
 
-def _too_much(w, d, log_a):
+def _too_much(w, d, log_p):
     """s and μ > 0 for m > 1."""
-    t, mean, D = _targets(w, log_a)
+    offset, t, mean, D = _targets(w, d, log_p)
     sigma, mu = solver.with_shift(w, D, -mean, rounding=4e-16 * (1 + (w * np.abs(t)).sum(axis=-1)))
-    return d + sigma - t, mu
+    return sigma - offset, mu
 
 
-def _too_little(w, d, log_a):
+def _too_little(w, d, log_p, log_a):
     """s and μ < 0 of least loss for m < 1 and everything seen."""
-    t, mean, D = _targets(w, log_a)
+    offset, t, mean, D = _targets(w, d, log_p)
     s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
     rows = np.flatnonzero(-mean <= overestimated.largest_shift(w, D))
     sigma, mu[rows] = overestimated.solve(w[rows], D[rows], -mean[rows])
-    s[rows] = d[rows] + sigma - t[rows]
+    s[rows] = sigma - offset[rows]
     loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
     size = max(1, _BLOCK // w.shape[1] ** 2)
     for start in range(0, len(w), size):

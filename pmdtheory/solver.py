@@ -60,6 +60,13 @@ def with_weight(p, D, weight):
     s = D - v[:, None]
     rows = np.flatnonzero(weight > 0)
     s[rows], v[rows] = _in_blocks(_outside, p[rows], D[rows], np.zeros(len(rows)), weight[rows], v[rows])
+    # Where v is large its own rounding unsettles s = D − v − …: one Newton step on log E_p[e^s], in s itself.
+    rows = rows[v[rows] > 1]
+    rho = np.exp(s[rows])
+    mass = np.einsum("nk,nk->n", p[rows], rho)
+    pull = 1 / (1 + weight[rows, None] * rho)
+    step = mass * np.log(mass) / np.einsum("nk,nk,nk->n", p[rows], rho, pull)
+    s[rows], v[rows] = s[rows] - step[:, None] * pull, v[rows] + step
     return s, v
 
 

@@ -28,7 +28,7 @@ def log_ratio(d, weight, start=None):
     d : ndarray, shape (N, K)
         Targets.
     weight : ndarray, shape (N, 1)
-        λ ≥ 0 of each row.
+        λ ≥ 0 of each row; slightly negative ones need a `start`.
     start : ndarray, shape (N, K), optional
         A nearby solution; without it the iteration starts from the Wright omega function.
 

@@ -45,7 +45,8 @@ class Update:
     baseline : ndarray, shape (...)
         b in the same equation, reward units. τ log Z for the KL update, E_p[r] for PMD-mean.
     local : ndarray of bool, shape (...)
-        True where λ < 0 (a baseline above τ log Z): q is then only a strict local minimum of the regression.
+        True where λ < 0 (a baseline above τ log Z): q is then only a local minimum of the regression (strict below the
+        largest baseline, Statement 11).
     certificate : object or None
         Set by ``pmdtheory.convex``: how far the solver's own primal and dual solutions are from optimal.
     """
@@ -91,9 +92,9 @@ def kl_update(policy, reward, tau):
     """
     p, r, tau = simplex.problem(policy, reward, tau)
     with np.errstate(divide="ignore"):
-        log_p = np.log(p)
+        logits = np.log(p) + (r - r.max(axis=-1, keepdims=True)) / tau[..., None]
     # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
-    mode = np.take_along_axis(r, np.argmax(log_p + r / tau[..., None], axis=-1)[..., None], axis=-1)
+    mode = np.take_along_axis(r, np.argmax(logits, axis=-1)[..., None], axis=-1)
     x = np.where(p > 0, (r - mode) / tau[..., None], 0.0)
     log_z = partition.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
     return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode[..., 0] + tau * log_z)
@@ -171,16 +172,19 @@ def baseline_update(policy, reward, tau, baseline):
     """
     p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
     D, top, m = _centred_targets(p, r, tau)
-    shift = (b - top) / tau - m
+    with np.errstate(over="ignore"):
+        shift = (b - top) / tau - m
+    simplex.finite(shift, "(baseline - reward) / tau")
     rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
     try:
         s, weight = solver.with_shift(*_rows(p, D, shift, rounding))
     except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
-        largest = float(np.nextafter(top[index] + tau[index] * (m[index] + error.largest), -np.inf))
+        largest = _below(top[index] + tau[index] * (m[index] + error.largest))
+        where = f" at index {tuple(int(i) for i in index)}" if index else ""
         raise ValueError(
-            f"baseline must be at most {largest} here for a principal-branch solution to exist "
-            f"(Statement 11), got {b[index]}; any baseline up to tau * log Z is solvable."
+            f"baseline must be at most {float(largest)} for a principal-branch solution to exist (Statement 11), "
+            f"got {b[index]}{where}; any baseline up to tau * log Z is solvable."
         ) from None
     return _update(p, s, weight, b.copy())
 
@@ -216,7 +220,7 @@ def largest_baseline(policy, reward, tau):
     """
     p, r, tau = simplex.problem(policy, reward, tau)
     D, top, m = _centred_targets(p, r, tau)
-    return top + tau * (m + overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape))
+    return _below(top + tau * (m + overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape)))
 
 
 def mixed_update(policy, reward, tau, chi2_coef):
@@ -251,9 +255,15 @@ def mixed_update(policy, reward, tau, chi2_coef):
     simplex.nonnegative(chi2_coef, "chi2_coef")
     p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
     D, top, m = _centred_targets(p, r, tau)
-    a = kappa / tau
+    with np.errstate(over="ignore"):
+        a = simplex.finite(kappa / tau, "chi2_coef / tau")
     s, v = solver.with_weight(*_rows(p, D, a))
     return _update(p, s, a, top + tau * (m + v.reshape(tau.shape) - a))
+
+
+def _below(largest):
+    """The next number below, so that rounding does not lift a largest baseline above itself."""
+    return np.nextafter(largest, -np.inf)
 
 
 def _centred_targets(p, r, tau):
@@ -276,8 +286,14 @@ def _rows(p, *arrays):
 def _update(p, s, weight, baseline):
     s = np.where(p > 0, s.reshape(p.shape), 0.0)
     weight = weight.reshape(p.shape[:-1])
-    q = p * np.exp(s)
+    return Update(normalised(p, s), s, weight, baseline, weight < 0)
+
+
+def normalised(p, s):
+    """q = p e^s, whose mass must be 1 up to rounding, which is divided away."""
+    with np.errstate(over="ignore"):
+        q = p * np.exp(s)
     mass = q.sum(axis=-1, keepdims=True)
-    if not np.all(np.abs(mass - 1) < 1e-9):
+    if not np.all(np.abs(mass - 1) < 1e-6):
         raise FloatingPointError("the updated policy is not normalised; please report the arguments.")
-    return Update(q / mass, s, weight, baseline, weight < 0)
+    return q / mass

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmdtheory import divergences
+from pmdtheory import divergences, kl_update
 
 
 def exact(a, b):
@@ -77,3 +77,12 @@ def test_shapes():
     assert divergences.kl(np.full((3, 1, 2), 0.5), np.full((4, 2), 0.5)).shape == (3, 4)
     with pytest.raises(ValueError, match="a and b must have the same actions"):
         divergences.kl([0.5, 0.5], [1.0])
+
+
+def test_far_ends_of_the_range():
+    """Ratios near overflow, and a χ² of weight 0 that is infinite."""
+    s = kl_update([1e-300, 1.0], [1, 0], 1e-3).log_ratio
+    assert divergences.movement([1e-300, 1.0], s).chi2 == pytest.approx(1e300)
+    assert divergences.kl([1, 0], [1e-306, 1 - 1e-306]) == pytest.approx(306 * np.log(10))
+    assert divergences.mixed_regulariser([1, 0], [1e-310, 1], 1, 0) == pytest.approx(310 * np.log(10))
+    assert np.signbit(divergences.entropy([1, 0])) == np.False_

@@ -7,19 +7,9 @@ import pytest
 from hypothesis import given, settings
 
 from pmdtheory import Update, baseline_update, kl_update, mixed_update, pmd_mean_update
-from tests import reference
-from tests.problems import all_updates, hard_problems, problems
+from tests.problems import all_updates, problems
 
-EPS = np.finfo(float).eps
-L1_TOLERANCE = 1e-12
-WEIGHT_TOLERANCE = 1e-10
-WELL_CONDITIONED = reference.Conditioning(0.0, 0.0, 0.0)
-
-HARD = hard_problems(np.random.default_rng(20260205), 240)
 check = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-# --- special problems
 
 
 @pytest.mark.parametrize("policy", [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [1.0], [0.5, 0.5 - 1e-300, 1e-300]])

@@ -7,20 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmdtheory import baseline_update
+from pmdtheory import baseline_update, largest_baseline
 from tests import reference
 from tests.problems import hard_problems, problems
 
 EPS = np.finfo(float).eps
-L1_TOLERANCE = 1e-12
-WEIGHT_TOLERANCE = 1e-10
-WELL_CONDITIONED = reference.Conditioning(0.0, 0.0, 0.0)
 
 HARD = hard_problems(np.random.default_rng(20260205), 240)
 check = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-# --- overestimated baselines (Statement 11)
 
 
 def test_overestimated_baseline_is_only_a_local_minimum():
@@ -95,3 +89,14 @@ def numbers_in(text):
         except ValueError:
             continue
     return found
+
+
+@check
+@given(problem=problems())
+def test_the_largest_baseline_is_accepted_by_the_update(problem):
+    """`largest_baseline` returns a number that `baseline_update` solves, and a little more is refused."""
+    largest = largest_baseline(*problem)
+    update = baseline_update(*problem, largest)
+    assert update.policy.sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="baseline must be at most"):
+        baseline_update(*problem, largest + 1e-9 * (abs(largest) + problem[2]))

@@ -23,9 +23,6 @@ HARD = hard_problems(np.random.default_rng(20260205), 240)
 check = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-# --- against 50 digits
-
-
 def faults(problem, update, exact, conditioning):
     """What is wrong with `update`, one string for each fault in q, λ, b, s or the flag.
 
@@ -227,3 +224,15 @@ def test_updates_are_global_optima(problem, data):
             continue
         best = loss(update.policy)
         assert loss((1 - step) * update.policy + step * other) >= best - 1e-11 * (1 + abs(best))
+
+
+@pytest.mark.parametrize("tau", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("ratio", [1e-3, 1.0, 1e3])
+def test_mixed_update_far_below_the_reward_range(tau, ratio):
+    """Where v is large its rounding must not reach the policy."""
+    rng = np.random.default_rng([int(-np.log10(tau)), int(np.log10(ratio)) + 9])
+    for _ in range(5):
+        policy, reward = rng.dirichlet(np.ones(4)), rng.integers(0, 1024, 4) / 1024
+        exact = reference.mixed(policy, reward, tau, ratio * tau)
+        found = mixed_update(policy, reward, tau, ratio * tau).policy
+        assert sum(abs(float(a) - float(b)) for a, b in zip(found, exact.policy)) < 1e-10

@@ -8,19 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
-from tests import reference
-from tests.problems import all_updates, hard_problems, problems
+from tests.problems import all_updates, problems
 
 EPS = np.finfo(float).eps
-L1_TOLERANCE = 1e-12
-WEIGHT_TOLERANCE = 1e-10
-WELL_CONDITIONED = reference.Conditioning(0.0, 0.0, 0.0)
 
-HARD = hard_problems(np.random.default_rng(20260205), 240)
 check = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-# --- properties
 
 
 def surplus(s):
