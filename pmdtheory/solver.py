@@ -59,7 +59,8 @@ def with_weight(p, D, weight):
     v = jensen_gap(p, D)
     s = D - v[:, None]
     rows = np.flatnonzero(weight > 0)
-    s[rows], v[rows] = _in_blocks(_outside, p[rows], D[rows], np.zeros(len(rows)), weight[rows], v[rows])
+    sd, _ = _spread(p[rows], D[rows])
+    s[rows], v[rows] = _in_blocks(_outside, p[rows], D[rows], np.zeros(len(rows)), weight[rows], v[rows], sd)
     # Where v is large its own rounding unsettles s = D − v − …: one Newton step on log E_p[e^s], in s itself.
     rows = rows[v[rows] > 1]
     rho = np.exp(s[rows])
@@ -103,7 +104,7 @@ def with_shift(p, D, shift, rounding=0.0):
     rows = slice(None) if outside.all() else np.flatnonzero(outside)
     sd, top = _spread(p[rows], D[rows])
     high = np.minimum(sd * (sd / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY))), top)
-    s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high)
+    s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high, sd)
     weight[rows] = v - shift[rows]
     if outside.all():
         return s, weight
@@ -135,9 +136,8 @@ def _in_blocks(solve, p, D, *per_row):
     return s, found
 
 
-def _outside(p, D, k, a, high):
+def _outside(p, D, k, a, high, sd):
     """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
-    sd, _ = _spread(p, D)
     s, v = D / (1 + a)[:, None], np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
     with np.errstate(divide="ignore"):
@@ -237,15 +237,15 @@ def _psi(p, s, growth, v):
 
 
 def _spread(p, D):
-    """Standard deviation (E_p[D] = 0) and maximum of D on the support, each of shape (N,)."""
+    """Standard deviation and maximum of D (E_p[D] = 0, and 0 where p = 0, so the maximum is one of the support)."""
     scale = np.maximum(np.abs(D).max(axis=-1), _TINY)
     x = D / scale[:, None]
-    return scale * np.sqrt(np.einsum("nk,nk,nk->n", p, x, x)), D.max(axis=-1, where=p > 0, initial=0.0)
+    return scale * np.sqrt(np.einsum("nk,nk,nk->n", p, x, x)), D.max(axis=-1)
 
 
 def _two_levels(p, D):
     """Merge the actions if every context has at most two target values on its support (binary rewards)."""
-    if p.shape[-1] <= 2:
+    if p.shape[-1] <= 2 or (len(p) > 1 and _two_levels(p[:1], D[:1]) is None):
         return None
     high = np.where(p > 0, D, -np.inf).max(axis=-1, keepdims=True)
     low = np.where(p > 0, D, np.inf).min(axis=-1, keepdims=True)

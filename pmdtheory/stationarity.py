@@ -37,26 +37,36 @@ def log_ratio(d, weight, start=None):
     s, expm1_s : ndarray, shape (N, K)
         The solution and e^s − 1.
     """
-    from scipy.special import wrightomega  # here, because importing scipy.special takes longer than all the rest
-
-    with np.errstate(all="ignore"):  # a start too far away may overflow; then the second start is used
-        for s in (start, None):
-            if s is None:
-                omega = wrightomega(np.log(weight) + (d + weight))
-                s = np.where(omega > 1, np.log(omega) - np.log(weight), (d + weight) - omega)
-            for _ in range(6):
+    with np.errstate(all="ignore"):  # a start too far away may overflow; then the next one is used
+        for s in (_rough_start(d, weight) if start is None else start, None):
+            s = _omega_start(d, weight) if s is None else s
+            for iteration in range(6):
                 growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
                 u = weight * (growth + 1)
                 newton = (s + weight * growth - d) / (1 + u)
                 bend = newton * u / (1 + u)
                 step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
-                converged = np.all(np.abs(step) < 1e-4)
-                if not converged:  # huge d and λ leave s uncertain by their rounding: do not chase it
+                if iteration > 1:  # huge d and λ leave s uncertain by their rounding: do not chase it
                     noise = 1e-15 * (np.abs(d) + weight) / (1 + u)
                     step = np.where(np.abs(step) <= noise, 0.0, step)
-                    converged = np.all(np.abs(step) < 1e-4)
                 s = s - step
-                if converged:  # fourth-order convergence: s is exact
+                if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
                     shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
                     return s, growth + (1 + growth) * shrink
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")
+
+
+def _rough_start(d, weight):
+    """Start from ω(z) within 0.1: z − log z + (log z)/z for z > 1, e^z/(1 + (1 − 1/e) e^z) below."""
+    z = np.log(weight) + (d + weight)
+    large, small = np.maximum(z, 1.0), np.exp(np.minimum(z, 1.0))
+    log_large = np.log(large)
+    omega = np.where(z > 1, large - log_large + log_large / large, small / (1 + (1 - np.exp(-1)) * small))
+    return np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
+
+
+def _omega_start(d, weight):
+    from scipy.special import wrightomega  # here, because importing scipy.special takes longer than all the rest
+
+    omega = wrightomega(np.log(weight) + (d + weight))
+    return np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
