@@ -151,15 +151,12 @@ def movement(policy, log_ratio):
     p = simplex.distribution(policy)
     s = np.where(p > 0, log_ratio, 0.0)
     growth = np.expm1(s)
-    with np.errstate(invalid="ignore"):
-        reverse = np.where(np.isneginf(s), np.inf, excess(s, growth))
-        # ρ log ρ − ρ + 1 = ρ (e^{−s} − 1 + s), accurate for small s and finite for large.
-        near = np.clip(-s, -1, 1)
-        forward = np.where(np.abs(s) < 1, (1 + growth) * excess(near, np.expm1(near)), (1 + growth) * s - growth)
-    forward = np.where(np.isneginf(s), 1.0, forward)
+    with np.errstate(invalid="ignore"):  # s = −∞
+        reverse = excess(s, growth)
+        forward = np.where(np.isneginf(s), 1.0, s * growth - reverse)  # ρ log ρ − ρ + 1
     return Movement(
         (p * forward).sum(axis=-1),
-        np.where(p > 0, p * reverse, 0.0).sum(axis=-1),
+        (p * reverse).sum(axis=-1),
         (p * growth * growth).sum(axis=-1),
         np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
         np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),

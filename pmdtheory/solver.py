@@ -233,7 +233,11 @@ def _newton_weight(p, D, c, weight, start=None):
 
 def _psi(p, s, growth, v):
     """E_p[e^s − 1 − s]; cancellation in its terms matters only where v, which it approaches, is small."""
-    return np.einsum("nk,nk->n", p, growth - s if v.min() > 1e-3 else excess(s, growth))
+    psi = np.einsum("nk,nk->n", p, growth - s)
+    small = np.flatnonzero(v < 1e-3)
+    if small.size:
+        psi[small] = np.einsum("nk,nk->n", p[small], excess(s[small], growth[small]))
+    return psi
 
 
 def _spread(p, D):
