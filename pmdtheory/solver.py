@@ -171,8 +171,8 @@ def _outside(p, D, k, a, high, sd):
             change = (v_now * np.expm1(step))[:, None]
             guess = solution - change * pull + change * change / 2 * bend
         s[every], v[rows] = guess, np.exp(new)
-        # Cubic convergence: a step of 1e-5 leaves 1e-15.
-        unfinished = ~(np.abs(step) <= np.where(inside, 1e-5, 1e-14))
+        # Cubic convergence: after a step of 1e-6 the root is exact.
+        unfinished = ~(np.abs(step) <= np.where(inside, 1e-6, 1e-14))
         rows, guess = rows[unfinished], guess[unfinished] if np.abs(step).max() < 1 else None
     raise FloatingPointError(_FAILED)
 
