@@ -5,7 +5,6 @@ rollouts per context from the current policy, estimates the baseline from their 
 minimiser of the sampled regression (Statement 14). All seeds advance together as one batch.
 """
 
-import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +96,8 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
     -------
     Bandit
     """
-    for name, value in (("contexts", contexts), ("actions", actions)):
-        _count(name, value, 1)
+    simplex.count(contexts, "contexts", 1)
+    simplex.count(actions, "actions", 1)
     if kind == "graded":
         return Bandit(rng.random((contexts, actions)))
     if kind != "binary":
@@ -116,15 +115,6 @@ def draw_actions(policy, uniforms):
     cumulative /= cumulative[:, -1:]  # so that no draw lands beyond the last action of positive probability
     rows = zip(cumulative, uniforms.reshape(-1, n))
     return np.array([np.searchsorted(c, u, side="right") for c, u in rows]).reshape(uniforms.shape)
-
-
-def _count(name, value, least):
-    try:
-        valid = operator.index(value) >= least
-    except TypeError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
 def iterate(
@@ -187,10 +177,10 @@ def iterate(
     True
     """
     C, K = bandit.reward.shape
-    for name, value, least in (("steps", steps, 0), ("seeds", seeds, 1)):
-        _count(name, value, least)
+    simplex.count(steps, "steps", 0)
+    simplex.count(seeds, "seeds", 1)
     if rollouts is not None:
-        _count("rollouts", rollouts, 1)
+        simplex.count(rollouts, "rollouts", 1)
     start = simplex.distribution(policy)
     try:
         q = np.broadcast_to(start, (seeds, C, K)).copy()

@@ -11,8 +11,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-COLUMN, PAGE = 3.4, 7.0
-"""Widths of one journal column and of the whole page, in inches."""
+PAGE = 7.0
+"""Width of a page, in inches."""
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, BLACK, GREY = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000", "#7F7F7F",

@@ -4,6 +4,8 @@ Every public function hands its arguments to these checks first. They promote to
 are given, and raise ``ValueError`` naming the argument, the offending value and what is accepted.
 """
 
+import operator
+
 import numpy as np
 
 SUM_TOLERANCE = 1e-4
@@ -66,6 +68,16 @@ def nonnegative(value, name):
     array = finite(value, name)
     _reject(array < 0, array, name, "nonnegative")
     return array
+
+
+def count(value, name, least):
+    """Refuse, with a ``ValueError`` that names it, whatever is not an integer of at least `least`."""
+    try:
+        valid = operator.index(value) >= least
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
 def distribution(value, name="policy"):

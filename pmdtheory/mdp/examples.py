@@ -12,6 +12,7 @@ r"""Markov decision processes to experiment with: random ones, classics, and tho
 import numpy as np
 from scipy import sparse as sp
 
+from .. import simplex
 from .model import MDP
 
 __all__ = ["chain", "deep_sea", "from_gymnasium", "garnet", "gridworld"]
@@ -286,8 +287,7 @@ def _cells(cells, height, width, name):
 
 def _at_least(least, **counts):
     for name, value in counts.items():
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
+        simplex.count(value, name, least)
 
 
 def _probability(value, name):

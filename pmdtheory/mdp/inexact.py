@@ -77,7 +77,7 @@ def generative(samples):
     callable
         An oracle.
     """
-    _count(samples, "samples")
+    simplex.count(samples, "samples", 1)
 
     def oracle(mdp, truth, rng):
         pair = np.repeat(np.arange(mdp.R.size), samples)
@@ -106,8 +106,8 @@ def rollouts(episodes, horizon):
     callable
         An oracle.
     """
-    _count(episodes, "episodes")
-    _count(horizon, "horizon")
+    simplex.count(episodes, "episodes", 1)
+    simplex.count(horizon, "horizon", 1)
 
     def oracle(mdp, truth, rng):
         choose = column_sampler(truth.policy)
@@ -120,8 +120,3 @@ def rollouts(episodes, horizon):
         return total.reshape(*mdp.R.shape, episodes).mean(axis=-1)
 
     return oracle
-
-
-def _count(value, name):
-    if value != int(value) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value}.")

@@ -148,9 +148,8 @@ def iterate(
         raise ValueError(f"tau must be one number, got shape {tau.shape}.")
     if step_sizes not in _STEP_SIZES:
         raise ValueError(f"step_sizes must be one of {', '.join(_STEP_SIZES)}, got {step_sizes!r}.")
-    for name, value, least in (("steps", steps, 0), ("lookahead", lookahead, 1)):
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
+    simplex.count(steps, "steps", 0)
+    simplex.count(lookahead, "lookahead", 1)
     if unknown := set(keep) - set(_KEPT):
         raise ValueError(f"keep must name some of {', '.join(_KEPT)}, got {', '.join(sorted(unknown))}.")
     next_tau = _temperature(mdp, update, float(tau), step_sizes, growth, lookahead)
@@ -221,8 +220,7 @@ def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
 
 
 def _measure(policy, step, tau, live):
-    with np.errstate(over="ignore", invalid="ignore"):  # a log-ratio below −709 overflows on the way, not in the result
-        moved = divergences.movement(policy[live], step.log_ratio[live])
+    moved = divergences.movement(policy[live], step.log_ratio[live])
     weight = step.chi2_weight[live]
     return _no_step() | {
         "tau": tau,
