@@ -17,11 +17,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from scipy.stats import binom, binomtest
-from scipy.stats import t as student
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
 from pmdtheory.bandit import draw_actions
 from pmdtheory.baselines import ESTIMATORS
+from pmdtheory.intervals import half_width
 from pmdtheory.sampled import sampled_update
 
 FULL = {
@@ -98,7 +98,7 @@ def batches(rewards, K, J, rollouts, seeds):
 
 def mean_and_half(values, name):
     """Mean over the seeds and half-width of its 95% interval."""
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = half_width(values.std(ddof=1), len(values))
     return {name: values.mean(), f"{name}_half": half}
 
 

@@ -12,9 +12,9 @@ update with growing steps. Floors below 1e-6 are drawn there.
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from pmdtheory import kl_update, plotting, pmd_mean_update
+from pmdtheory.intervals import half_width
 from pmdtheory.mdp import MDP, garnet, inexact, iterate, optimal
 from pmdtheory.theorems import mdp_adaptive_steps
 
@@ -86,14 +86,13 @@ def _run(mdp, best, oracle, update, rule):
     ).kept["V"]
     gap, error = _largest(best - V), np.max(errors, axis=0)
     floor = gap[LAST // 2 + 1 :].mean(axis=0)
-    half = student.ppf(0.975, GARNETS - 1) / np.sqrt(GARNETS)
     return {
         "iteration": RECORDED,
         "garnets": GARNETS,
         "gap": gap[RECORDED].mean(axis=1),
-        "gap_half_width": half * gap[RECORDED].std(axis=1, ddof=1),
+        "gap_half_width": half_width(gap[RECORDED].std(axis=1, ddof=1), GARNETS),
         "floor": floor.mean(),
-        "floor_half_width": half * floor.std(ddof=1),
+        "floor_half_width": half_width(floor.std(ddof=1), GARNETS),
         "error": error.mean(),
         "largest_share_of_bound": (floor / allowed(error)).max(),
     }

@@ -13,10 +13,10 @@ k batches before, with its own log-probabilities (U = 8). Bands: 95% confidence 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from scipy.stats import t as student
 
 from pmdtheory import plotting
 from pmdtheory.bandit import Bandit
+from pmdtheory.intervals import half_width
 from pmdtheory.loglinear import LogLinear, iterate
 
 FULL = {
@@ -142,7 +142,7 @@ def _temperatures(axis, table):
 
 def interval(values):
     """Mean and 95% confidence interval, in words."""
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = half_width(values.std(ddof=1), len(values))
     return f"{values.mean():+.3f} ± {half:.3f}"
 
 

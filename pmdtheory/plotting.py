@@ -11,6 +11,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .intervals import half_width
+
 PAGE = 7.0
 """Width of a page, in inches."""
 
@@ -92,11 +94,9 @@ def band(axis, x, table, value, *, by, **kwargs):
     **kwargs
         Passed to ``axis.plot``.
     """
-    from scipy.stats import t as student
-
     group = table.groupby(x)[value]
     mean, count = group.mean(), table.groupby(x)[by].nunique()
-    half = student.ppf(0.975, np.maximum(count - 1, 1)) * group.std(ddof=1).fillna(0) / np.sqrt(count)
+    half = half_width(group.std(ddof=1).fillna(0), count)
     (line,) = axis.plot(mean.index, mean, **kwargs)
     axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
 

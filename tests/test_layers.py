@@ -12,8 +12,8 @@ PACKAGE = ROOT / "pmdtheory"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["simplex", "stationarity", "plotting"],
-    ["divergences", "partition"],
+    ["simplex", "stationarity", "intervals"],
+    ["divergences", "partition", "plotting"],
     ["overestimated", "baselines"],
     ["solver"],
     ["updates"],

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import baselines, updates
+from ..intervals import half_width
 from .table import cells, write
 
 
@@ -28,8 +29,6 @@ def add_to(commands):
 
 
 def _bandit(arguments):
-    from scipy.stats import t as student
-
     from ..bandit import iterate, random_bandit
 
     rng = np.random.default_rng(arguments.seed)
@@ -47,14 +46,14 @@ def _bandit(arguments):
     )
     if arguments.csv:
         write(table, arguments.csv)
-    half = student.ppf(0.975, max(arguments.seeds - 1, 1)) / np.sqrt(arguments.seeds)
     sampled = f"{arguments.rollouts} rollouts, {arguments.estimator}"
     what = sampled if arguments.rollouts else f"exact {arguments.update}"
     best = float(problem.reward.max(axis=1) @ problem.context_weight)
     print(f"{what}, tau {arguments.tau:g}, {arguments.seeds} seed(s); best possible reward {best:.4f}")
     print(f"{'step':>5} {'reward':>9} {'95% +-':>8} {'KL(q||p)':>10} {'lambda':>10} {'max ratio':>10} {'entropy':>8}")
     for step, rows in table.groupby("step"):
-        spread = f"{half * rows.reward.std(ddof=1):8.4f}" if arguments.seeds > 1 else f"{'':>8}"
+        half = half_width(rows.reward.std(ddof=1), arguments.seeds)
+        spread = f"{half:8.4f}" if arguments.seeds > 1 else f"{'':>8}"
         means = rows[["kl", "chi2_weight", "max_ratio", "entropy"]].mean()
         print(f"{step:>5} {rows.reward.mean():>9.4f} {spread} {cells(means, (10, 10, 10, 8))}")
     return 0
