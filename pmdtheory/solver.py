@@ -17,6 +17,8 @@ targets. Both are kept inside a bracket: with sd the standard deviation of D und
 .. math:: 0 ≤ v ≤ \log E_p[e^D], \qquad λ ≤ \min\{\log E_p[e^D] − c, \max D − c, (\sqrt{c^2 + sd^2} − c)/2\}.
 """
 
+from functools import partial
+
 import numpy as np
 
 from . import overestimated
@@ -60,7 +62,7 @@ def with_weight(p, D, weight):
     s = D - v[:, None]
     rows = np.flatnonzero(weight > 0)
     sd, _ = _spread(p[rows], D[rows])
-    s[rows], v[rows] = _in_blocks(_outside, p[rows], D[rows], np.zeros(len(rows)), weight[rows], v[rows], sd)
+    s[rows], v[rows] = _in_blocks(partial(_outside, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
     # Where v is large its own rounding unsettles s = D − v − …: one Newton step on log E_p[e^s], in s itself.
     rows = rows[v[rows] > 1]
     rho = np.exp(s[rows])
@@ -104,7 +106,7 @@ def with_shift(p, D, shift, rounding=0.0):
     rows = slice(None) if outside.all() else np.flatnonzero(outside)
     sd, top = _spread(p[rows], D[rows])
     high = np.minimum(sd * (sd / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY))), top)
-    s[rows], v = _in_blocks(_outside, p[rows], D[rows], np.ones(len(sd)), -shift[rows], high, sd)
+    s[rows], v = _in_blocks(partial(_outside, 1.0), p[rows], D[rows], -shift[rows], high, sd)
     weight[rows] = v - shift[rows]
     if outside.all():
         return s, weight
@@ -136,10 +138,11 @@ def _in_blocks(solve, p, D, *per_row):
     return s, found
 
 
-def _outside(p, D, k, a, high, sd):
+def _outside(k, p, D, a, high, sd):
     """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
     s, v = D / (1 + a)[:, None], np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
+    v = _start(k, p, s, v)
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
@@ -148,14 +151,16 @@ def _outside(p, D, k, a, high, sd):
         if not rows.size:
             return s, v
         every = slice(None) if rows.size == len(p) else rows
-        P, v_now, k_now = p[every], np.exp(y[rows]), k[rows, None]
-        weight = k_now * v_now[:, None] + a[rows, None]
+        P, v_now = p[every], np.exp(y[rows])
+        weight = (k * v_now + a[rows])[:, None]
         solution, growth = log_ratio(D[every] - v_now[:, None], weight, guess)
         with np.errstate(over="ignore", invalid="ignore"):  # far from the root only
             psi = _psi(P, solution, growth, v_now)
-            rho, u = 1 + growth, weight * (1 + growth)
-            pull = (1 + k_now * growth) / (1 + u)  # −ds/dv
-            bend = pull * (2 * k_now * rho - u * pull) / (1 + u)  # d²s/dv²
+            rho = 1 + growth
+            u = weight * rho
+            slope = 1 / (1 + u)
+            pull = (1 + k * growth) * slope  # −ds/dv
+            bend = pull * slope * (2 * k * rho - u * pull)  # d²s/dv²
             first = -v_now * (np.einsum("nk,nk,nk->n", P, growth, pull) / psi)
             second = v_now * (v_now * (np.einsum("nk,nk->n", P, rho * pull * pull + growth * bend) / psi))
             value, slope = np.log(psi) - y[rows], first - 1
@@ -169,12 +174,19 @@ def _outside(p, D, k, a, high, sd):
         step, y[rows] = new - y[rows], new
         with np.errstate(over="ignore", invalid="ignore"):
             change = (v_now * np.expm1(step))[:, None]
-            guess = solution - change * pull + change * change / 2 * bend
+            guess = solution - change * (pull - change / 2 * bend)
         s[every], v[rows] = guess, np.exp(new)
         # Cubic convergence: after a step of 1e-6 the root is exact.
         unfinished = ~(np.abs(step) <= np.where(inside, 1e-6, 1e-14))
         rows, guess = rows[unfinished], guess[unfinished] if np.abs(step).max() < 1 else None
     raise FloatingPointError(_FAILED)
+
+
+def _start(k, p, x, half_variance):
+    """Where v (1 + 2 k v) = log E_p[e^x]: to fourth order in x the root of λ = k v when E_p[x] = 0."""
+    log_z = np.log1p(np.einsum("nk,nk->n", p, np.expm1(np.minimum(x, 700.0))))
+    log_z = np.where(log_z > 1e-12, log_z, half_variance)  # below, log_z is rounding
+    return 2 * log_z / (1 + np.sqrt(1 + 8 * k * log_z))
 
 
 def _between(p, D, c, log_z):

@@ -38,8 +38,8 @@ def log_ratio(d, weight, start=None):
         The solution and e^s − 1.
     """
     with np.errstate(all="ignore"):  # a start too far away may overflow; then the next one is used
-        for s in (_rough_start(d, weight) if start is None else start, None):
-            s = _omega_start(d, weight) if s is None else s
+        for s in (start, None):
+            s = _start(d, weight) if s is None else s
             for iteration in range(6):
                 growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
                 u = weight * (growth + 1)
@@ -51,22 +51,21 @@ def log_ratio(d, weight, start=None):
                     step = np.where(np.abs(step) <= noise, 0.0, step)
                 s = s - step
                 if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
-                    shrink = -step * (1 - step / 2 * (1 - step / 3 * (1 - step / 4)))
+                    shrink = -step * (1 - step / 2 * (1 - step / 3))
                     return s, growth + (1 + growth) * shrink
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")
 
 
-def _rough_start(d, weight):
-    """Start from ω(z) within 0.1: z − log z + (log z)/z for z > 1, e^z/(1 + (1 − 1/e) e^z) below."""
-    z = np.log(weight) + (d + weight)
-    large, small = np.maximum(z, 1.0), np.exp(np.minimum(z, 1.0))
-    log_large = np.log(large)
-    omega = np.where(z > 1, large - log_large + log_large / large, small / (1 + (1 - np.exp(-1)) * small))
-    return np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
-
-
-def _omega_start(d, weight):
-    from scipy.special import wrightomega  # here, because importing scipy.special takes longer than all the rest
-
-    omega = wrightomega(np.log(weight) + (d + weight))
-    return np.where(omega > 1, np.log(omega) - np.log(weight), d + weight - omega)
+def _start(d, weight):
+    """A solution within 3e-5, from rational fits of W(x) for x = e^z ≤ e, and of ω(z) with a Newton step in log ω."""
+    log_weight = np.log(weight)
+    z = d + (weight + log_weight)
+    x = np.exp(np.minimum(z, 1.0))
+    omega = x * (1 + x * (1.67666 + 0.351145 * x)) / (1 + x * (2.67666 + x * (1.53565 + 0.126332 * x)))
+    low = d + weight - omega
+    if not (large := z > 1).any():
+        return low
+    z = np.maximum(z, 1.0)
+    omega = z - 4.21463 * (z - 1) / (z + 7.82567)
+    log_omega = np.log(omega)
+    return np.where(large, log_omega + (z - log_omega - omega) / (1 + omega) - log_weight, low)

@@ -1,0 +1,493 @@
+r"""Losses: log-ratio regression (policy mirror descent) and the clipped policy gradients it is compared with.
+
+A completion y of a prompt x has log π(y|x) = Σ_t log π(y_t|x, y_<t), summed over its ``mask`` (end-of-sequence
+included). With s_t = log π_θ(y_t|·) − log π_old(y_t|·), s = Σ_t s_t, |y| the number of tokens, r the reward and b̂ a
+baseline, the loss of policy mirror descent and its gradient are (Statement 17)::
+
+    L = (τ/2)(A/τ − s)² / N,    A = r − b̂,    ∇L = −(A − τ s) ∇log π_θ(y|x) / N:
+
+a policy gradient whose coefficient is the residual, zero once the completion has reached its target s = A/τ. Clipping
+instead uses the ratio ρ = e^s and stops where ρ leaves [1 − ε_low, 1 + ε_high] in the direction that A favours::
+
+    L = −Σ_t min(ρ_t A, clip(ρ_t) A) / N.
+
+Every algorithm is a choice of three factors: the value estimate b̂ (`advantages`), what s or ρ is taken of, and N:
+
+=========================  ==========================================  =====================  =======================
+name                       b̂, a baseline of the prompt's n rewards     s or ρ of              N
+=========================  ==========================================  =====================  =======================
+pmd-mean, pmd-mean-loo     mean, leave-one-out mean                    s, sequence            none
+pmd-part, pmd-part-loo     log-partition, leave-one-out                s, sequence            none
+kimi-token                 mean                                        s_t, each token        none
+grpo                       mean; A divided by the standard deviation   ρ_t, each token        seq-mean-token-mean
+dr-grpo                    mean                                        ρ_t, each token        seq-mean-token-sum-norm
+rloo                       leave-one-out mean                          ρ = e^s, sequence      none
+gspo                       mean; A divided by the standard deviation   ρ_t = e^{s/|y|}        seq-mean-token-mean
+=========================  ==========================================  =====================  =======================
+
+N is 1 (``none``), the completion's length |y| (``seq-mean-token-mean``) or the constant ``max_length``
+(``seq-mean-token-sum-norm``). It means the same for all: at π_θ = π_old every loss has the gradient −(A/N) ∇log π_θ,
+REINFORCE with a baseline. A sequence ratio (rloo) enters once, Σ_t having one term; the geometric one (gspo) stands at
+each of the |y| tokens, so its own 1/|y| is undone by the sum and N = |y| gives the published objective.
+
+The batch loss is the mean over the completions that have a token. A completion without any (all masked) adds neither
+value nor gradient and is not counted; a batch of such completions has loss 0. Values under a False mask, NaN and
+infinity included, are never used, nor are advantage and weight of a completion without tokens.
+
+The regression is a square, safe in single precision up to |s| = 1e19. Ratios overflow there at s = 89, so beyond s = 20
+(ρ = 5e8) e^s continues as its tangent, e^20 (1 + s − 20): losses and gradients stay finite and keep their sign.
+
+Where this follows TRL rather than a paper: GRPO's standard deviation has n − 1 in it and 1e-4 added, there is no KL
+penalty (TRL's GRPO default; its RLOO has β = 0.05 unless set to 0), RLOO has ratios and clipping at all, and Dr. GRPO
+divides by a constant. TRL's mean counts completions without tokens, this one does not.
+
+Others fit in without a new loop: ``old_logp`` may belong to any anchor policy, and a baseline computed from r − τ s
+(AGRO, REBEL) is an advantage recomputed at each update.
+
+References
+----------
+Statements 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv
+2501.12599, eq. 3; GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv 2507.18071.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from pmdtheory import baselines
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "ClippedPolicyGradient",
+    "LogRatioRegression",
+    "Settings",
+    "advantages",
+    "clipped_policy_gradient",
+    "importance_weights",
+    "log_ratio",
+    "log_ratio_regression",
+]
+
+LENGTH_NORMALIZATIONS = ("none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+STD_FLOOR = 1e-4
+LARGEST_EXPONENT = 20.0
+
+
+def advantages(rewards, estimator, tau, mask=None, scale="none"):
+    """Advantage of each rollout over its group's baseline, A = r − b̂, optionally in standard deviations.
+
+    Parameters
+    ----------
+    rewards : tensor (P, n)
+        Rewards of n rollouts for each of P prompts, finite where valid; booleans and integers are promoted.
+    estimator : {'mean', 'loo_mean', 'log_partition', 'loo_log_partition'}
+        Baseline, one of `pmdtheory.baselines.ESTIMATORS`; leave-one-out needs two rollouts in a group, or none.
+    tau : float
+        Temperature τ > 0 in reward units; only the log-partitions use it.
+    mask : boolean tensor (P, n), optional
+        False where there is no rollout; its reward may be anything.
+    scale : {'none', 'std'}
+        'std' divides by the group's standard deviation (n − 1 in it) plus 1e-4.
+
+    Returns
+    -------
+    tensor (P, n)
+        Advantages in reward units, or in standard deviations; 0 where masked. A constant: no gradient.
+
+    Raises
+    ------
+    ValueError
+        ``estimator`` or ``scale`` is unknown, and as the estimator does.
+
+    References
+    ----------
+    Statements 12 and 13.
+
+    Examples
+    --------
+    >>> advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), "loo_mean", tau=0.1)
+    tensor([[ 1.0000, -0.3333, -0.3333, -0.3333]])
+    """
+    _one_of("scale", scale, ("none", "std"))
+    rewards = rewards.detach()
+    baseline = baselines.estimate(estimator, rewards, tau, mask)
+    valid = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
+    advantage = torch.where(valid, rewards, baseline) - baseline
+    if scale == "std":
+        count = valid.sum(-1, keepdim=True)
+        centred = torch.where(valid, rewards, 0) - baselines.estimate("mean", rewards, tau, mask)
+        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+        advantage = advantage / (variance.sqrt() + STD_FLOOR)
+    return advantage
+
+
+def importance_weights(rewards, tau, mask=None):
+    """Weights e^{r/τ}/Ẑ that turn a mean over p into one over q ∝ p e^{r/τ}; Ẑ is the mean of e^{r/τ} over the group.
+
+    They average 1 over a group's rollouts and are at most n, so nothing overflows.
+
+    Parameters
+    ----------
+    rewards, tau, mask
+        As in `advantages`.
+
+    Returns
+    -------
+    tensor (P, n)
+        Nonnegative weights, 0 where masked.
+
+    Raises
+    ------
+    ValueError
+        As `advantages`.
+
+    References
+    ----------
+    Statement 1: the ratio of the KL update is e^{r/τ}/Z.
+
+    Examples
+    --------
+    >>> importance_weights(torch.tensor([[0.0, math.log(2.0), 0.0, 0.0]]), tau=1.0)
+    tensor([[0.8000, 1.6000, 0.8000, 0.8000]])
+    """
+    weight = (advantages(rewards, "log_partition", tau, mask) / tau).exp()
+    return weight if mask is None else torch.where(mask, weight, 0)
+
+
+def log_ratio(logp, old_logp, mask):
+    """Log-ratio of each token, s_t = log π_θ − log π_old; 0 where masked.
+
+    Parameters
+    ----------
+    logp : tensor (B, T)
+        log π_θ of the sampled tokens, in nats; the gradient flows here.
+    old_logp : tensor (B, T)
+        The same under the policy that sampled them; a constant.
+    mask : boolean tensor (B, T)
+        True on the tokens of the completion, end-of-sequence included.
+
+    Returns
+    -------
+    tensor (B, T)
+
+    Raises
+    ------
+    ValueError
+        The shapes are not one (B, T), or ``mask`` is not boolean.
+
+    Examples
+    --------
+    >>> log_ratio(torch.tensor([[-1.0, 5.0]]), torch.tensor([[-2.0, math.nan]]), torch.tensor([[True, False]]))
+    tensor([[1., 0.]])
+    """
+    if logp.ndim != 2:
+        raise ValueError(f"logp must have shape (B, T), one row per completion, got {tuple(logp.shape)}.")
+    for name, value in {"old_logp": old_logp, "mask": mask}.items():
+        _shaped(name, value, logp.shape)
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be boolean, True on the completion's tokens, got {mask.dtype}: use mask.bool().")
+    return torch.where(mask, logp - old_logp.detach(), 0)
+
+
+def log_ratio_regression(
+    logp,
+    old_logp,
+    mask,
+    advantage,
+    tau,
+    granularity="sequence",
+    length_normalization="none",
+    max_length=None,
+    weight=None,
+):
+    """Policy mirror descent: the squared distance of log-ratios from their targets A/τ.
+
+    (τ/2)(A/τ − s)² / N for each completion, or Σ_t (τ/2)(A/τ − s_t)² / N with ``granularity="token"``; then the mean
+    over completions. The gradient is −(A − τ s) ∇log π_θ / N.
+
+    Parameters
+    ----------
+    logp, old_logp, mask
+        As in `log_ratio`.
+    advantage : tensor (B,)
+        A = r − b̂ in reward units; a constant.
+    tau : float
+        Temperature τ > 0 in reward units.
+    granularity : {'sequence', 'token'}
+        Whether the completion's log-ratio or each token's is regressed on A/τ.
+    length_normalization : {'none', 'seq-mean-token-mean', 'seq-mean-token-sum-norm'}
+        N: 1, the completion's length, or ``max_length``.
+    max_length : float, optional
+        The constant of 'seq-mean-token-sum-norm', above 0; otherwise unused.
+    weight : tensor (B,), optional
+        Factor of each completion's loss, such as `importance_weights`; a constant.
+
+    Returns
+    -------
+    loss : tensor ()
+        In reward units.
+    metrics : dict of str to tensor ()
+        Detached: ``ratio/mean``, ``ratio/std``, ``ratio/max`` (of |s|) over the completions' s, and ``residual``, the
+        root mean square of A − τ s (of A − τ s_t, over tokens).
+
+    Raises
+    ------
+    ValueError
+        A shape, name or number is not as said above.
+
+    References
+    ----------
+    Statement 17. Kimi k1.5, arXiv 2501.12599, eq. 3; Xu, Lu, Yu, Zhao, arXiv 2602.05933.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> logp = torch.tensor([[-1.0, -1.0, 0.0]], requires_grad=True)
+    >>> loss, _ = log_ratio_regression(logp, logp - 0.5 * mask, mask, advantage=torch.tensor([0.75]), tau=0.5)
+    >>> loss.backward()
+    >>> logp.grad
+    tensor([[-0.2500, -0.2500,  0.0000]])
+    """
+    _one_of("granularity", granularity, ("sequence", "token"))
+    if not 0 < tau < math.inf:
+        raise ValueError(f"tau must be positive and finite, got {tau}.")
+    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length)
+    total = s.sum(-1)
+    valid, fitted = (mask, s) if granularity == "token" else (mask.any(-1, keepdim=True), total[:, None])
+    squares = torch.where(valid, advantage[:, None] - tau * fitted, 0).square()
+    loss = (weight * squares.sum(-1)).sum() / (2 * tau)
+    return loss, _ratio_metrics(total, mask) | {"residual": _average(squares, valid).sqrt()}
+
+
+def clipped_policy_gradient(
+    logp,
+    old_logp,
+    mask,
+    advantage,
+    clip_low,
+    clip_high,
+    ratio="token",
+    length_normalization="none",
+    max_length=None,
+    weight=None,
+):
+    """Policy gradient with clipped ratios: GRPO, Dr. GRPO, RLOO and GSPO by the choice of ratio and N.
+
+    −Σ_t min(ρ_t A, clip(ρ_t, 1 − clip_low, 1 + clip_high) A) / N for each completion, then the mean over completions.
+
+    Parameters
+    ----------
+    logp, old_logp, mask
+        As in `log_ratio`.
+    advantage : tensor (B,)
+        A, a constant.
+    clip_low, clip_high : float
+        How far ρ may leave 1 downwards where A < 0 and upwards where A > 0; at least 0, infinite for no clipping.
+    ratio : {'token', 'sequence', 'geometric'}
+        ρ_t = e^{s_t}; one ρ = e^s for the completion, in a sum of one term; or ρ_t = e^{s/|y|} at every token.
+    length_normalization, max_length, weight
+        As in `log_ratio_regression`.
+
+    Returns
+    -------
+    loss : tensor ()
+        In the units of ``advantage``.
+    metrics : dict of str to tensor ()
+        Detached: ``ratio/mean``, ``ratio/std``, ``ratio/max`` as in `log_ratio_regression`, and ``clip_fraction``, the
+        share of tokens (of completions, for 'sequence') without gradient because their ratio is clipped.
+
+    Raises
+    ------
+    ValueError
+        A shape, name or number is not as said above.
+
+    References
+    ----------
+    GRPO, arXiv 2402.03300, eq. 3; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv 2507.18071, eq. 5.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[True, True]])
+    >>> logp = torch.tensor([[-1.0, -0.5]], requires_grad=True)
+    >>> old_logp = torch.tensor([[-1.0, -1.0]])
+    >>> loss, metrics = clipped_policy_gradient(logp, old_logp, mask, torch.tensor([1.0]), 0.2, 0.2)
+    >>> loss.backward()
+    >>> logp.grad, metrics["clip_fraction"]
+    (tensor([[-1.,  0.]]), tensor(0.5000))
+    """
+    _one_of("ratio", ratio, ("token", "sequence", "geometric"))
+    for name, value in {"clip_low": clip_low, "clip_high": clip_high}.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, got {value}; math.inf turns clipping off.")
+    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length)
+    total, advantage = s.sum(-1), advantage[:, None]
+    valid = mask.any(-1, keepdim=True) if ratio == "sequence" else mask
+    if ratio == "sequence":
+        s = total[:, None]
+    elif ratio == "geometric":
+        s = (total / _length(mask))[:, None].expand_as(mask)
+    rho = _exp(s)
+    clipped = rho.clamp(1 - clip_low, 1 + clip_high)
+    gain = torch.minimum(rho * advantage, clipped * advantage)
+    loss = -(weight * torch.where(valid, gain, 0).sum(-1)).sum()
+    is_clipped = ((rho < 1 - clip_low) & (advantage < 0)) | ((rho > 1 + clip_high) & (advantage > 0))
+    return loss, _ratio_metrics(total, mask) | {"clip_fraction": _average(is_clipped.to(rho.dtype), valid)}
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What `Algorithm.loss` needs besides the batch; each algorithm reads what concerns it.
+
+    Parameters
+    ----------
+    tau : float
+        Temperature τ > 0 in reward units.
+    clip_low, clip_high : float
+        As in `clipped_policy_gradient`.
+    length_normalization : str, optional
+        Replaces the algorithm's own.
+    max_length : float, optional
+        As in `log_ratio_regression`.
+    weight : tensor (B,), optional
+        As in `log_ratio_regression`; ``dataclasses.replace(settings, weight=…)`` gives each minibatch its own.
+    """
+
+    tau: float
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    length_normalization: str | None = None
+    max_length: float | None = None
+    weight: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC):
+    """A baseline, the scale of its advantages and the length normalisation; subclasses say what the loss is.
+
+    Parameters
+    ----------
+    estimator, scale
+        As in `advantages`.
+    length_normalization
+        As in `log_ratio_regression`, used unless the settings say otherwise.
+    """
+
+    estimator: str
+    scale: str = "none"
+    length_normalization: str = "none"
+
+    def advantage(self, rewards, tau, mask=None):
+        """`advantages` (P, n) by this algorithm's baseline and scale."""
+        return advantages(rewards, self.estimator, tau, mask, self.scale)
+
+    @abstractmethod
+    def loss(self, logp, old_logp, mask, advantage, settings):
+        """Loss and metrics of a batch: arguments as in `log_ratio_regression`, the rest in a `Settings`."""
+
+    def _normalization(self, settings):
+        chosen = settings.length_normalization
+        return {
+            "length_normalization": self.length_normalization if chosen is None else chosen,
+            "max_length": settings.max_length,
+            "weight": settings.weight,
+        }
+
+
+@dataclass(frozen=True)
+class LogRatioRegression(Algorithm):
+    """An algorithm whose loss is `log_ratio_regression`."""
+
+    granularity: str = "sequence"
+
+    def loss(self, logp, old_logp, mask, advantage, settings):
+        """`log_ratio_regression` at the settings' τ."""
+        return log_ratio_regression(
+            logp, old_logp, mask, advantage, settings.tau, self.granularity, **self._normalization(settings)
+        )
+
+
+@dataclass(frozen=True)
+class ClippedPolicyGradient(Algorithm):
+    """An algorithm whose loss is `clipped_policy_gradient`."""
+
+    ratio: str = "token"
+
+    def loss(self, logp, old_logp, mask, advantage, settings):
+        """`clipped_policy_gradient` at the settings' clip range."""
+        clip = settings.clip_low, settings.clip_high
+        return clipped_policy_gradient(
+            logp, old_logp, mask, advantage, *clip, self.ratio, **self._normalization(settings)
+        )
+
+
+ALGORITHMS = {
+    "pmd-mean": LogRatioRegression("mean"),
+    "pmd-mean-loo": LogRatioRegression("loo_mean"),
+    "pmd-part": LogRatioRegression("log_partition"),
+    "pmd-part-loo": LogRatioRegression("loo_log_partition"),
+    "kimi-token": LogRatioRegression("mean", granularity="token"),
+    "grpo": ClippedPolicyGradient("mean", "std", "seq-mean-token-mean"),
+    "dr-grpo": ClippedPolicyGradient("mean", "none", "seq-mean-token-sum-norm"),
+    "rloo": ClippedPolicyGradient("loo_mean", ratio="sequence"),
+    "gspo": ClippedPolicyGradient("mean", "std", "seq-mean-token-mean", ratio="geometric"),
+}
+
+
+def _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length):
+    """Token log-ratios (B, T), advantages (B,), and the factor (B,) of each completion's loss in the batch loss."""
+    s = log_ratio(logp, old_logp, mask)
+    weight = torch.ones_like(advantage) if weight is None else weight
+    for name, value in {"advantage": advantage, "weight": weight}.items():
+        _shaped(name, value, logp.shape[:1])
+    present = mask.any(-1)
+    advantage, weight = (torch.where(present, x.detach().to(s.dtype), 0) for x in (advantage, weight))
+    divisor = _divisor(mask, length_normalization, max_length)
+    return s, advantage, weight / (divisor * present.sum().clamp(min=1))
+
+
+def _divisor(mask, length_normalization, max_length):
+    _one_of("length_normalization", length_normalization, LENGTH_NORMALIZATIONS)
+    if length_normalization == "none":
+        return 1
+    if length_normalization == "seq-mean-token-mean":
+        return _length(mask)
+    if max_length is None or not 0 < max_length < math.inf:
+        raise ValueError(
+            f"max_length must be a positive number, got {max_length}: seq-mean-token-sum-norm divides by the largest "
+            "length a completion can have."
+        )
+    return max_length
+
+
+def _length(mask):
+    return mask.sum(-1).clamp(min=1)
+
+
+def _exp(x):
+    return x.clamp(max=LARGEST_EXPONENT).exp() * (1 + torch.relu(x - LARGEST_EXPONENT))
+
+
+def _average(values, valid):
+    """Detached mean over the valid entries, 0 if there are none."""
+    return torch.where(valid, values.detach(), 0).sum() / valid.sum().clamp(min=1)
+
+
+def _ratio_metrics(total, mask):
+    present, total = mask.any(-1), total.detach()
+    mean = _average(total, present)
+    std = _average((total - mean).square(), present).sqrt()
+    largest = total.abs().max() if len(total) else torch.zeros_like(mean)
+    return {"ratio/mean": mean, "ratio/std": std, "ratio/max": largest}
+
+
+def _shaped(name, value, shape):
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)} to go with logp, got {tuple(value.shape)}.")
+
+
+def _one_of(name, value, accepted):
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}.")

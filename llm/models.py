@@ -1,0 +1,214 @@
+"""Models and their tokenizers: a tiny one from scratch, the shipped base, and any causal language model by name.
+
+The tiny model is a GPT-2 of the Transformers library: pre-norm layers with learned positions, an MLP twice as wide as
+the residual stream, and an output layer of its own. At 10⁵ parameters the number of operations decides the speed, not
+their size, and GPT-2 has the fewest: it samples and trains about a quarter faster than architectures with rotary
+positions. Weights start with standard deviation 1/√d, d the hidden size. The customary 0.02 is meant for d in the
+thousands, and a model of d = 64 that starts there has learned little when its warm-up ends.
+
+The tokenizer has one token per character, a padding token and an end-of-sequence token. Decoding joins the characters,
+so that ``decode(encode(text)) == text``; a character outside the alphabet is an error and never an unknown token.
+
+All weights are float32, whatever the arithmetic of a run.
+"""
+
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as algorithms
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
+
+__all__ = ["BASE", "character_tokenizer", "device", "load", "save", "tiny"]
+
+BASE = Path(__file__).parent / "base"
+PAD, EOS = "<pad>", "<eos>"
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def character_tokenizer(alphabet):
+    """Make a tokenizer with one token per character, left padding, and padding and end-of-sequence tokens.
+
+    Parameters
+    ----------
+    alphabet : str
+        Different characters; ``<`` opens the special tokens and cannot be one.
+
+    Returns
+    -------
+    PreTrainedTokenizerFast
+        It adds no tokens of its own, and raises an exception on a character outside the alphabet.
+
+    Raises
+    ------
+    ValueError
+        The alphabet is empty, repeats a character or holds ``<``.
+
+    Examples
+    --------
+    >>> tokenizer = character_tokenizer("0123456789+=")
+    >>> tokenizer(["1+2=", "7="], padding=True).input_ids
+    [[3, 12, 4, 13], [0, 0, 9, 13]]
+    >>> tokenizer.decode([3, 12, 4, 13])
+    '1+2='
+    """
+    if not alphabet or len(set(alphabet)) < len(alphabet) or "<" in alphabet:
+        raise ValueError(f"alphabet must hold different characters other than '<', at least one, got {alphabet!r}.")
+    vocabulary = {token: index for index, token in enumerate([PAD, EOS, *alphabet])}
+    tokenizer = Tokenizer(algorithms.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
+    """Make an untrained model for a tokenizer.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        With a padding and an end-of-sequence token.
+    hidden_size, layers, heads : int
+        Width of the residual stream, a multiple of `heads`; number of layers; attention heads per layer.
+    max_length : int
+        Longest sequence, prompt and completion together, in tokens.
+    seed : int
+        Seed of the initial weights.
+
+    Returns
+    -------
+    PreTrainedModel
+        In evaluation mode, about ``8 · layers · hidden_size²`` parameters in float32.
+
+    Raises
+    ------
+    ValueError
+        `hidden_size` is no multiple of `heads`.
+
+    Examples
+    --------
+    >>> tiny(character_tokenizer("0123456789+=")).num_parameters()
+    72960
+    """
+    if hidden_size % heads:
+        raise ValueError(f"hidden_size must be a multiple of heads = {heads}, got {hidden_size}.")
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=max_length, n_embd=hidden_size, n_layer=layers, n_head=heads,
+        n_inner=2 * hidden_size, initializer_range=hidden_size**-0.5, tie_word_embeddings=False,
+        activation_function="gelu",
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def device(name):
+    """Return the device of a name: that of PyTorch, or ``auto`` for the GPU where there is one.
+
+    Parameters
+    ----------
+    name : str
+        auto, cpu, cuda, cuda:1, ...
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        There is no such device here.
+
+    Examples
+    --------
+    >>> device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be auto, cpu or a GPU of this machine, got {name!r} ({reason}).") from None
+
+
+def load(name, device="cpu", trust_remote_code=False):
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, or a name on the Hugging Face hub.
+    device : str or torch.device
+        Where the model is put.
+    trust_remote_code : bool
+        Run the code that comes with a hub model; it can do anything.
+
+    Returns
+    -------
+    model : PreTrainedModel
+        In evaluation mode, weights in float32.
+    tokenizer : PreTrainedTokenizerBase
+        With left padding; one without a padding token pads with its end-of-sequence token.
+
+    Raises
+    ------
+    ValueError
+        There is no such folder, or no such model on the hub or no way to reach it.
+
+    Examples
+    --------
+    >>> model, tokenizer = load("base")
+    >>> tokenizer.decode(tokenizer("7+3*9-9=").input_ids)
+    '7+3*9-9='
+    """
+    source = BASE if name == "base" else Path(name)
+    if not source.is_dir():
+        if not HUB_NAME.fullmatch(str(name)):
+            raise ValueError(f"model must be 'base', a folder or a name on the hub, got {str(name)!r}: no such folder.")
+        source = name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"model {str(name)!r} could not be loaded: {reason} Give 'base', the folder of a saved model, or the name "
+            "of a hub model that is downloaded already or can be reached."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device), tokenizer
+
+
+def save(model, tokenizer, folder):
+    """Write a model and its tokenizer so that `load` and Transformers can read them.
+
+    All files are written elsewhere and then moved one by one, ``config.json`` last: a new folder that has it is whole.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Stored as safetensors.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    folder : path
+        Made if absent; files of other names in it stay.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        tokenizer.save_pretrained(part)
+        model.save_pretrained(part)
+        for path in sorted(Path(part).iterdir(), key=lambda path: path.name == "config.json"):
+            path.replace(folder / path.name)

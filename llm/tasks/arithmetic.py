@@ -1,0 +1,384 @@
+"""Chains of operations modulo m, worked out one operation at a time: the task that needs nothing downloaded.
+
+A prompt is an expression and an equals sign; its completion rewrites the expression until one number is left, every
+result reduced modulo m. Multiplication comes before addition and subtraction, equals go from left to right::
+
+    7+3*9-9=   →   7+7-9=4-9=5            5*(8+4*6)+2=   →   5*(8+4)+2=5*2+2=0+2=2             (m = 10)
+
+An answer is right if it is exactly the text after the last equals sign. The operands are nonzero. A prompt is kept only
+if working from left to right and from right to left, whatever the operators, are both wrong, so no order that ignores
+precedence is rewarded. In nested expressions all three orders respect the parentheses.
+
+Demonstrations carry out a *random* possible operation at each step, one whose two operands are numbers. A policy that
+imitates them perfectly knows the arithmetic, the notation and the parentheses and has no notion of precedence: what is
+left to learn is which operation comes next. Its accuracy is the share of random orders that end at the right answer:
+
+    terms=4, modulus=10                       .33 (a wrong order is right by accident about one time in ten)
+    terms=6-8, parentheses, modulus=97        .22 (completions of 38 to 111 characters)
+
+Which prompts are held out is decided by their hash alone (`pmdllm.tasks.fraction`): 5% validation, 5% test. A level
+of at most a million expressions without parentheses is enumerated, a larger one is sampled.
+"""
+
+import functools
+import itertools
+import re
+
+import numpy as np
+
+from .. import rewards
+from . import Problem, fraction
+
+__all__ = ["ALPHABET", "Arithmetic", "evaluate", "reductions"]
+
+ALPHABET = "0123456789+-*=()"
+SPLITS = {"validation": (0.0, 0.05), "test": (0.05, 0.1), "train": (0.1, 1.0)}
+ENUMERABLE = 1_000_000
+ATTEMPTS = 100_000
+
+OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+NEXT_OPERATOR = {
+    "precedence": lambda operators: operators.index("*") if "*" in operators else 0,
+    "left": lambda operators: 0,
+    "right": lambda operators: len(operators) - 1,
+}
+
+
+class Arithmetic:
+    """A level of the task.
+
+    Parameters
+    ----------
+    terms : str
+        Numbers in an expression: ``"4"``, or ``"6-8"`` for each of 6, 7 and 8 with equal probability.
+    operators : str
+        Some of ``+-*``, with ``*`` and another one.
+    modulus : int
+        m from 3 to 1000; operands lie in 1, ..., m − 1 and answers in 0, ..., m − 1.
+    parentheses : bool
+        Enclose about ``terms / 2`` runs of two or three neighbours, which may be enclosed runs themselves.
+
+    Attributes
+    ----------
+    alphabet : str
+        All characters of prompts and completions, the same at every level.
+
+    Raises
+    ------
+    ValueError
+        An option has a value that leaves no prompt.
+
+    Examples
+    --------
+    >>> task = Arithmetic()
+    >>> problem = task.sample(1, np.random.default_rng(0))[0]
+    >>> evaluate(problem.prompt[:-1], 10) == int(problem.answer)
+    True
+    """
+
+    alphabet = ALPHABET
+
+    def __init__(self, terms: str = "4", operators: str = "+-*", modulus: int = 10, parentheses: bool = False):
+        least = 5 if parentheses else 4
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(terms), re.ASCII)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not least <= low <= high <= 64:
+            raise ValueError(
+                f"terms must be a number or range (6-8) within {least} to 64 (fewer leave no prompt on which left "
+                f"to right and right to left are both wrong), got {terms!r}."
+            )
+        if not set(operators) <= set(OPERATIONS) or len(set(operators)) != len(operators):
+            raise ValueError(f"operators must be some of +-*, each once, got {operators!r}.")
+        if "*" not in operators or len(operators) == 1:
+            raise ValueError(f"operators must hold * and + or -, or precedence means nothing, got {operators!r}.")
+        if not 2 < modulus <= 1000:
+            raise ValueError(f"modulus must be an integer from 3 to 1000, got {modulus}.")
+        self.terms, self.operators = range(low, high + 1), operators
+        self.modulus, self.parentheses = modulus, parentheses
+        self.spec = f"arithmetic:terms={terms},operators={operators},modulus={modulus},parentheses={parentheses}"
+        size = sum((modulus - 1) ** n * len(operators) ** (n - 1) for n in self.terms)
+        self._enumerable = size <= ENUMERABLE and not parentheses
+
+    @property
+    def max_new_tokens(self):
+        """Length of the longest well-formed completion and its end-of-sequence token, and two more."""
+        width, most = len(str(self.modulus - 1)), self.terms[-1]
+        pairs = most // 2 if self.parentheses else 0
+        lengths = [k * width + k - 1 + 2 * min(pairs, max(k - 2, 0)) for k in range(1, most)]
+        return sum(lengths) + len(lengths) - 1 + 1 + 2
+
+    def sample(self, count, rng):
+        """Draw `count` different training problems.
+
+        Parameters
+        ----------
+        count : int
+            Number of problems.
+        rng : numpy.random.Generator
+            Where the randomness comes from.
+
+        Returns
+        -------
+        list of Problem
+
+        Raises
+        ------
+        ValueError
+            The level has fewer.
+
+        Examples
+        --------
+        >>> len(set(Arithmetic().sample(64, np.random.default_rng(0))))
+        64
+        """
+        if not self._enumerable:
+            return self._drawn("train", count, rng)
+        pool = self._pool["train"]
+        self._reject_more_than(len(pool), count, "train")
+        return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
+
+    def held_out(self, split, count):
+        """Return the first `count` problems of a held-out split, the same in every process.
+
+        Parameters
+        ----------
+        split : {"validation", "test"}
+            Which.
+        count : int
+            Number of problems.
+
+        Returns
+        -------
+        list of Problem
+
+        Raises
+        ------
+        ValueError
+            The split is unknown or has fewer problems.
+
+        Examples
+        --------
+        >>> Arithmetic().held_out("test", 8) == Arithmetic().held_out("test", 9)[:8]
+        True
+        """
+        if split not in ("validation", "test"):
+            raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
+        if not self._enumerable:
+            return self._drawn(split, count, np.random.default_rng(list(SPLITS).index(split)))
+        self._reject_more_than(len(self._pool[split]), count, split)
+        return self._pool[split][:count]
+
+    def judge(self, completions, answers):
+        """Compare the text after the last equals sign with the answer, as `pmdllm.rewards.exact` does."""
+        return rewards.exact(completions, answers)
+
+    def demonstrations(self, count, rng):
+        """Draw prompts with a completion that takes a random possible operation at each step.
+
+        Parameters
+        ----------
+        count : int
+            Number of pairs; unlike those of `sample` the prompts may repeat.
+        rng : numpy.random.Generator
+            Where the randomness comes from.
+
+        Returns
+        -------
+        list of (str, str)
+            Training prompts and their completions, right or wrong.
+
+        Examples
+        --------
+        >>> prompt, completion = Arithmetic().demonstrations(1, np.random.default_rng(0))[0]
+        >>> prompt.count("="), completion.count("=")
+        (1, 2)
+        """
+        if self._enumerable:
+            pool = self._pool["train"]
+            problems = [pool[i] for i in rng.integers(len(pool), size=count)]
+        else:
+            problems = self._drawn("train", count, rng)
+        return [(p.prompt, "=".join(reductions(p.prompt[:-1], self.modulus, rng))) for p in problems]
+
+    @functools.cached_property
+    def _pool(self):
+        """All problems of each split, in the order of their hashes."""
+        pool = sorted(
+            (fraction(prompt), Problem(prompt, answer)) for n in self.terms for prompt, answer in self._chains(n)
+        )
+        return {split: [p for x, p in pool if low <= x < high] for split, (low, high) in SPLITS.items()}
+
+    def _chains(self, n):
+        """All kept prompts of n terms with their answers, evaluated for all operands at once."""
+        operands = np.indices((self.modulus - 1,) * n).reshape(n, -1) + 1
+        for operators in itertools.product(self.operators, repeat=n - 1):
+            values, kept = self._judged(_interleave(list(operands), operators))
+            for column, answer in zip(operands[:, kept].T, values[kept]):
+                yield _render(_interleave(column, operators)) + "=", str(answer)
+
+    def _judged(self, expression):
+        """Value of an expression, and whether both wrong orders miss it."""
+        value, left, right = (_value(expression, self.modulus, order) for order in NEXT_OPERATOR)
+        return value, (value != left) & (value != right)
+
+    def _drawn(self, split, count, rng):
+        low, high = SPLITS[split]
+        found, attempts = {}, 0
+        while len(found) < count:
+            expression = self._expression(rng)
+            prompt = _render(expression) + "="
+            if low <= fraction(prompt) < high and prompt not in found:
+                value, kept = self._judged(expression)
+                if kept:
+                    found[prompt] = Problem(prompt, str(value))
+                    attempts = 0
+            attempts += 1
+            if attempts > ATTEMPTS:
+                self._reject_more_than(len(found), count, split)
+        return list(found.values())
+
+    def _expression(self, rng):
+        n = self.terms[rng.integers(len(self.terms))]
+        operands = rng.integers(1, self.modulus, size=n).tolist()
+        chosen = rng.integers(len(self.operators), size=n - 1).tolist()
+        expression = _interleave(operands, [self.operators[i] for i in chosen])
+        if self.parentheses:
+            for _ in range(rng.integers(n // 2 - 1, n // 2 + 1)):
+                _enclose(expression, rng)
+        return expression
+
+    def _reject_more_than(self, available, count, split):
+        if count > available:
+            raise ValueError(
+                f"count must be at most {available}, the {split} problems of {self.spec}, got {count}: ask for fewer "
+                "or choose more terms or a larger modulus."
+            )
+
+
+def evaluate(text, modulus, order="precedence"):
+    """Value of an expression modulo `modulus`.
+
+    Parameters
+    ----------
+    text : str
+        Nonnegative integers, ``+ - *`` and parentheses.
+    modulus : int
+        m ≥ 2.
+    order : {"precedence", "left", "right"}
+        Multiplication first; or, inside each pair of parentheses, from left to right or from right to left.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        The text is no such expression.
+
+    Examples
+    --------
+    >>> [evaluate("7+3*9-9", 10, order) for order in ("precedence", "left", "right")]
+    [5, 1, 7]
+    """
+    return _value(_parse(text), modulus, order)
+
+
+def reductions(text, modulus, rng):
+    """Rewrite an expression one random possible operation at a time.
+
+    Parameters
+    ----------
+    text : str
+        As in `evaluate`.
+    modulus : int
+        m ≥ 2.
+    rng : numpy.random.Generator
+        Chooses among the operations whose two operands are numbers.
+
+    Returns
+    -------
+    list of str
+        The expression after each operation; the last is a number.
+
+    Examples
+    --------
+    >>> reductions("7-(2+9)", 10, np.random.default_rng(0))
+    ['7-1', '6']
+    """
+    expression, steps = _parse(text), []
+    while len(expression) > 1:
+        possible = list(_possible(expression))
+        group, i = possible[rng.integers(len(possible))]
+        group[i - 1 : i + 2] = [OPERATIONS[group[i]](group[i - 1], group[i + 1]) % modulus]
+        _open(expression)
+        steps.append(_render(expression))
+    return steps
+
+
+# An expression is a list [operand, operator, operand, ...]; an operand is a number, an array of numbers, or an
+# expression in parentheses.
+
+
+def _parse(text):
+    """Read an expression from text."""
+    groups = [[]]
+    for token in re.findall(r"[0-9]+|.", text, re.DOTALL):
+        group = groups[-1]
+        operand = len(group) % 2 == 0
+        if token == "(" and operand:
+            groups.append([])
+        elif token == ")" and not operand and len(groups) > 1:
+            groups[-2].append(groups.pop())
+        elif token in OPERATIONS and not operand:
+            group.append(token)
+        elif operand and re.fullmatch("[0-9]+", token):
+            group.append(int(token))
+        else:
+            raise ValueError(f"text must be integers, + - * and parentheses, got {token!r} out of place in {text!r}.")
+    if len(groups) > 1 or len(groups[0]) % 2 == 0:
+        raise ValueError(f"text must be a complete expression, got {text!r}.")
+    return groups[0]
+
+
+def _render(expression):
+    return "".join(f"({_render(item)})" if isinstance(item, list) else str(item) for item in expression)
+
+
+def _interleave(operands, operators):
+    return [item for pair in zip(operands, [*operators, None]) for item in pair][:-1]
+
+
+def _value(expression, modulus, order):
+    operands = [_value(x, modulus, order) if isinstance(x, list) else x for x in expression[::2]]
+    operators = expression[1::2]
+    while operators:
+        i = NEXT_OPERATOR[order](operators)
+        operands[i : i + 2] = [OPERATIONS[operators.pop(i)](operands[i], operands[i + 1]) % modulus]
+    return operands[0] % modulus
+
+
+def _possible(expression):
+    """All (group, position) of operators whose two operands are numbers."""
+    for i, item in enumerate(expression):
+        if isinstance(item, list):
+            yield from _possible(item)
+        elif i % 2 and not isinstance(expression[i - 1], list) and not isinstance(expression[i + 1], list):
+            yield expression, i
+
+
+def _open(expression):
+    """Drop the parentheses around single numbers."""
+    for i, item in enumerate(expression):
+        if isinstance(item, list):
+            _open(item)
+            expression[i] = item[0] if len(item) == 1 else item
+
+
+def _enclose(expression, rng):
+    """Put parentheses around a random run of two or three operands, if they are not all there are."""
+    operands = (len(expression) + 1) // 2
+    if operands > 2:
+        run = rng.integers(2, min(operands, 4))
+        start = 2 * rng.integers(operands - run + 1)
+        expression[start : start + 2 * run - 1] = [expression[start : start + 2 * run - 1]]

@@ -1,0 +1,52 @@
+"""Optional experiment trackers: TensorBoard, Weights & Biases, Trackio, through Accelerate's one interface for them."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+__all__ = ["trackers"]
+
+
+def trackers(config):
+    """Return a function that sends the line of an iteration to every tracker in ``config.report_to``.
+
+    Parameters
+    ----------
+    config : pmdllm.config.Config
+        Its ``report_to`` is ``none`` or names separated by commas.
+
+    Raises
+    ------
+    ValueError
+        A tracker is unknown or its package is missing.
+    """
+    names = [name.strip() for name in config.report_to.split(",") if name.strip() not in ("", "none")]
+    if not names:
+        return lambda line: None
+    opened = [_open(name, config) for name in names]
+
+    def log(line):
+        values = {name: value for name, value in line.items() if name != "iteration"}
+        for tracker in opened:
+            tracker.log(values, step=line["iteration"])
+
+    return log
+
+
+def _open(name, config):
+    try:
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS as KINDS
+    except ImportError:
+        raise ValueError("report_to needs the package accelerate: pip install accelerate, or report_to none.") from None
+    if name not in KINDS:
+        raise ValueError(f"report_to must be none or names among {', '.join(sorted(KINDS))}, got {name!r}.")
+    PartialState()
+    folder, kind = Path(config.output), KINDS[name]
+    where = {"logging_dir": str(folder / name)} if kind.requires_logging_directory else {}
+    try:
+        tracker = kind(folder.name, **where)
+        tracker.start()
+    except (ImportError, NameError) as error:
+        raise ValueError(f"report_to {name} needs its package: pip install {name}, or report_to none.") from error
+    tracker.store_init_configuration(asdict(config))
+    return tracker

@@ -1,0 +1,392 @@
+"""The loop: each update against one written out by hand, and the same bits after any interruption."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pmdllm import checkpoint, models
+from pmdllm.config import Config
+from pmdllm.run_folder import RunFolder
+from pmdllm.tasks import load
+from pmdllm.train import Run, train
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder with a random model of some hundred parameters."""
+    folder = tmp_path_factory.mktemp("small")
+    tokenizer = models.character_tokenizer(load("arithmetic").alphabet)
+    models.save(models.tiny(tokenizer, hidden_size=16, layers=1, heads=2, max_length=64, seed=1), tokenizer, folder)
+    return str(folder)
+
+
+def tiny(small, folder, **changes):
+    settings = {
+        "output": str(folder), "model": small, "prompts_per_batch": 4, "rollouts_per_prompt": 4, "max_new_tokens": 6,
+        "updates_per_batch": 2, "iterations": 3, "eval_every": 2, "eval_prompts": 8, "test_prompts": 8,
+        "eval_samples": 2, "threads": 1, "learning_rate": 1e-3, "tau": 0.5, "checkpoint_seconds": 1e9,
+    }
+    return Config(**(settings | changes))
+
+
+def ready(config):
+    run = Run(config, RunFolder(config))
+    run.resume()
+    return run
+
+
+def outcome(folder):
+    """Bytes of what must be the same for the same run."""
+    folder = Path(folder)
+    return (folder / "metrics.jsonl").read_bytes(), (folder / "model" / "model.safetensors").read_bytes()
+
+
+def lines(folder):
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def rewarded(run, rewards):
+    """Let the judge give these rewards (0 or 1) in turn: a random model earns none by itself."""
+    values = iter(rewards)
+    judge = run.task.judge
+
+    def judged(completions, answers):
+        verdict = judge(completions, answers)
+        return replace(verdict, correct=np.array([next(values) == 1 for _ in completions]))
+
+    run.task.judge = judged
+    return run
+
+
+# Four rollouts of a prompt in turn; both rewards in every group.
+COIN = [1, 0, 0, 1, 0, 1, 1, 1, 0, 0, 1, 0, 1, 1, 0, 0] * 256
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_updates_are_those_written_out_by_hand(small, tmp_path, micro_batch):
+    """Two updates of PMD-mean: per-sequence passes without padding, the loss as in Statement 17, AdamW by formula."""
+    config = tiny(small, tmp_path, micro_batch=micro_batch, max_grad_norm=0.0, learning_rate=1e-2, weight_decay=0.1)
+    run = rewarded(ready(config), COIN)
+    run.before = {}
+    run.begin_iteration()
+    batch, order = run.queue[0], [list(groups) for groups in run.pending]
+    twin, _ = models.load(small)
+    rewards = torch.tensor(COIN[:16], dtype=torch.float32).reshape(4, 4)
+    assert batch["summary"]["reward"] == pytest.approx(rewards.mean().item())
+    advantage = (rewards - rewards.mean(1, keepdim=True)).flatten()
+    first = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
+    second = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
+    for step, groups in enumerate(order, 1):
+        losses = []
+        for row in [4 * group + i for group in groups for i in range(4)]:
+            stored = {name: value[row] for name, value in batch["rollouts"].items()}
+            prompt, tokens = stored["prompt_ids"][stored["prompt_mask"]], stored["tokens"][stored["mask"]]
+            logits = twin(torch.cat([prompt, tokens])[None]).logits[0, len(prompt) - 1 : -1]
+            logp = -torch.nn.functional.cross_entropy(logits, tokens, reduction="sum")
+            losses.append(config.tau / 2 * (advantage[row] / config.tau - (logp - stored["logp"].sum())) ** 2)
+        twin.zero_grad()
+        torch.stack(losses).mean().backward()
+        start = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+        run.update()
+        scale = torch.cat([p.grad.flatten() for p in twin.parameters()]).abs().max()
+        for (name, p), q in zip(twin.named_parameters(), run.model.parameters()):
+            torch.testing.assert_close(q.grad, p.grad, atol=1e-5 * scale.item(), rtol=1e-4)
+            first[name] = 0.9 * first[name] + 0.1 * q.grad
+            second[name] = 0.95 * second[name] + 0.05 * q.grad**2
+            move = first[name] / (1 - 0.9**step) / ((second[name] / (1 - 0.95**step)).sqrt() + 1e-8)
+            expected = start[name] - config.learning_rate * (move + 0.1 * start[name])
+            torch.testing.assert_close(q.detach(), expected, atol=1e-6, rtol=1e-5)
+        twin.load_state_dict(run.model.state_dict())
+
+
+def test_the_gradient_norm_is_bounded(small, tmp_path):
+    run = rewarded(ready(tiny(small, tmp_path, max_grad_norm=1e-3)), COIN)
+    run.before = {}
+    run.begin_iteration()
+    run.update()
+    norm = torch.stack([p.grad.norm() for p in run.model.parameters()]).norm().item()
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+    assert run.sums["grad_norm"][0] > 1e-2
+
+
+def test_same_seed_same_bits_and_another_seed_others(small, tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny(small, tmp_path / name, seed=seed), progress=False)
+        runs[name] = outcome(tmp_path / name)
+    assert runs["a"] == runs["b"]
+    assert runs["a"][0] != runs["c"][0] and runs["a"][1] != runs["c"][1]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"rollout_lag": 1, "epochs": 2, "lr_schedule": "cosine"}])
+def test_resumed_after_an_end_at_every_update(small, tmp_path, monkeypatch, changes):
+    """A run cut off after each of its updates in turn, checkpoint or not, ends with an uninterrupted run's bits."""
+    train(tiny(small, tmp_path / "whole", **changes), progress=False)
+    real = Run.update
+    left = 0
+
+    def until_killed(run):
+        nonlocal left
+        if left == 0:
+            raise KilledError
+        left -= 1
+        real(run)
+
+    monkeypatch.setattr(Run, "update", until_killed)
+    config = tiny(small, tmp_path / "cut", checkpoint_seconds=0, **changes)
+    cuts = 0
+    for granted in (0, 1, 2, *[1] * 20):
+        left = granted
+        try:
+            train(config, progress=False)
+            break
+        except KilledError:
+            cuts += 1
+    assert cuts >= 5
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_killed_by_the_system_at_any_moment(small, tmp_path):
+    """SIGKILL at times spread over the run; in the end, the bits of an uninterrupted run."""
+    changes = {"iterations": 12, "checkpoint_seconds": 0.0}
+    train(tiny(small, tmp_path / "whole", **changes), progress=False)
+    config = tiny(small, tmp_path / "cut", **changes)
+    (tmp_path / "preset.yaml").write_text(config.to_yaml())
+    code = (
+        "import sys; from pmdllm.config import Config, from_preset; from pmdllm.train import train;"
+        "config = from_preset(Config, sys.argv[1]); print('ready', flush=True); train(config, progress=False)"
+    )
+    killed = 0
+    for wait in (0.3, 0.8, 60):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "preset.yaml")], stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        process.stdout.readline()
+        until = time.monotonic() + wait
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= 1
+    assert process.returncode == 0
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_costs_time_only(small, tmp_path, monkeypatch):
+    train(tiny(small, tmp_path / "whole"), progress=False)
+    config = tiny(small, tmp_path / "cut", checkpoint_seconds=0)
+    run = ready(config)
+    for _ in range(2):
+        run.begin_iteration()
+        while run.pending:
+            run.update()
+        run.end_iteration()
+        run.save_if_due()
+    newest = sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=newest.name):
+        train(config, progress=False)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_a_finished_run_is_returned_and_another_configuration_refused(small, tmp_path):
+    config = tiny(small, tmp_path, iterations=1)
+    result = train(config, progress=False)
+    before = outcome(tmp_path)
+    assert train(config, progress=False) == json.loads((tmp_path / "result.json").read_text()) == result
+    assert not (tmp_path / "checkpoints").exists()
+    with pytest.raises(ValueError, match=r"other settings: tau \(0.5 there, 0.25 here\).*--overwrite"):
+        train(replace(config, tau=0.25), progress=False)
+    assert outcome(tmp_path) == before
+    train(replace(config, tau=0.25, overwrite=True), progress=False)
+    assert outcome(tmp_path) != before
+
+
+def test_overwrite_spares_a_folder_that_holds_no_run(small, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    train(tiny(small, tmp_path, iterations=1, overwrite=True), progress=False)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_what_a_line_says(small, tmp_path):
+    train(tiny(small, tmp_path, iterations=4), progress=False)
+    start, *rest = lines(tmp_path)
+    assert start["iteration"] == 0 and "validation/greedy" in start
+    assert [line["iteration"] for line in rest] == [1, 2, 3, 4]
+    assert [line["updates"] for line in rest] == [2, 4, 6, 8]
+    assert [line["rollouts"] for line in rest] == [16, 32, 48, 64]
+    assert all(b["tokens"] > a["tokens"] for a, b in itertools.pairwise(rest))
+    assert ["validation/avg@2" in line for line in rest] == [False, True, False, True]
+    assert all(line["staleness"] == 0.5 for line in rest)
+    wanted = {"reward", "length", "entropy", "loss", "grad_norm", "truncated", "unparsed", "ratio/std", "kl/k3"}
+    assert wanted <= set(rest[0])
+    timings = [json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in timings] == [1, 2, 3, 4]
+    assert all(line["tokens_per_second"] > 0 for line in timings)
+
+
+def test_lag_makes_rollouts_older_by_whole_batches(small, tmp_path):
+    train(tiny(small, tmp_path, iterations=4, rollout_lag=2), progress=False)
+    assert [line["staleness"] for line in lines(tmp_path)[1:]] == [0.5, 2.5, 4.5, 4.5]
+
+
+def test_filter_keeps_groups_inside_the_open_interval(small, tmp_path):
+    config = tiny(small, tmp_path, filter_low=0.0, filter_high=1.0)
+    run = rewarded(ready(config), [0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0])
+    run.before = {}
+    run.begin_iteration()
+    assert run.queue[0]["groups"] == [2, 3]
+    assert sorted(group for groups in run.pending for group in groups) == [2, 3]
+    assert run.queue[0]["summary"]["groups_kept"] == 0.5
+
+
+def test_an_iteration_without_groups_makes_no_update(small, tmp_path):
+    config = tiny(small, tmp_path, filter_low=0.5, iterations=2)  # a random model is never right
+    weights = Path(small, "model.safetensors").read_bytes()
+    result = train(config, progress=False)
+    assert result["updates"] == 0 and result["iteration"] == 2
+    assert outcome(tmp_path)[1] == weights
+
+
+def test_truncated_completions_can_be_dropped(small, tmp_path):
+    config = tiny(small, tmp_path, truncated="drop", max_new_tokens=3, algorithm="pmd-mean-loo", prompts_per_batch=16)
+    run = ready(config)
+    run.before = {}
+    run.begin_iteration()
+    batch = run.queue[0]
+    ended = torch.tensor([
+        bool((tokens[mask] == run.tokenizer.eos_token_id).any())
+        for tokens, mask in zip(batch["rollouts"]["tokens"], batch["rollouts"]["mask"])
+    ]).reshape(16, 4)
+    enough = ended.sum(1, keepdim=True) >= 2
+    assert ended.any() and not ended.all() and enough.any() and not enough.all()
+    assert torch.equal(batch["valid"].reshape(16, 4), ended & enough)
+    assert batch["groups"] == torch.nonzero(enough)[:, 0].tolist()
+    while run.pending:
+        run.update()
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+
+
+def test_importance_weights_enter_the_loss(small, tmp_path):
+    run = rewarded(ready(tiny(small, tmp_path, importance_weights=True)), COIN)
+    run.before = {}
+    run.begin_iteration()
+    rewards = torch.tensor(COIN[:16], dtype=torch.float32).reshape(4, 4)
+    expected = (rewards / 0.5).exp() / (rewards / 0.5).exp().mean(1, keepdim=True)
+    torch.testing.assert_close(run.queue[0]["weight"].reshape(4, 4), expected)
+
+
+def test_optimizer_is_reset_on_time(small, tmp_path):
+    run = rewarded(ready(tiny(small, tmp_path, reset_optimizer_every=2)), COIN)
+    run.before = {}
+    kept = []
+    for _ in range(2):
+        run.begin_iteration()
+        while run.pending:
+            run.update()
+        run.end_iteration()
+        kept.append(len(run.optimizer.state))
+    assert kept[0] > 0 and kept[1] == 0
+
+
+def test_learning_rate_schedule(small, tmp_path):
+    """Warm-up to the full rate, cosine to 0 at the end of 12 updates."""
+    run = ready(tiny(small, tmp_path, iterations=6, lr_schedule="cosine", lr_warmup_updates=3))
+    rates = []
+    for run.updates in range(12):
+        run.set_learning_rate()
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    cosine = [1e-3 * (1 + np.cos(np.pi * i / 12)) / 2 for i in range(12)]
+    assert rates == pytest.approx([cosine[i] * min(1, (i + 1) / 4) for i in range(12)])
+
+
+def test_target_accuracy_stops_the_run(small, tmp_path, monkeypatch):
+    real = Run.validation
+    monkeypatch.setattr(Run, "validation", lambda run: real(run) | {"validation/avg@2": 0.1 * run.iteration})
+    result = train(tiny(small, tmp_path, iterations=9, eval_every=1, target_accuracy=0.4), progress=False)
+    assert result["iteration"] == 4 and result["reached"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"dtype": "bfloat16"}, {"gradient_checkpointing": True}, {"algorithm": "gspo"}, {"algorithm": "dr-grpo"},
+     {"algorithm": "kimi-token", "length_normalization": "seq-mean-token-mean"}, {"algorithm": "pmd-part-loo"}],
+)
+def test_other_arithmetic_and_algorithms_run(small, tmp_path, changes):
+    config = tiny(small, tmp_path, **changes)
+    run = rewarded(ready(config), COIN)
+    run.before = {}
+    start = [p.detach().clone() for p in run.model.parameters()]
+    run.begin_iteration()
+    while run.pending:
+        run.update()
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in run.model.parameters())
+    assert any((p != q).any() for p, q in zip(run.model.parameters(), start))
+
+
+def test_tensorboard_receives_the_lines(small, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny(small, tmp_path, report_to="tensorboard"), progress=False)
+    events = next((tmp_path / "tensorboard").rglob("events*"))
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    found = [(event.step, event.value) for event in accumulator.Scalars("length")]
+    expected = [(line["iteration"], line["length"]) for line in lines(tmp_path)[1:]]
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected])
+
+
+def test_an_unknown_tracker_is_named(small, tmp_path):
+    with pytest.raises(ValueError, match=r"report_to must be none or names among .*wandb.*, got 'ledger'"):
+        train(tiny(small, tmp_path, report_to="ledger"), progress=False)
+
+
+@pytest.mark.parametrize("missing", ["trackio", "wandb"])
+def test_a_tracker_without_its_package_is_named(small, tmp_path, missing):
+    with pytest.raises(ValueError, match=f"report_to {missing} needs its package: pip install {missing}"):
+        train(tiny(small, tmp_path, report_to=missing), progress=False)
+
+
+def test_the_loop_stays_short():
+    import pmdllm.train
+
+    assert len(Path(pmdllm.train.__file__).read_text().splitlines()) <= 350
+
+
+def test_the_shipped_base_learns(tmp_path):
+    """Ten iterations of the preset raise the sampled accuracy by more than its interval allows for chance."""
+    from pmdllm.config import from_preset
+
+    config = from_preset(
+        Config, "tiny-cpu", output=str(tmp_path), iterations=10, threads=1, eval_prompts=128, test_prompts=128
+    )
+    result = train(config, progress=False)
+    gain = result["test/avg@8"] - result["before/avg@8"]
+    assert gain > 2 * (result["test/avg@8_ci"] + result["before/avg@8_ci"])
+
+
+def test_checkpoints_hold_no_code(small, tmp_path):
+    config = tiny(small, tmp_path, checkpoint_seconds=0)
+    run = ready(config)
+    run.begin_iteration()
+    run.update()
+    run.save_if_due()
+    state = checkpoint.load_latest(tmp_path / "checkpoints")  # read with weights_only
+    assert state["updates"] == 1 and len(state["pending"]) == 1 and state["queue"]
