@@ -7,13 +7,13 @@ NAMES ?= all
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train study test lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
 	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
-	@echo "and pictures), NAMES='population ...' (some figures only), JOBS=2 (processes)"
+	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes)"
 
 .venv/theory: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, PYTHON=$(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
@@ -21,12 +21,22 @@ help:  ## list the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gymnasium]'
 	@touch $@
 
-.venv/everything: .venv/theory
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks]'
+.venv/llm: .venv/theory
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gymnasium,llm]'
+	@touch $@
+
+.venv/everything: .venv/llm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks,llm]'
 	@touch $@
 
 reproduce: .venv/theory  ## recompute every table, compare with the committed ones, redraw every figure
 	$(BIN)/python -m figures $(NAMES) --jobs $(JOBS) $(if $(FAST),--fast) $(if $(UPDATE),--update)
+
+train: .venv/llm  ## train the shipped tiny model by PMD-mean into build/runs/tiny-cpu, in about a minute
+	$(BIN)/pmd-llm train --preset tiny-cpu --output build/runs/tiny-cpu
+
+study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); FAST=1 checks a few of their runs
+	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(FAST),--check)
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -1,6 +1,6 @@
 """What every figure goes through: recompute its table, compare it with the committed one, redraw its picture.
 
-A figure is a module of this folder with
+A figure is a module of this folder whose docstring is its title and caption, with
 
 ``FULL``, ``FAST``
     Keyword arguments of ``compute``. FAST is a subset: each of its rows must be a row of the full table.
@@ -14,6 +14,13 @@ A figure is a module of this folder with
     What the picture shows, in one line, computed from the table.
 ``TOLERANCE`` (optional)
     Column → relative tolerance where 1e-10 is more than an iterative solver promises.
+
+A figure of a training study is redrawn only: its committed tables are inputs that ``make study`` writes. It has
+
+``STUDY``, ``TABLES``
+    The name of the study, and those of its tables: files of ``figures/data`` without ``.csv``.
+``plot(*tables)``, ``finding(*tables)``
+    As above, from all of them; rows may be missing.
 
 Tables go to ``figures/data``, pictures to ``figures/output``; a run writes to ``build/figures`` and touches the
 committed files only when asked to.
@@ -74,18 +81,30 @@ def run(name, fast=False, update=False, build=BUILD):
     began = time.perf_counter()
     figure = module(name)
     build.mkdir(parents=True, exist_ok=True)
-    table_path = build / f"{name}.csv"
-    write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), table_path)
-    table = pd.read_csv(table_path)
+    paths = inputs(figure)
+    if not paths:
+        paths = [build / f"{name}.csv"]
+        write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), paths[0])
+    tables = [pd.read_csv(path) for path in paths]
     with plotting.style():
-        plotting.save(figure.plot(table), build / name)
-    committed = DATA / f"{name}.csv"
+        plotting.save(figure.plot(*tables), build / name)
     if update:
-        for source, folder in ((table_path, DATA), (build / f"{name}.png", OUTPUT), (build / f"{name}.svg", OUTPUT)):
-            replace(source, folder / source.name)
-    tolerance = getattr(figure, "TOLERANCE", {})
-    differences = compare(table_path, committed, figure.KEYS, tolerance, subset=fast)
-    return Outcome(name, figure.finding(table), differences, time.perf_counter() - began)
+        for picture in (build / f"{name}.png", build / f"{name}.svg"):
+            replace(picture, OUTPUT / picture.name)
+    differences = [] if inputs(figure) else _settled(figure, paths[0], fast, update)
+    return Outcome(name, figure.finding(*tables), differences, time.perf_counter() - began)
+
+
+def inputs(figure):
+    """Paths of the committed tables that a study's figure draws; none for a figure that computes its own."""
+    return [DATA / f"{table}.csv" for table in getattr(figure, "TABLES", ())]
+
+
+def _settled(figure, path, fast, update):
+    """Replace the committed table if `update`; list where the one at `path` departs from it."""
+    if update:
+        replace(path, DATA / path.name)
+    return compare(path, DATA / path.name, figure.KEYS, getattr(figure, "TOLERANCE", {}), subset=fast)
 
 
 def write_gallery(outcomes):
@@ -93,24 +112,34 @@ def write_gallery(outcomes):
     parts = [
         "# Figures",
         "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table "
-        "in [`data`](data), compares it with the committed one and redraws the picture.",
+        "in [`data`](data), compares it with the committed one and redraws the picture. Tables of training runs are "
+        "inputs: `make study` writes them, and only the picture is redrawn.",
     ]
     for outcome in outcomes:
         figure = module(outcome.name)
         title, _, caption = figure.__doc__.strip().partition("\n\n")
-        settings = ", ".join(f"`{name} = {_short(value)}`" for name, value in figure.FULL.items())
         parts += [
             f"## {outcome.name.replace('_', ' ')}",
             f"**{' '.join(title.split())}**",
             f"![{outcome.name}](output/{outcome.name}.png)",
             " ".join(caption.split()),
             f"*Finding:* {outcome.finding}",
-            f"*Setting:* {settings}. *Command:* `python -m figures {outcome.name}`. *Table:* "
-            f"[`data/{outcome.name}.csv`](data/{outcome.name}.csv).",
+            _origin(outcome.name, figure),
         ]
     temporary = HERE / ".README.md"
     temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     temporary.replace(HERE / "README.md")
+
+
+def _origin(name, figure):
+    """Setting, command and tables of a figure, as the gallery says them."""
+    if inputs(figure):
+        command = f"*Trained by:* `make study NAMES={figure.STUDY}`. *Drawn by:* `python -m figures {name}`. *Tables:* "
+        return command + ", ".join(f"[`data/{path.name}`](data/{path.name})" for path in inputs(figure)) + "."
+    settings = ", ".join(f"`{key} = {_short(value)}`" for key, value in figure.FULL.items())
+    return (
+        f"*Setting:* {settings}. *Command:* `python -m figures {name}`. *Table:* [`data/{name}.csv`](data/{name}.csv)."
+    )
 
 
 def _short(value):

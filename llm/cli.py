@@ -106,8 +106,8 @@ def _evaluate(arguments):
     else:
         print(_accuracies({given.split: found}))
         print(
-            f"{given.prompts} prompts of {given.task}, {given.samples} completions each, {found['length']:.1f} tokens long on "
-            f"average; {found['truncated']:.1%} truncated, {found['unparsed']:.1%} without a readable answer"
+            f"{given.prompts} prompts of {given.task}, {given.samples} completions each: {found['length']:.1f} tokens, "
+            f"{found['truncated']:.1%} truncated, {found['unparsed']:.1%} without a readable answer"
         )
     return 0
 
@@ -161,7 +161,7 @@ def _draw(curves, stem):
     from .panels import panels
 
     with plotting.style():
-        plotting.save(panels(curves, "algorithm")[0], stem)
+        plotting.save(panels(curves, "algorithm"), stem)
 
 
 def _comparison(table):

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
@@ -162,7 +163,7 @@ def load(name, device="cpu", trust_remote_code=False):
     Raises
     ------
     ValueError
-        There is no such folder, or no such model on the hub or no way to reach it.
+        There is no model in the folder or it is damaged, or none of that name on the hub or no way to reach it.
 
     Examples
     --------
@@ -171,20 +172,20 @@ def load(name, device="cpu", trust_remote_code=False):
     '7+3*9-9='
     """
     source = BASE if name == "base" else Path(name)
-    if not source.is_dir():
-        if not HUB_NAME.fullmatch(str(name)):
-            raise ValueError(f"model must be 'base', a folder or a name on the hub, got {str(name)!r}: no such folder.")
+    if source != BASE and not source.exists() and HUB_NAME.fullmatch(str(name)):
         source = name
+    elif not (source / "config.json").is_file():
+        raise ValueError(f"model must be 'base', a folder with a model or a name on the hub, got {str(name)!r}.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"model {str(name)!r} could not be loaded: {reason} Give 'base', the folder of a saved model, or the name "
-            "of a hub model that is downloaded already or can be reached."
+            f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, or a hub "
+            "model that is downloaded already or can be reached."
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

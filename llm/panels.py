@@ -1,9 +1,9 @@
 """The panels of the paper for any study: reward, accuracies, length, entropy and ratio spread over the iterations.
 
-Matplotlib is imported when a picture is drawn.
+Matplotlib is imported when a picture is drawn, PyTorch never.
 """
 
-__all__ = ["panels"]
+__all__ = ["draw", "panels"]
 
 
 def quantities(curves):
@@ -21,39 +21,41 @@ def quantities(curves):
     }
 
 
-def panels(curves, by, styles=None, labels=None):
+def draw(axes, curves, by, styles):
     """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations.
 
     Parameters
     ----------
+    axes : sequence of matplotlib.axes.Axes
+        Eight or more.
     curves : DataFrame
         Columns ``iteration``, ``seed``, the column `by` and those of `pmdllm.study.curves`.
     by : str
         Column with a line for each of its values.
-    styles : dict, optional
-        Value of `by` → keyword arguments of ``axis.plot``.
-    labels : dict, optional
-        Value of `by` → text of the legend.
+    styles : dict
+        Value of `by` → keyword arguments of ``axis.plot``; values that are not in it are not drawn.
 
     Returns
     -------
-    figure : matplotlib.figure.Figure
-        Eight panels, and a legend below.
-    axes : ndarray of matplotlib.axes.Axes, shape (8,)
+    list of matplotlib.lines.Line2D
+        A line for each entry of `styles` that is in the table, for a legend.
     """
     from pmdtheory import plotting
 
-    figure, axes = plotting.panels(2, 4, height=2.0)
-    lines = [name for name in (styles or dict.fromkeys(curves[by])) if (curves[by] == name).any()]
     for axis, (column, label) in zip(axes, quantities(curves).items()):
-        for name in lines:
+        for name, style in styles.items():
             rows = curves[curves[by] == name].dropna(subset=[column])
             if len(rows):
-                plotting.band(axis, "iteration", rows, column, by="seed", **(styles or {}).get(name, {}))
+                plotting.band(axis, "iteration", rows, column, by="seed", label=name, **style)
         axis.set(xlabel="iteration", ylabel=label)
-    axes[5].set_ylim(bottom=0)
-    axes[6].set_ylim(bottom=0)
-    axes[7].set_yscale("log")
-    handles = axes[0].get_lines()
-    figure.legend(handles, [(labels or {}).get(name, name) for name in lines], loc="outside lower center", ncols=4)
-    return figure, axes
+    return axes[0].get_lines()
+
+
+def panels(curves, by):
+    """Return a figure of eight panels (`draw`) and a legend."""
+    from pmdtheory import plotting
+
+    figure, axes = plotting.panels(2, 4, height=2.0)
+    lines = draw(axes, curves, by, {name: {} for name in curves[by].unique()})
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
+    return figure

@@ -12,6 +12,7 @@ A completion that cannot be read, or not within the limits, is wrong and counted
 from looking like a bad policy, each right answer is first checked against itself; one that fails is an error.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -184,7 +185,7 @@ class _Worker:
         """Return [whether it is correct, the answer found or None, what went wrong or None]."""
         for _ in range(2):
             if self.process is None:
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "process_group": 0}
                 self.process = subprocess.Popen(COMMAND, text=True, **pipes)
             reply = ""
             with contextlib.suppress(BrokenPipeError):
@@ -203,6 +204,12 @@ class _Worker:
             f"the system killed it, and try `{sys.executable} -c 'import math_verify'`."
         )
 
+    def stop(self):
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self._bury()
+
     def _bury(self):
         status = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -217,7 +224,8 @@ def _workers(process_id):
     """Idle workers of this process (a fork must not share its parent's pipes), the last used first."""
     idle = queue.LifoQueue()
     for _ in range(WORKERS):
-        idle.put(_Worker())
+        idle.put(worker := _Worker())
+        atexit.register(worker.stop)
     return idle
 
 
@@ -301,7 +309,7 @@ def _parse_answer(answer):
 def _parse(text):
     from math_verify import parse
 
-    return parse(text, parsing_timeout=None, raise_on_error=True)
+    return parse(text, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
 
 
 def _canonical(expression):
@@ -310,10 +318,10 @@ def _canonical(expression):
 
     if isinstance(expression, sympy.Eq) and expression.lhs.is_Symbol:
         expression = expression.rhs
-    if getattr(expression, "is_number", False) and expression.is_real:
-        value = float(expression)
-        if np.isfinite(value):
-            return f"{value:.15g}"
+    if getattr(expression, "is_number", False):
+        expression = expression.doit()
+        if expression.is_real and np.isfinite(float(expression)):
+            return f"{float(expression):.15g}"
     return str(expression)
 
 

@@ -269,7 +269,7 @@ def of(table, values):
 
 def read(path):
     """Read a table; an empty one if there is no such file."""
-    return pd.read_csv(path, float_precision="round_trip") if Path(path).exists() else pd.DataFrame()
+    return pd.read_csv(path) if Path(path).exists() else pd.DataFrame()
 
 
 def merge(path, rows, keys, digits=12):

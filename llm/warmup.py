@@ -51,7 +51,7 @@ class WarmupConfig:
     heads: int = option(4, "attention heads per layer")
     max_length: int = option(64, "longest prompt and completion together, in tokens")
 
-    steps: int = option(1200, "updates")
+    steps: int = option(1000, "updates")
     batch: int = option(64, "demonstrations per update")
     learning_rate: float = option(4e-3, "largest step size of AdamW")
     lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0")
@@ -76,7 +76,7 @@ class WarmupConfig:
                 raise ValueError(f"{name} must be finite and not negative, got {value}.")
         for name in ("hidden_size", "layers", "heads", "steps", "batch", "learning_rate", "max_grad_norm"):
             if getattr(self, name) == 0:
-                raise ValueError(f"{name} must be positive, got 0.")
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         for name in ("adam_beta1", "adam_beta2"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, got {getattr(self, name)}.")

@@ -155,9 +155,9 @@ def movement(policy, log_ratio):
         reverse = excess(s, growth)
         forward = np.where(np.isneginf(s), 1.0, s * growth - reverse)  # ρ log ρ − ρ + 1
     return Movement(
-        (p * forward).sum(axis=-1),
-        (p * reverse).sum(axis=-1),
-        (p * growth * growth).sum(axis=-1),
+        np.einsum("...k,...k->...", p, forward),
+        np.einsum("...k,...k->...", p, reverse),
+        np.einsum("...k,...k,...k->...", p, growth, growth),
         np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
         np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),
     )

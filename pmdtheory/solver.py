@@ -100,7 +100,7 @@ def with_shift(p, D, shift, rounding=0.0):
         is_high, *atoms = merged
         s, weight = with_shift(*atoms, shift, rounding)
         return np.where(is_high, s[:, 1:], s[:, :1]), weight
-    s, weight, rounding = np.empty(p.shape), np.zeros(len(p)), np.broadcast_to(rounding, shift.shape)
+    s, weight, rounding = np.empty_like(D), np.zeros(len(p)), np.broadcast_to(rounding, shift.shape)
 
     outside = shift <= 0
     rows = slice(None) if outside.all() else np.flatnonzero(outside)
@@ -130,7 +130,7 @@ def with_shift(p, D, shift, rounding=0.0):
 
 def _in_blocks(solve, p, D, *per_row):
     """Run ``solve`` on blocks of rows that fit a cache."""
-    s, found = np.empty(p.shape), np.empty(len(p))
+    s, found = np.empty_like(D), np.empty(len(p))
     size = max(1, _BLOCK // p.shape[-1])
     for start in range(0, len(p), size):
         rows = slice(start, start + size)
@@ -142,7 +142,7 @@ def _outside(k, p, D, a, high, sd):
     """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
     s, v = D / (1 + a)[:, None], np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
-    v = _start(k, p, s, v)
+    v = _first_guess(k, p, s, v)
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
@@ -158,9 +158,9 @@ def _outside(k, p, D, a, high, sd):
             psi = _psi(P, solution, growth, v_now)
             rho = 1 + growth
             u = weight * rho
-            slope = 1 / (1 + u)
-            pull = (1 + k * growth) * slope  # −ds/dv
-            bend = pull * slope * (2 * k * rho - u * pull)  # d²s/dv²
+            inverse = 1 / (1 + u)
+            pull = (1 + k * growth) * inverse  # −ds/dv
+            bend = pull * inverse * (2 * k * rho - u * pull)  # d²s/dv²
             first = -v_now * (np.einsum("nk,nk,nk->n", P, growth, pull) / psi)
             second = v_now * (v_now * (np.einsum("nk,nk->n", P, rho * pull * pull + growth * bend) / psi))
             value, slope = np.log(psi) - y[rows], first - 1
@@ -182,8 +182,8 @@ def _outside(k, p, D, a, high, sd):
     raise FloatingPointError(_FAILED)
 
 
-def _start(k, p, x, half_variance):
-    """Where v (1 + 2 k v) = log E_p[e^x]: to fourth order in x the root of λ = k v when E_p[x] = 0."""
+def _first_guess(k, p, x, half_variance):
+    """The v with v (1 + 2 k v) = log E_p[e^x]: for λ = k v the root, through fourth order in x."""
     log_z = np.log1p(np.einsum("nk,nk->n", p, np.expm1(np.minimum(x, 700.0))))
     log_z = np.where(log_z > 1e-12, log_z, half_variance)  # below, log_z is rounding
     return 2 * log_z / (1 + np.sqrt(1 + 8 * k * log_z))
@@ -246,7 +246,7 @@ def _newton_weight(p, D, c, weight, start=None):
 def _psi(p, s, growth, v):
     """E_p[e^s − 1 − s]; cancellation in its terms matters only where v, which it approaches, is small."""
     psi = np.einsum("nk,nk->n", p, growth - s)
-    small = np.flatnonzero(v < 1e-3)
+    small = np.flatnonzero(v < 1e-5)
     if small.size:
         psi[small] = np.einsum("nk,nk->n", p[small], excess(s[small], growth[small]))
     return psi

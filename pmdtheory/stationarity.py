@@ -6,18 +6,20 @@ d = 0 gives s = 0. The solution is
 
 .. math:: s = d + λ − ω(\log λ + λ + d), \qquad ω(z) = W_0(e^z) \text{ (Wright omega)},
 
-and is found by a third-order Householder iteration, from ω or from a nearby solution.
+and is found by a third-order Householder iteration, from a rational fit of ω or from a nearby solution.
 """
 
+from math import factorial
+
 import numpy as np
+
+_SERIES = [1 / factorial(k) for k in range(2, 12)]
 
 
 def excess(s, expm1_s):
     """e^s − 1 − s ≥ 0 with full relative accuracy; `expm1_s` is np.expm1(s)."""
-    near, tail = np.clip(s, -0.1, 0.1), np.zeros_like(s)
-    for k in range(11, 2, -1):
-        tail = (1 + tail) * near / k
-    return np.where(np.abs(s) < 0.1, near * near / 2 * (1 + tail), expm1_s - s)
+    near = np.clip(s, -0.1, 0.1)
+    return np.where(np.abs(s) < 0.1, near * near * np.polynomial.polynomial.polyval(near, _SERIES), expm1_s - s)
 
 
 def log_ratio(d, weight, start=None):
@@ -30,7 +32,7 @@ def log_ratio(d, weight, start=None):
     weight : ndarray, shape (N, 1)
         λ ≥ 0 of each row; slightly negative ones need a `start`.
     start : ndarray, shape (N, K), optional
-        A nearby solution; without it the iteration starts from the Wright omega function.
+        A nearby solution; without it the iteration starts from the fit, and one step is enough.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def log_ratio(d, weight, start=None):
 
 
 def _start(d, weight):
-    """A solution within 3e-5, from rational fits of W(x) for x = e^z ≤ e, and of ω(z) with a Newton step in log ω."""
+    """The solution within 4e-5: a rational fit of W(x) for x = e^z ≤ e; above, one of ω and a Newton step in log ω."""
     log_weight = np.log(weight)
     z = d + (weight + log_weight)
     x = np.exp(np.minimum(z, 1.0))

@@ -17,7 +17,7 @@ left to learn is which operation comes next. Its accuracy is the share of random
     terms=6-8, parentheses, modulus=97        .22 (completions of 38 to 111 characters)
 
 Which prompts are held out is decided by their hash alone (`pmdllm.tasks.fraction`): 5% validation, 5% test. A level
-of at most a million expressions without parentheses is enumerated, a larger one is sampled.
+of at most 300,000 expressions without parentheses is enumerated, a larger one is sampled.
 """
 
 import functools
@@ -33,8 +33,8 @@ __all__ = ["ALPHABET", "Arithmetic", "evaluate", "reductions"]
 
 ALPHABET = "0123456789+-*=()"
 SPLITS = {"validation": (0.0, 0.05), "test": (0.05, 0.1), "train": (0.1, 1.0)}
-ENUMERABLE = 1_000_000
-ATTEMPTS = 100_000
+ENUMERABLE = 300_000
+ATTEMPTS = 20_000
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 NEXT_OPERATOR = {
@@ -197,7 +197,7 @@ class Arithmetic:
             pool = self._pool["train"]
             problems = [pool[i] for i in rng.integers(len(pool), size=count)]
         else:
-            problems = self._drawn("train", count, rng)
+            problems = [self._drawn("train", 1, rng)[0] for _ in range(count)]
         return [(p.prompt, "=".join(reductions(p.prompt[:-1], self.modulus, rng))) for p in problems]
 
     @functools.cached_property

@@ -159,17 +159,19 @@ def iterate(
             raise ValueError(f"optimal_value must have shape ({mdp.states},), got {optimal_value.shape}.")
 
     rng = np.random.default_rng(seed)
-    live = ~mdp.terminal
+    live = ~mdp.terminal if mdp.terminal.any() else slice(None)
     rows, kept = [], {name: [] for name in keep}
     led_here, chi2_weight = _no_step(), np.full(mdp.states, np.nan)
     for k in _counter(steps + 1, progress):
         truth = evaluate(mdp, p)
+        # From here on the numbers of one action lie side by side: NumPy then handles S at a time instead of A.
+        policy = np.asfortranarray(truth.policy)
         certificate = advantage_gap(truth) / (1 - mdp.gamma)
         row = {"iteration": k, "value": truth.value, "certificate": certificate}
         if optimal_value is not None:
             gap = optimal_value - truth.V
             row |= {"max_gap": gap.max(), "mean_gap": gap @ mdp.rho}
-        rows.append(row | {"entropy": divergences.entropy(truth.policy[live]).mean()} | led_here)
+        rows.append(row | {"entropy": divergences.entropy(policy[live]).mean()} | led_here)
         for name, arrays in kept.items():
             arrays.append({"V": truth.V, "policy": truth.policy, "chi2_weight": chi2_weight}[name])
         if tolerance is not None and certificate <= tolerance:
@@ -177,12 +179,12 @@ def iterate(
         if k == steps:
             continue  # not break: the progress bar then ends full
 
-        Q = lookahead_values(mdp, evaluation(mdp, truth, rng), lookahead)
-        tau_k = next_tau(k, truth.policy, Q)
-        step = update(truth.policy, Q, tau_k)
+        Q = np.asfortranarray(lookahead_values(mdp, evaluation(mdp, truth, rng), lookahead))
+        tau_k = next_tau(k, policy, Q)
+        step = update(policy, Q, tau_k)
         chi2_weight = step.chi2_weight
-        led_here = _measure(truth.policy, step, tau_k, live)
-        p = np.where(support, np.maximum(step.policy, FLOOR), step.policy)
+        led_here = _measure(policy, step, tau_k, live)
+        p = np.ascontiguousarray(np.where(support, np.maximum(step.policy, FLOOR), step.policy))
     return Iteration(pd.DataFrame(rows), p, {name: np.stack(arrays) for name, arrays in kept.items()})
 
 

@@ -140,14 +140,18 @@ def test_the_base_is_small_and_safe_and_loads_with_transformers_alone():
     assert tokenizer.get_vocab() == TOKENIZER.get_vocab()
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "runs/a/b", "two words", ""])
-def test_a_folder_that_does_not_exist(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "runs/a/b", "two words", "", "empty"])
+def test_a_folder_without_a_model(name, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="model"):
+    with pytest.raises(ValueError, match=f"model must be 'base', a folder with a model .* got {name!r}"):
         models.load(name)
 
 
-def test_a_folder_without_a_model(tmp_path):
+def test_a_folder_with_damaged_weights(tmp_path):
+    models.save(small(), TOKENIZER, tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="could not be loaded"):
         models.load(tmp_path)
 

@@ -1,10 +1,10 @@
 """Answers read from completions: known forms, equality by value, hostile text, and a checker that breaks."""
 
 import random
+import resource
 import subprocess
 import sys
 import threading
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -131,14 +131,14 @@ def test_fractions_are_compared_by_value():
 
 
 def test_hostile_text_is_wrong_and_in_time():
-    start = time.monotonic()
+    """Processor time of the killed workers: for each at most the limit and what it takes to start one."""
+    spent = [resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime]
     verdict = rewards.math(list(HOSTILE.values()), ["7"] * len(HOSTILE), seconds=0.3)
-    assert time.monotonic() - start < 60
+    spent.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)
+    assert spent[1] - spent[0] < 5 * len(HOSTILE)
     assert not verdict.correct.any()
     assert verdict.parsed.tolist() == [found is not None for found in verdict.answers]
-    unread = dict(zip(HOSTILE, ~verdict.parsed))
-    read = {"tower in plain text"}
-    assert all(missed for name, missed in unread.items() if name not in read), unread
+    assert not verdict.parsed.any(), [name for name, parsed in zip(HOSTILE, verdict.parsed) if parsed]
 
 
 def test_text_is_never_run(tmp_path):
@@ -205,9 +205,13 @@ def test_a_checker_that_dies_is_an_error(broken):
         rewards.math(["5"], ["5"])
 
 
-def test_a_checker_that_dies_in_the_middle_is_an_error(broken):
-    broken("import os; print('[true, \"5\", null]', flush=True); input(); input(); os._exit(9)")
-    with pytest.raises(RuntimeError, match="died twice with status 9"):
+def test_a_checker_that_dies_in_the_middle_is_an_error(broken, tmp_path):
+    """The right answer is checked, then the process is gone and cannot start again."""
+    broken(
+        f"from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch(exist_ok=False); input();"
+        "print('[true, \"5\", null]', flush=True)"
+    )
+    with pytest.raises(RuntimeError, match="died twice with status 1"):
         rewards.math(["5"] * 9, ["5"] * 9)
 
 

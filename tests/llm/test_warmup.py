@@ -87,7 +87,7 @@ def test_a_warm_up_writes_a_model_with_the_card_of_its_accuracies(tmp_path):
 
 
 def test_a_length_that_the_task_does_not_fit():
-    with pytest.raises(ValueError, match="max_length must be at least 22, .* got 20"):
+    with pytest.raises(ValueError, match=r"max_length must be at least 22, .* got 20"):
         fit(replace(MINI, max_length=20), TASK)
 
 
@@ -110,9 +110,8 @@ def test_options_that_cannot_be_meant(field, value):
 
 @pytest.mark.parametrize("preset", presets("warmup"))
 def test_every_preset_runs_when_shrunk_to_a_cpu(preset):
-    config = from_preset(
-        WarmupConfig, preset, kind="warmup", hidden_size=16, layers=1, heads=2, steps=2, batch=4, device="cpu", workers=0
-    )
+    tiny = {"hidden_size": 16, "layers": 1, "heads": 2, "steps": 2, "batch": 4, "device": "cpu", "workers": 0}
+    config = from_preset(WarmupConfig, preset, kind="warmup", **tiny)
     model, _, losses = fit(config, tasks.load(config.task))
     assert len(losses) == 2 and weights(model).isfinite().all()
 

@@ -1,0 +1,347 @@
+"""Tasks: arithmetic against Python's own grammar, splits that never meet, demonstrations, specs, reasoning-gym."""
+
+import ast
+import itertools
+import json
+import operator
+import re
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pmdllm import tasks
+from pmdllm.tasks import arithmetic
+from pmdllm.tasks.arithmetic import Arithmetic, evaluate, reductions
+from pmdllm.tasks.reasoning import ReasoningGym
+
+OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.USub: operator.neg}
+LEVELS = [
+    "arithmetic",
+    "arithmetic:operators=-*,modulus=8",
+    "arithmetic:terms=6-8,parentheses=true,modulus=97",
+    "arithmetic:terms=5,parentheses=true,modulus=4,operators=-*",
+    "arithmetic:terms=5,modulus=1000",
+]
+
+
+def by_python(text):
+    """Value of an expression by Python's grammar, in integers."""
+
+    def value(node):
+        if isinstance(node, ast.Constant):
+            return node.value
+        operands = (node.operand,) if isinstance(node, ast.UnaryOp) else (node.left, node.right)
+        return OPERATIONS[type(node.op)](*map(value, operands))
+
+    return value(ast.parse(text, mode="eval").body)
+
+
+def in_order(text, order):
+    """Value with parentheses but without precedence: innermost pairs first, rewritten with a pair per operation."""
+    while (inner := re.search(r"\(([^()]*)\)", text)) or not re.fullmatch("-?[0-9]+", text):
+        start, end, chain = (*inner.span(), inner[1]) if inner else (0, len(text), text)
+        numbers, signs = re.findall("(?:(?<=[-+*])|^)-?[0-9]+", chain), re.findall("(?<=[0-9])[-+*]", chain)
+        if order == "left":
+            nested = "(" * len(signs) + numbers[0] + "".join(f"{s}({x}))" for s, x in zip(signs, numbers[1:]))
+        else:
+            nested = "".join(f"({x}){s}(" for x, s in zip(numbers, signs)) + numbers[-1] + ")" * len(signs)
+        text = text[:start] + str(by_python(nested)) + text[end:]
+    return int(text)
+
+
+def next_texts(text, modulus):
+    """All texts one operation away: two neighbouring numbers replaced by their result, lone parentheses dropped."""
+    for match in re.finditer(r"(?<![0-9])(?=(([0-9]+)[-+*]([0-9]+)))", text):
+        result = str(by_python(match[1]) % modulus)
+        yield re.sub(r"\(([0-9]+)\)", r"\1", text[: match.start()] + result + text[match.start() + len(match[1]) :])
+
+
+numbers = st.integers(0, 99).map(str)
+expressions = st.recursive(
+    numbers,
+    lambda inner: st.lists(inner | inner.map("({})".format), min_size=1, max_size=4).flatmap(
+        lambda parts: st.lists(st.sampled_from("+-*"), min_size=len(parts), max_size=len(parts)).map(
+            lambda signs: "".join(part + sign for part, sign in zip(parts, signs))[:-1]
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@cache
+def load(spec):
+    return tasks.load(spec)
+
+
+@given(expressions, st.integers(2, 1000))
+def test_evaluation_follows_the_rules_of_precedence(text, modulus):
+    assert evaluate(text, modulus) == by_python(text) % modulus
+
+
+@settings(max_examples=40)
+@given(expressions)
+def test_the_wrong_orders(text):
+    for order in ("left", "right"):
+        assert evaluate(text, 97, order) == in_order(text, order) % 97
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1+", "+1", "1++2", "(1", "1)", "()", "1(2)", "(1)2", "1 + 2", "2**3", "1/2", "x", "1.5", "１", "-1", "\0"],
+)
+def test_texts_that_are_no_expressions_are_refused(text):
+    with pytest.raises(ValueError, match="text must be"):
+        evaluate(text, 10)
+
+
+@pytest.mark.parametrize("spec", LEVELS)
+def test_every_prompt_is_answered_rightly_and_defeats_both_wrong_orders(spec):
+    task = load(spec)
+    held_out = task.held_out("test", 5) + task.held_out("validation", 5)
+    for problem in task.sample(100, np.random.default_rng(0)) + held_out:
+        text = problem.prompt.removesuffix("=")
+        right = by_python(text) % task.modulus
+        assert problem.answer == str(right)
+        assert right not in (in_order(text, "left") % task.modulus, in_order(text, "right") % task.modulus)
+        operands = [int(x) for x in re.findall("[0-9]+", text)]
+        assert len(operands) in task.terms and all(0 < x < task.modulus for x in operands)
+        assert ("(" in text) == task.parentheses
+        assert set(problem.prompt) <= set(task.alphabet)
+
+
+def test_a_small_level_is_complete():
+    """The three splits together are what brute force over all 1,458 texts keeps."""
+    task, wanted = Arithmetic(operators="+*", modulus=4), set()
+    for digits in itertools.product("123", repeat=4):
+        for signs in itertools.product("+*", repeat=3):
+            text = "".join(itertools.chain(*zip(digits, signs))) + digits[3]
+            if by_python(text) % 4 not in (in_order(text, "left") % 4, in_order(text, "right") % 4):
+                wanted.add(text + "=")
+    sizes = {split: len(task._pool[split]) for split in ("train", "validation", "test")}
+    found = task.sample(sizes["train"], np.random.default_rng(0))
+    found += task.held_out("validation", sizes["validation"]) + task.held_out("test", sizes["test"])
+    assert {problem.prompt for problem in found} == wanted
+    assert len(found) == len(wanted)
+
+
+@pytest.mark.parametrize("spec", LEVELS)
+def test_splits_never_meet(spec):
+    task = load(spec)
+    count = 10 if "modulus=4" in spec else 50
+    held_out = [{p.prompt for p in task.held_out(split, count)} for split in ("validation", "test")]
+    train = {p.prompt for p in task.sample(5 * count, np.random.default_rng(0))}
+    train |= {prompt for prompt, _ in task.demonstrations(5 * count, np.random.default_rng(1))}
+    assert len(held_out[0]) == len(held_out[1]) == count
+    assert not held_out[0] & held_out[1] and not train & (held_out[0] | held_out[1])
+
+
+def test_a_twentieth_is_held_out_twice():
+    """Binomial shares of a level of 29,568 prompts, within four standard deviations."""
+    pool = load("arithmetic")._pool
+    total = sum(len(problems) for problems in pool.values())
+    for split in ("validation", "test"):
+        assert abs(len(pool[split]) - 0.05 * total) < 4 * np.sqrt(0.05 * 0.95 * total)
+
+
+@pytest.mark.parametrize("spec", [LEVELS[0], LEVELS[2]])
+def test_held_out_prompts_are_the_same_everywhere_and_nested(spec):
+    code = (
+        "import json; from pmdllm import tasks;"
+        f"print(json.dumps([p.prompt for p in tasks.load({spec!r}).held_out('test', 20)]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "7"})
+    assert json.loads(run.stdout) == [p.prompt for p in load(spec).held_out("test", 20)]
+    assert load(spec).held_out("test", 5) == load(spec).held_out("test", 20)[:5]
+
+
+def test_fraction_is_sha256():
+    """The published digest of "abc" begins with ba7816bf8f01, that of the empty text with e3b0c44298fc."""
+    assert tasks.fraction("abc") == 0xBA7816BF8F01 / 2**48
+    assert tasks.fraction("") == 0xE3B0C44298FC / 2**48
+
+
+@pytest.mark.parametrize("spec", LEVELS)
+def test_samples_depend_on_the_generator_alone(spec):
+    task = load(spec)
+    draw = [task.sample(20, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert draw[0] == draw[1] != draw[2]
+    assert len(set(draw[0])) == 20
+
+
+@pytest.mark.parametrize("spec", LEVELS)
+def test_demonstrations_take_one_possible_operation_at_a_time(spec):
+    task = load(spec)
+    for prompt, completion in task.demonstrations(100, np.random.default_rng(0)):
+        steps = [prompt[:-1], *completion.split("=")]
+        assert all(after in next_texts(before, task.modulus) for before, after in itertools.pairwise(steps))
+        assert re.fullmatch("[0-9]+", steps[-1])
+        assert len(completion) + 1 <= task.max_new_tokens
+        assert set(completion) <= set(task.alphabet)
+
+
+def test_demonstrations_choose_uniformly():
+    rng = np.random.default_rng(0)
+    firsts = [reductions("1+2*3-(4+5)", 97, rng)[0] for _ in range(3000)]
+    share = [firsts.count(text) / 3000 for text in ("3*3-(4+5)", "1+6-(4+5)", "1+2*3-9")]
+    assert sum(share) == pytest.approx(1)
+    assert max(abs(x - 1 / 3) for x in share) < 4 * np.sqrt(2 / 9 / 3000)
+
+
+def random_order_accuracy(text, modulus, answer):
+    """Probability that random possible operations end at the answer, over all orders."""
+    following = list(next_texts(text, modulus))
+    return np.mean([random_order_accuracy(t, modulus, answer) for t in following]) if following else text == answer
+
+
+@pytest.mark.parametrize(("spec", "share"), [(LEVELS[0], 0.33), (LEVELS[2], 0.22)])
+def test_demonstrations_leave_the_documented_room_to_learn(spec, share):
+    task = load(spec)
+    pairs = task.demonstrations(1000, np.random.default_rng(0))
+    right = np.mean([by_python(prompt[:-1]) % task.modulus == int(text.split("=")[-1]) for prompt, text in pairs])
+    assert abs(right - share) < 4 * np.sqrt(share * (1 - share) / 1000)
+    assert f"{share:.2f}"[1:] in arithmetic.__doc__
+
+
+def test_room_to_learn_by_enumeration_of_orders():
+    """The same share for 300 prompts of the default level, with no randomness but the choice of prompts."""
+    problems = load("arithmetic").sample(300, np.random.default_rng(0))
+    exact = [random_order_accuracy(p.prompt[:-1], 10, p.answer) for p in problems]
+    assert abs(np.mean(exact) - 0.33) < 4 * np.std(exact) / np.sqrt(300)
+
+
+def test_a_longest_completion_leaves_three_tokens():
+    """`7+7-9=4-9=5` is as long as one of the default level gets; the end of sequence and two spare tokens follow."""
+    assert load("arithmetic").max_new_tokens == len("7+7-9=4-9=5") + 3
+
+
+def test_judging():
+    task = load("arithmetic")
+    problems = task.held_out("test", 50)
+    right = task.judge([f"1+2={p.answer}" for p in problems], [p.answer for p in problems])
+    wrong = task.judge([f"1+2={(int(p.answer) + 1) % 10}" for p in problems], [p.answer for p in problems])
+    none = task.judge(["1+2="] * 50, [p.answer for p in problems])
+    assert right.correct.all() and not wrong.correct.any() and not none.correct.any()
+    assert right.parsed.all() and wrong.parsed.all() and not none.parsed.any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("arithmetics", "task must be one of arithmetic, reasoning_gym, gsm8k.*got 'arithmetics'"),
+        ("", "task must be one of"),
+        ("arithmetic:depth=3", "no option 'depth'; its options are terms, operators, modulus, parentheses"),
+        ("arithmetic:terms", "form option=value, got 'terms'"),
+        ("arithmetic:terms=3", "terms must be a number .* 4 to 64 .*got '3'"),
+        ("arithmetic:terms=4,parentheses=true", "terms must be a number .* 5 to 64"),
+        ("arithmetic:terms=8-6", "got '8-6'"),
+        ("arithmetic:terms=four", "got 'four'"),
+        ("arithmetic:operators=+-", r"operators must hold \* and \+ or -"),
+        ("arithmetic:operators=*", r"operators must hold \* and \+ or -"),
+        ("arithmetic:operators=+*/", r"operators must be some of \+-\*"),
+        ("arithmetic:operators=+**", "each once"),
+        ("arithmetic:modulus=2", "modulus must be an integer from 3 to 1000, got 2"),
+        ("arithmetic:modulus=ten", "modulus must be an integer, got 'ten'"),
+        ("arithmetic:parentheses=maybe", "parentheses must be true or false, got 'maybe'"),
+        ("reasoning_gym", "needs its dataset right after the colon"),
+        ("reasoning_gym:chain_sums", "dataset must be one of .*chain_sum.*got 'chain_sums'"),
+        ("reasoning_gym:chain_sum,terms=3", "no option 'terms'; its options are .*min_terms"),
+        ("reasoning_gym:chain_sum,min_terms=few", "min_terms must be a number"),
+        ("reasoning_gym:chain_sum,min_terms=9", "max_terms must be >= min_terms"),
+        ("reasoning_gym:chain_sum,allow_negation=perhaps", "allow_negation must be true or false"),
+        ("reasoning_gym:chain_sum,template=why", "template must contain {question}"),
+        ("reasoning_gym:countdown", "must not evaluate completions.*'countdown'"),
+        ("reasoning_gym:n_queens", "must not evaluate completions"),
+        ("reasoning_gym:coin_flip", "must not evaluate completions"),
+    ],
+)
+def test_bad_specs_say_what_is_accepted(spec, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.load(spec)
+
+
+@pytest.mark.parametrize("spec", [LEVELS[0], "arithmetic:terms=5,parentheses=true,modulus=3,operators=+*"])
+def test_more_problems_than_there_are(spec, monkeypatch):
+    monkeypatch.setattr(arithmetic, "ATTEMPTS", 1000)
+    rng = np.random.default_rng(0)
+    for draw in (lambda: load(spec).sample(10**6, rng), lambda: load(spec).held_out("test", 10**5)):
+        with pytest.raises(ValueError, match=r"count must be at most \d+"):
+            draw()
+
+
+@pytest.mark.parametrize("spec", ["arithmetic", "reasoning_gym:chain_sum"])
+def test_training_prompts_are_not_held_out_prompts(spec):
+    with pytest.raises(ValueError, match="split must be 'validation' or 'test', got 'train'"):
+        load(spec).held_out("train", 1)
+
+
+def test_spec_is_kept():
+    assert load("arithmetic:terms=5").spec == "arithmetic:terms=5"
+
+
+def test_importing_a_task_stays_light():
+    code = (
+        "import sys; from pmdllm import tasks; tasks.load('arithmetic').held_out('test', 1);"
+        "assert not {'torch', 'transformers', 'datasets', 'reasoning_gym', 'sympy', 'math_verify'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_reasoning_gym_scores_by_its_own_rule():
+    task = load("reasoning_gym:chain_sum")
+    problems = task.sample(20, np.random.default_rng(0))
+    sums = [str(by_python(re.search(r"problem: (.*) =", p.prompt)[1].replace(" ", ""))) for p in problems]
+    answers = [p.answer for p in problems]
+    verdict = task.judge([f"<answer>0</answer> no: <answer> {x} </answer>" for x in sums], answers)
+    assert verdict.correct.all() and verdict.answers == sums
+    assert not task.judge([f"<answer>{x}1</answer>" for x in sums], answers).correct.any()
+    assert not task.judge(sums, answers).parsed.any()
+
+
+@pytest.mark.parametrize("name", ["chain_sum", "basic_arithmetic", "leg_counting", "propositional_logic"])
+def test_reasoning_gym_splits_never_meet(name):
+    """Also where few different questions exist: sums of two digits repeat within a thousand draws."""
+    options = {"min_terms": "2", "max_terms": "2", "max_digits": "1"} if name == "chain_sum" else {}
+    task = ReasoningGym(name, **options)
+    validation, test = ({p.prompt for p in task.held_out(split, 15)} for split in ("validation", "test"))
+    train = {p.prompt for p in task.sample(60, np.random.default_rng(0))}
+    assert len(validation) == len(test) == 15 and len(train) == 60
+    assert not validation & test and not train & (validation | test)
+
+
+def test_reasoning_gym_options_reach_the_data_set():
+    task = load("reasoning_gym:chain_sum,min_terms=3,max_terms=3,allow_negation=true,template=Q: {question} A:")
+    prompts = [p.prompt for p in task.held_out("test", 20)]
+    assert all(re.fullmatch(r"Q: [^:]*: -?\d+ [-+] -?\d+ [-+] -?\d+ = A:", prompt) for prompt in prompts)
+
+
+def test_reasoning_gym_that_fails_on_a_text_counts_it(monkeypatch):
+    task = ReasoningGym("chain_sum")
+    problem = task.held_out("test", 1)[0]
+    own = task.dataset.score_answer
+
+    def fragile(answer, entry):
+        if answer == "bad":
+            raise RecursionError
+        return own(answer, entry)
+
+    monkeypatch.setattr(task.dataset, "score_answer", fragile)
+    texts = [f"<answer>{text}</answer>" for text in ("bad", "0.5", "9" * 20_000)]
+    verdict = task.judge(texts, [problem.answer] * 3)
+    assert verdict.parsed.tolist() == [False, True, False] and not verdict.correct.any()
+
+
+def test_reasoning_gym_that_rejects_its_own_answer_is_an_error(monkeypatch):
+    task = ReasoningGym("chain_sum")
+    monkeypatch.setattr(task.dataset, "score_answer", lambda answer, entry: 0.0)
+    with pytest.raises(RuntimeError, match="rejects its own answer"):
+        task.sample(1, np.random.default_rng(0))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(ImportError, match="pip install reasoning-gym"):
+        tasks.load("reasoning_gym:chain_sum")
