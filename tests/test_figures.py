@@ -1,6 +1,7 @@
 """The figures' machinery and numbers: fast path from an empty folder, comparison with what is committed."""
 
 import hashlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pmdllm.studies import STUDIES
 
 from figures import __main__ as command
 from figures import harness
@@ -26,14 +28,16 @@ def test_fast_path_agrees_with_the_committed_table(name, tmp_path):
     outcome = harness.run(name, fast=True, build=tmp_path / "empty")
     assert outcome.differences == []
     assert len(outcome.finding) > 40
-    for suffix in (".csv", ".png", ".svg"):
+    redrawn_only = harness.inputs(harness.module(name))
+    for suffix in (".png", ".svg") if redrawn_only else (".csv", ".png", ".svg"):
         assert (tmp_path / "empty" / f"{name}{suffix}").stat().st_size > 500
 
 
 @pytest.mark.parametrize("name", harness.NAMES)
 def test_committed_files_are_there_and_shown(name):
-    """Table, both pictures and an entry in the gallery."""
-    assert (harness.DATA / f"{name}.csv").exists()
+    """Tables, both pictures and an entry in the gallery."""
+    tables = harness.inputs(harness.module(name)) or [harness.DATA / f"{name}.csv"]
+    assert all(table.exists() for table in tables)
     assert (harness.OUTPUT / f"{name}.png").exists()
     assert "<svg" in (harness.OUTPUT / f"{name}.svg").read_text()
     assert f"output/{name}.png" in (ROOT / "figures" / "README.md").read_text()
@@ -109,6 +113,63 @@ def test_help():
     """The command explains itself and lists the figures."""
     out = subprocess.run([sys.executable, "-m", "figures", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
     assert all(name in out for name in harness.NAMES)
+
+
+STUDY_FIGURES = ("training_seeds", "training_temperature", "training_methods")
+
+
+def study_tables(name, seeds=range(5)):
+    """Tables as a study writes them, with PMD-part below the base where τ < 0.5."""
+    rng = np.random.default_rng(0)
+    results, curves = [], []
+    for seed in seeds:
+        for setting in STUDIES[name].settings:
+            row = setting.columns | {"seed": seed, "trials": 8, "seconds": 60.0, "learning_rate": 6e-4}
+            collapses = "part" in setting.options["algorithm"] and setting.options["tau"] < 0.5
+            end = (0.1 if collapses else 0.9) + rng.uniform(-0.03, 0.03)
+            row |= {"before/avg@8": 0.3, "before/greedy": 0.35, "test/avg@8": end, "test/greedy": end + 0.05}
+            results.append(row)
+            for i in range(0, 61, 10):
+                line = {"iteration": i, "reward": end, "length": 12.0, "entropy": 0.3, "ratio/std": 0.5} if i else {}
+                kinds = ("avg@8", "pass@8", "maj@8", "greedy")
+                line |= {f"validation/{kind}": 0.3 + (end - 0.3) * i / 60 for kind in kinds}
+                curves.append(setting.columns | {"seed": seed, "iteration": i} | line)
+    return pd.DataFrame(results), pd.DataFrame(curves)
+
+
+@pytest.mark.parametrize("name", STUDY_FIGURES)
+def test_study_figures_are_redrawn_only(name, tmp_path, monkeypatch):
+    """From committed tables, whole or only begun; the tables stay as they are, the gallery says how they were made."""
+    monkeypatch.setattr(harness, "NAMES", (name,))
+    for folder in ("DATA", "OUTPUT", "HERE"):
+        monkeypatch.setattr(harness, folder, tmp_path / folder)
+        (tmp_path / folder).mkdir()
+    figure = harness.module(name)
+    for begun in (False, True):
+        for path, table in zip(harness.inputs(figure), study_tables(figure.STUDY, range(1 if begun else 5))):
+            some = table if not begun else table[table.iloc[:, 0] == table.iloc[0, 0]]
+            some.to_csv(path, index=False)
+        before = [path.read_bytes() for path in harness.inputs(figure)]
+        outcome = harness.run(name, update=True, build=tmp_path / "build")
+        assert outcome.differences == []
+        assert "nan" not in outcome.finding
+        assert [path.read_bytes() for path in harness.inputs(figure)] == before
+        assert (tmp_path / "OUTPUT" / f"{name}.svg").stat().st_size > 5000
+        harness.write_gallery([outcome])
+        text = (tmp_path / "HERE" / "README.md").read_text()
+        assert f"make study NAMES={figure.STUDY}" in text
+        assert all(f"data/{table}.csv" in text for table in figure.TABLES)
+
+
+def test_study_findings():
+    """Counts and orderings that the tables were made to have."""
+    figures = {name: importlib.import_module(f"figures.{name}") for name in STUDY_FIGURES}
+    said = {name: figure.finding(*study_tables(figure.STUDY)) for name, figure in figures.items()}
+    assert said["training_seeds"].count("5 of 5 seeds") == 2
+    assert "Below the base end: PMD-mean 0 of 40 runs, PMD-part 30 of 40 runs" in said["training_temperature"]
+    behind = said["training_methods"].partition("Their interval lies below")[2]
+    assert "pmd-part tau 0.1" in behind
+    assert "0.0006" in said["training_methods"]
 
 
 def test_population_markers_lie_on_the_curves():

@@ -97,7 +97,7 @@ def test_a_run_needs_neither_cvxpy_nor_trl_nor_datasets(tmp_path):
     code = """
 import sys
 absent = {"cvxpy", "trl", "datasets", "matplotlib", "accelerate", "reasoning_gym", "math_verify", "gymnasium",
-          "pebble", "tensorboard", "pandas"}
+          "tensorboard", "pebble", "pandas"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
