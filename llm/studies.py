@@ -48,7 +48,9 @@ METHODS = Study(
     settings=(
         *(
             Setting(
-                {"method": f"{algorithm} tau {tau}"}, {"algorithm": f"{algorithm}-loo", "tau": tau} | BUDGET, LEARNING_RATES
+                {"method": f"{algorithm} tau {tau}"},
+                {"algorithm": f"{algorithm}-loo", "tau": tau} | BUDGET,
+                LEARNING_RATES,
             )
             for algorithm in ("pmd-mean", "pmd-part")
             for tau in (0.1, 0.5)

@@ -17,6 +17,7 @@ A cell whose row is in the table with the same options is finished, whoever trai
 machines add up, and an empty folder of tables trains everything anew.
 """
 
+import functools
 import hashlib
 import json
 import platform
@@ -38,7 +39,7 @@ __all__ = ["Cell", "Setting", "Study", "Tables", "check", "choose", "curves", "g
 
 REGENERATED = "warmup:"
 # What a training completion and an evaluated one cost at tiny-cpu on one core: a first guess, then cells are timed.
-SECONDS_PER_ROLLOUT, SECONDS_PER_EVALUATED = 0.0028, 0.001
+SECONDS_PER_ROLLOUT, SECONDS_PER_EVALUATED = 0.0013, 0.0005
 UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to")
 OFF = (0, None, False, "auto", "none")
 
@@ -130,7 +131,7 @@ class Cell:
     def command(self, runs):
         """Return the shell command that does the same run."""
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in self._changes(runs).items()]
-        command = " ".join([f"pmd-llm train --preset {self.preset}", *words])
+        command = " ".join([f"pmd-llm train --preset {shlex.quote(self.preset)}", *words])
         if self.base_seed is None:
             return command
         where = shlex.quote(str(self.base(runs)))
@@ -143,8 +144,13 @@ class Cell:
 
     @property
     def identity(self):
-        """The options that decide the outcome, the seed apart, as text; those that are switched off are left out."""
+        """The options that decide the outcome, the seed apart, as text; those that are switched off are left out.
+
+        The shipped base is named with the digest of its weights.
+        """
         config = asdict(from_preset(Config, self.preset, **self.options | self.trial))
+        if config["model"] == "base":
+            config["model"] = f"base:{_shipped()}"
         return " ".join(
             f"{name}={value}" for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF
         )
@@ -152,6 +158,12 @@ class Cell:
     def _changes(self, runs):
         changes = self.options | self.trial | {"seed": self.seed, "threads": 1, "output": str(runs / self.folder)}
         return changes if self.base_seed is None else changes | {"model": str(self.base(runs))}
+
+
+@functools.cache
+def _shipped():
+    weights = Path(__file__).parent / "base" / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -483,7 +495,7 @@ def _outcomes(cells, runs, jobs, log, changes):
         futures = {pool.schedule(_train_cell, args=[cell, runs, changes]): cell for cell in cells}
         for future in as_completed(futures):
             died = future.exception()
-            yield futures[future], f"its process ended: {died}" if died else future.result()
+            yield futures[future], f"its process ended: {died!r}" if died else future.result()
         pool.close()
     finally:
         pool.stop()
@@ -601,4 +613,4 @@ def prediction_interval(values, floor, level=0.95):
     values = np.asarray(values, dtype=float)
     m = len(values)
     half = student.ppf((1 + level) / 2, m - 1) * max(values.std(ddof=1), floor) * np.sqrt(1 + 1 / m)
-    return values.mean() - half, values.mean() + half
+    return float(values.mean() - half), float(values.mean() + half)

@@ -74,7 +74,8 @@ class WarmupConfig:
                 raise ValueError(f"{name} must be an integer, got {value!r}.")
             if declared.type in (int, float) and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {value}.")
-        for name in ("hidden_size", "layers", "heads", "steps", "batch", "learning_rate", "max_grad_norm"):
+        counts = "hidden_size layers heads max_length steps batch eval_prompts eval_samples"
+        for name in (*counts.split(), "learning_rate", "max_grad_norm"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         for name in ("adam_beta1", "adam_beta2"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import models, tasks
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -14,12 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 ALPHABET = tasks.load("arithmetic").alphabet
 TOKENIZER = models.character_tokenizer(ALPHABET)
 texts = st.text(ALPHABET, max_size=40)
+check = settings(max_examples=60, deadline=None)
 
 
 def small(seed=0):
     return models.tiny(TOKENIZER, hidden_size=16, layers=1, heads=2, max_length=32, seed=seed)
 
 
+@check
 @given(texts)
 def test_encoding_is_one_token_per_character_and_decoding_its_inverse(text):
     ids = TOKENIZER(text).input_ids
@@ -28,6 +30,7 @@ def test_encoding_is_one_token_per_character_and_decoding_its_inverse(text):
     assert TOKENIZER.decode([*ids, TOKENIZER.eos_token_id], skip_special_tokens=True) == text
 
 
+@check
 @given(st.lists(texts.filter(len), min_size=1, max_size=5))
 def test_padding_stands_on_the_left_and_is_masked(batch):
     encoded = TOKENIZER(batch, padding=True, return_tensors="pt")
@@ -38,6 +41,7 @@ def test_padding_stands_on_the_left_and_is_masked(batch):
     assert TOKENIZER.batch_decode(encoded.input_ids, skip_special_tokens=True) == batch
 
 
+@check
 @given(st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_alphabet_keeps_its_text(text):
     """Spaces, line breaks, combining marks: nothing is normalised away."""

@@ -299,10 +299,8 @@ def test_declared_studies(declared):
         declared.cell(setting, seed, setting.trials[0]) for setting in declared.settings for seed in declared.seeds
     ]
     assert len({cell.folder for cell in cells}) >= len(cells) - len(declared.settings)
-    for cell in cells:
-        config = cell.config(Path("runs"))
-        assert config.prompts_per_batch * config.rollouts_per_prompt == 512
-        assert (config.iterations, config.updates_per_batch) == (60, 8)
-        assert config.threads == 1
+    configs = [cell.config(Path("runs")) for cell in cells]
+    assert {config.threads for config in configs} == {1}
+    assert len({(c.iterations, c.updates_per_batch, c.prompts_per_batch * c.rollouts_per_prompt) for c in configs}) == 1
     for columns in declared.checked:
         assert declared.setting(columns).columns == columns

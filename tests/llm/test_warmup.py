@@ -101,7 +101,8 @@ def test_a_task_without_demonstrations(tmp_path):
 @pytest.mark.parametrize(
     "field, value",
     [("steps", 0), ("batch", -1), ("heads", 0), ("layers", 1.5), ("learning_rate", float("nan")), ("adam_beta2", 1.0),
-     ("weight_decay", -0.1), ("seed", -1), ("max_grad_norm", 0.0), ("learning_rate", float("inf"))],
+     ("weight_decay", -0.1), ("seed", -1), ("eval_prompts", 0), ("max_grad_norm", 0.0),
+     ("learning_rate", float("inf"))],
 )  # fmt: skip
 def test_options_that_cannot_be_meant(field, value):
     with pytest.raises(ValueError, match=rf"^{field} must be .*got {value}"):
