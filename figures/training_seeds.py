@@ -1,7 +1,7 @@
 """The tiny language model learns operator precedence: every seed, from two bases.
 
-PMD-mean, preset tiny-cpu: τ = 0.1, 80 iterations of 32 prompts × 16 rollouts and 8 updates, learning rate 5e-4. A base
-is a model of about 70,000 parameters that was taught arithmetic by demonstrations without precedence; the second one is
+PMD-mean with the preset tiny-cpu: τ = 0.1, 80 iterations of 32 prompts × 16 rollouts and 8 updates. A base is a model
+of about 70,000 parameters that was taught arithmetic by demonstrations without precedence; the second one is
 regenerated from another seed. (a, b) Accuracy on 256 validation prompts, a line for each seed: of samples at
 temperature 1 (avg@8), and greedy. (c) On 500 test prompts before training (left) and after (right), a line for each
 seed, solid: avg@8, dotted: greedy; grey: below 0.4 before, above 0.85 after is what was asked for.

@@ -1,7 +1,7 @@
-"""Where PMD-part collapses on a language model and PMD-mean does not: temperature and rollouts per prompt.
+"""PMD-part against PMD-mean on a language model: temperature and rollouts per prompt.
 
 Preset tiny-cpu with leave-one-out estimators; every batch has 512 rollouts, of 128 prompts × 4 or of 32 × 16, and 8
-updates; the learning rate is 5e-4 throughout, not tuned. Left and middle: accuracy on 500 test prompts after 60
+updates; the learning rate is the preset's, not tuned. Left and middle: accuracy on 500 test prompts after 60
 iterations against the temperature τ, avg@8 above and greedy below, mean and 95% interval over the seeds, which are the
 small dots. Dotted: before training; a random digit would be right one time in ten. (c) Share of the seeds that end
 below the base. (f) Validation avg@8 of PMD-part over training with n = 16, mean and 95% interval.

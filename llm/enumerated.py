@@ -164,10 +164,9 @@ def _answers(numbers):
 @functools.cache
 def _trie(length):
     """What each token of prompt, first digits and pairs attends to, and its position in its own completion."""
-    prompt, first, second = range(length), range(length, length + 10), range(length + 10, length + 110)
+    positions = torch.tensor([*range(length), *[length] * 10, *[length + 1] * 100])
     mask = torch.eye(length + 110, dtype=torch.bool)
-    mask[:, prompt] = True
-    mask[prompt, prompt] = torch.ones(length, length, dtype=torch.bool).tril()
-    for token in second:
-        mask[token, first[(token - second[0]) // 10]] = True
-    return mask, torch.tensor([*prompt, *[length] * 10, *[length + 1] * 100])
+    mask[:, :length] = positions[:, None] >= torch.arange(length)
+    pair = torch.arange(100)
+    mask[length + 10 + pair, length + pair // 10] = True
+    return mask, positions

@@ -12,6 +12,7 @@ so that ``decode(encode(text)) == text``; a character outside the alphabet is an
 All weights are float32, whatever the arithmetic of a run.
 """
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 __all__ = ["BASE", "character_tokenizer", "device", "load", "save", "tiny"]
 
@@ -177,10 +179,11 @@ def load(name, device="cpu", trust_remote_code=False):
     elif not (source / "config.json").is_file():
         raise ValueError(f"model must be 'base', a folder with a model or a name on the hub, got {str(name)!r}.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        with _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
     except (OSError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -209,7 +212,21 @@ def save(model, tokenizer, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-        tokenizer.save_pretrained(part)
-        model.save_pretrained(part)
+        with _without_progress_bars():
+            tokenizer.save_pretrained(part)
+            model.save_pretrained(part)
+        (Path(part) / "model.safetensors").chmod(0o644)
         for path in sorted(Path(part).iterdir(), key=lambda path: path.name == "config.json"):
             path.replace(folder / path.name)
+
+
+@contextlib.contextmanager
+def _without_progress_bars():
+    """Keep Transformers from drawing bars for work of milliseconds; a download from the hub still shows its own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -104,7 +104,8 @@ def sample(
     Raises
     ------
     ValueError
-        No prompts, or the tokenizer has no padding or end-of-sequence token.
+        No prompts, a prompt that the tokenizer cannot encode, a completion that would exceed the model's longest
+        sequence, or a tokenizer without padding or end-of-sequence token.
 
     References
     ----------
@@ -115,11 +116,17 @@ def sample(
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     if eos is None or pad is None:
         raise ValueError("tokenizer needs a padding and an end-of-sequence token: set pad_token and eos_token.")
-    encoded = tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt").to(model.device)
+    encoded = _encoded(tokenizer, prompts).to(model.device)
     prompt_ids = encoded.input_ids.repeat_interleave(n, 0)
     prompt_mask = encoded.attention_mask.bool().repeat_interleave(n, 0)
     static = model.device.type != "cpu" if static_cache is None else static_cache
     length = prompt_ids.shape[1] + max_new_tokens
+    longest = getattr(model.config, "max_position_embeddings", None) or length
+    if length > longest:
+        raise ValueError(
+            f"max_new_tokens must be at most {longest - prompt_ids.shape[1]}, got {max_new_tokens}: the model reads "
+            f"{longest} tokens and the longest prompt has {prompt_ids.shape[1]}."
+        )
     cache = StaticCache(config=model.config, max_cache_len=length) if static else DynamicCache(config=model.config)
     cut = TopPLogitsWarper(top_p) if top_p < 1 else None
     ids, attention = prompt_ids, prompt_mask
@@ -183,6 +190,15 @@ def token_logp(model, rollouts, temperature=1.0):
     with torch.no_grad():
         entropy = torch.where(rollouts.mask, -(law.exp() * law).sum(-1), 0.0)
     return logp, entropy
+
+
+def _encoded(tokenizer, prompts):
+    try:
+        return tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt")
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise ValueError(
+            f"prompts cannot be encoded by the model's tokenizer ({error}): choose a model that goes with the task."
+        ) from error
 
 
 def _positions(mask):

@@ -124,9 +124,14 @@ class Cell:
         model = str(self.options.get("model", ""))
         return int(model.removeprefix(REGENERATED)) if model.startswith(REGENERATED) else None
 
+    @functools.cached_property
+    def resolved(self):
+        """The preset with the cell's options; read once, so that editing a preset does not change a study that runs."""
+        return asdict(from_preset(Config, self.preset, **self.options | self.trial))
+
     def config(self, runs, **changes):
         """Return the configuration, for the folder `runs` of all runs."""
-        return from_preset(Config, self.preset, **self._changes(runs) | changes)
+        return Config(**self.resolved | self._changes(runs) | changes)
 
     def command(self, runs):
         """Return the shell command that does the same run."""
@@ -142,15 +147,14 @@ class Cell:
         """Return the folder of the regenerated model."""
         return runs / "bases" / f"{self.preset}-{self.base_seed}"
 
-    @property
+    @functools.cached_property
     def identity(self):
         """The options that decide the outcome, the seed apart, as text; those that are switched off are left out.
 
         The shipped base is named with the digest of its weights.
         """
-        config = asdict(from_preset(Config, self.preset, **self.options | self.trial))
-        if config["model"] == "base":
-            config["model"] = f"base:{_shipped()}"
+        model = self.resolved["model"]
+        config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
         return " ".join(
             f"{name}={value}" for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF
         )
@@ -495,7 +499,7 @@ def _outcomes(cells, runs, jobs, log, changes):
         futures = {pool.schedule(_train_cell, args=[cell, runs, changes]): cell for cell in cells}
         for future in as_completed(futures):
             died = future.exception()
-            yield futures[future], f"its process ended: {died!r}" if died else future.result()
+            yield futures[future], f"its process ended with code {died.exitcode}" if died else future.result()
         pool.close()
     finally:
         pool.stop()

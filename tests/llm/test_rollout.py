@@ -150,6 +150,14 @@ def test_bad_input(policy):
         sample(model, Bare(), PROMPTS, 2, 4, seeded())
 
 
+def test_a_prompt_of_another_alphabet_and_a_sequence_that_is_too_long(policy):
+    with pytest.raises(ValueError, match="choose a model that goes with the task"):
+        sample(*policy, ["What is 2+2?"], 2, 4, seeded())
+    with pytest.raises(ValueError, match="max_new_tokens must be at most 56, got 57"):
+        sample(*policy, PROMPTS, 1, 57, seeded())
+    assert len(sample(*policy, PROMPTS, 1, 56, seeded())) == 3
+
+
 def test_an_empty_selection_is_empty(policy):
     rollouts = sample(*policy, PROMPTS, 1, 4, seeded())
     empty = rollouts.rows(slice(0, 0)).trimmed()
