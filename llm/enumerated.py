@@ -10,8 +10,8 @@ where e is measured around the circle of the 100 answers, so 99 is one away from
 
 Teacher forcing gives the policy: π(y|x) = π(y₁|x) π(y₂|x y₁) π(end|x y₁ y₂). The prompt, the 10 first digits and the
 100 pairs of digits form a trie of 6 + 10 + 100 tokens, packed into one sequence per prompt: a token sees the prompt,
-its parent and itself, and has the position it has in its own completion. The probability of the malformed action is the
-sum over all ways to leave the trie, so probabilities sum to 1 without a subtraction, and it is accurate where it is tiny.
+its parent and itself, and has the position it has in its own completion. The probability of the malformed action is
+the sum over all ways to leave the trie: no subtraction, and accurate where it is tiny.
 
 Demonstrations err by a rounded normal of standard deviation 0.5 · 1.4^a, a the prompt's first digit, and are malformed
 one time in 33. A base that imitates them is right between .03 and .7 of the time, depending on the prompt.

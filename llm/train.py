@@ -91,7 +91,6 @@ class Run:
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
         self.model.eval()
         if config.gradient_checkpointing:
-            self.model.train()
             self.model.activation_checkpointing_enable()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
@@ -182,6 +181,7 @@ class Run:
         self.optimizer.zero_grad()
         logps, entropies, found = [], [], defaultdict(float)
         step = config.micro_batch or len(rows)
+        self.model.train(config.gradient_checkpointing)  # Transformers recomputes in this mode only, and caches in none
         for part in (slice(start, start + step) for start in range(0, len(rows), step)):
             piece = chosen.rows(part)
             with self.arithmetic():
@@ -196,6 +196,7 @@ class Run:
                 found[name] += share * float(value)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
         self.optimizer.step()
+        self.model.eval()
         s = (torch.cat(logps) - chosen.logp).sum(1)
         valid = batch["valid"].reshape(-1, n)[groups]
         weights = metrics.implied_lambda(torch.zeros(valid.shape, device=s.device).masked_scatter(valid, s), valid)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from pmdllm import checkpoint, models
-from pmdllm.config import Config
+from pmdllm.config import Config, from_preset
 from pmdllm.run_folder import RunFolder
 from pmdllm.tasks import load
 from pmdllm.train import Run, train
@@ -340,6 +341,20 @@ def test_other_arithmetic_and_algorithms_run(small, tmp_path, changes):
     assert any((p != q).any() for p, q in zip(run.model.parameters(), start))
 
 
+def test_gradient_checkpointing_changes_nothing(small, tmp_path):
+    ends = []
+    for name in ("plain", "checkpointed"):
+        run = rewarded(ready(tiny(small, tmp_path / name, gradient_checkpointing=name != "plain")), COIN)
+        run.before = {}
+        for _ in range(2):
+            run.begin_iteration()
+            while run.pending:
+                run.update()
+            run.end_iteration()
+        ends.append(torch.cat([p.detach().flatten() for p in run.model.parameters()]))
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)
+
+
 def test_tensorboard_receives_the_lines(small, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -372,14 +387,52 @@ def test_the_loop_stays_short():
 
 def test_the_shipped_base_learns(tmp_path):
     """Ten iterations of the preset raise the sampled accuracy by more than its interval allows for chance."""
-    from pmdllm.config import from_preset
-
     config = from_preset(
         Config, "tiny-cpu", output=str(tmp_path), iterations=10, threads=1, eval_prompts=128, test_prompts=128
     )
     result = train(config, progress=False)
     gain = result["test/avg@8"] - result["before/avg@8"]
     assert gain > 2 * (result["test/avg@8_ci"] + result["before/avg@8_ci"])
+
+
+def test_the_gpu_preset_runs_when_shrunk(tmp_path):
+    """Its task, its bfloat16 arithmetic and its accumulation, with a static cache as on GPU."""
+    preset = from_preset(Config, "small-gpu")
+    task = load(preset.task)
+    tokenizer = models.character_tokenizer(task.alphabet)
+    model = models.tiny(tokenizer, hidden_size=16, layers=2, heads=2, max_length=256)
+    models.save(model, tokenizer, tmp_path / "base")
+    config = replace(
+        preset, output=str(tmp_path / "run"), model=str(tmp_path / "base"), prompts_per_batch=8, rollouts_per_prompt=4,
+        updates_per_batch=2, micro_batch=5, iterations=2, eval_every=1, eval_prompts=4, test_prompts=4, eval_batch=8,
+        dtype="bfloat16", threads=1, max_new_tokens=24, tau=preset.tau,
+    )
+    result = train(config, progress=False)
+    assert result["updates"] == 4 and result["rollouts"] == 64
+    assert [line["iteration"] for line in lines(tmp_path / "run")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["hub-qwen2.5-0.5b-gsm8k", "hub-qwen2.5-1.5b-gsm8k"])
+def test_the_hub_presets_run_when_shrunk(tmp_path, name):
+    """The same settings on a tiny local model and a few lines in the schema of GSM8K; groups are never mixed."""
+    rows = [{"question": f"What is {i} plus {i}?", "answer": f"It is twice {i}.\n#### {2 * i}"} for i in range(200)]
+    for split in ("train", "test"):
+        content = "".join(json.dumps(row) + "\n" for row in (rows[:190] if split == "train" else rows[190:]))
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{split}.jsonl").write_text(content)
+    tokenizer = models.character_tokenizer(string.printable.replace("<", ""))
+    models.save(
+        models.tiny(tokenizer, hidden_size=16, layers=1, heads=2, max_length=256), tokenizer, tmp_path / "base"
+    )
+    config = replace(
+        from_preset(Config, name), output=str(tmp_path / "run"), model=str(tmp_path / "base"), threads=1, iterations=1,
+        task=f"gsm8k:path={tmp_path / 'data'}", prompts_per_batch=16, rollouts_per_prompt=2, max_new_tokens=8,
+        eval_prompts=2, test_prompts=2, eval_samples=2, micro_batch=4,
+    )
+    result = train(config, progress=False)
+    (_, line) = lines(tmp_path / "run")
+    assert line["reward"] == -1 and line["groups_kept"] == 0 and result["updates"] == 0
+    assert 0 <= result["test/unparsed"] <= 1
 
 
 def test_checkpoints_hold_no_code(small, tmp_path):
