@@ -55,6 +55,9 @@ NAMES = (
     "mdp_convergence",
     "mdp_lambda_map",
     "inexact_evaluation",
+    "training_seeds",
+    "training_temperature",
+    "training_methods",
 )
 
 RELATIVE = 1e-10

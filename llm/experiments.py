@@ -58,7 +58,7 @@ class Cell:
     seed: int
 
     def __str__(self):
-        return "-".join(str(value) for value in asdict(self).values())
+        return "-".join(value if isinstance(value, str) else f"{value:g}" for value in asdict(self).values())
 
     @property
     def estimator(self):
@@ -141,7 +141,7 @@ def _recursion(cell, config, model, tokenizer, numbers, rng, generator):
         exact = pmd_mean_update(p if exact is None else exact, r, cell.effective_tau).policy
         fails = r == 0
         found |= {
-            "reward_recursion": (exact * r).sum(axis=1),
+            "expected_reward_recursion": (exact * r).sum(axis=1),
             "failure_log_ratio": np.log((p * np.exp(log_ratio) * fails).sum(axis=1) / (p * fails).sum(axis=1)),
             "failure_low": binary_reward.failure_ratio_from_below(p, r, cell.effective_tau).value[:, 1],
             "failure_high": binary_reward.failure_ratio_from_above(p, r, cell.effective_tau).bound,
@@ -182,7 +182,7 @@ def _compare(cell, fitted, tokenizer, anchor, actions=None):
     if cell.experiment == "batch":
         seen = (actions[:, :, None] == np.arange(enumerated.ACTIONS)).any(axis=1)
     found = laws.compare(p, r, cell.effective_tau, log_ratio, law, seen)
-    found |= {"reward": (p * r).sum(axis=1), "reward_law": (law.policy * r).sum(axis=1)}
+    found |= {"expected_reward": (p * r).sum(axis=1), "expected_reward_law": (law.policy * r).sum(axis=1)}
     return found, log_ratio, law
 
 

@@ -139,7 +139,7 @@ def lbfgs(model, loss, evaluations, watch=None, every=50):
     evaluations : int
         Evaluations of loss and gradient; the last line search may exceed it.
     watch : callable, optional
-        Takes the number of evaluations done, every so many of them and at the end.
+        Takes the number of evaluations made, after every so many of them and at the end.
     every : int
         How often.
 
@@ -156,7 +156,7 @@ def lbfgs(model, loss, evaluations, watch=None, every=50):
 
     def evaluate():
         nonlocal done
-        if watch and done % every == 0:
+        if watch and done and done % every == 0:
             watch(done)
         done += 1
         optimizer.zero_grad()
@@ -190,7 +190,7 @@ def adam(model, loss, steps, learning_rate, watch=None, every=50):
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
     schedule = get_cosine_schedule_with_warmup(optimizer, 20, steps)
     for step in range(steps):
-        if watch and step % every == 0:
+        if watch and step and step % every == 0:
             watch(step)
         optimizer.zero_grad()
         loss().backward()

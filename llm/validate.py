@@ -173,14 +173,14 @@ def validate(config, log=print):
     folder = Path(config.output) / f"cells-{config.digest}"
     todo = [cell for cell in cells(config) if not (folder / str(cell)).exists()]
     for number, cell in enumerate(todo, start=1):
-        start = time.perf_counter()
+        start = time.process_time()
         tables = run(cell, config, *base(config, cell.seed))
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         _write(tables, folder / str(cell), seconds)
         found = summary(tables["prompts"]).iloc[-1]
         log(
             f"[{number}/{len(todo)}] {cell}: f {found['share']:.4f}, R² {found['r2_law']:.4f} against its law, "
-            f"{seconds:.0f} s"
+            f"{seconds:.0f} s of CPU"
         )
     return _join(folder, Path(config.output))
 
@@ -281,7 +281,7 @@ def _join(folder, output):
     tables = {name: table.sort_values(CELL, kind="stable", ignore_index=True) for name, table in tables.items()}
     found = summary(tables["prompts"])
     seconds = {path.name: json.loads((path / "seconds.json").read_text()) for path in there}
-    found["seconds"] = [seconds[str(Cell(**cell))] for cell in found[CELL].to_dict("records")]
+    found["cpu_seconds"] = [seconds[str(Cell(**cell))] for cell in found[CELL].to_dict("records")]
     if "actions" in tables:
         tables["actions"] = tables["actions"][lambda table: table["seed"] == table["seed"].min()]
     for name, table in tables.items():

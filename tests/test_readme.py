@@ -7,6 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from pmdllm import cli as pmdllm_cli
+from pmdllm.config import Config, parse
+from pmdllm.warmup import WarmupConfig
 
 from pmdtheory import cli
 
@@ -40,6 +43,32 @@ def test_commands_run(line, capsys):
     words = shlex.split(line)[1:]
     words = ["20" if word == "200" else word for word in words]
     assert cli.main(words) == 0
+    assert capsys.readouterr().out
+
+
+SMALL = "--iterations 1 --prompts_per_batch 8 --rollouts_per_prompt 2 --eval_prompts 2 --test_prompts 2"
+TRAINING = [
+    command.strip()
+    for line in "".join(block("sh")).splitlines()
+    if line.startswith("pmd-llm ")
+    for command in line.partition("#")[0].split("&&")
+]
+
+
+@pytest.mark.parametrize("line", TRAINING)
+def test_training_commands_are_understood(line, tmp_path, monkeypatch, capsys):
+    """Every `pmd-llm` command of the README: training and warm-up are parsed, the others run on a few prompts."""
+    command, *words = shlex.split(line)[1:]
+    monkeypatch.chdir(tmp_path)
+    if command in ("train", "warmup"):
+        kind = {"train": Config, "warmup": WarmupConfig}[command]
+        assert isinstance(parse(kind, words, kind=command), kind)
+        return
+    if command == "evaluate":
+        words = ["base" if word.startswith("runs/") else word for word in words] + ["--prompts", "2", "--samples", "2"]
+    if command == "compare":
+        words = ["0-1" if word == "0-2" else word for word in words] + SMALL.split()
+    assert pmdllm_cli.main([command, *words]) == 0
     assert capsys.readouterr().out
 
 
