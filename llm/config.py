@@ -196,9 +196,9 @@ def parse(cls, arguments, kind="train", prog=None):
     Raises
     ------
     ValueError
-        As `from_preset`, and where `cls` refuses a value.
+        As `from_preset`, an unknown option, and where `cls` refuses a value.
     SystemExit
-        After printing help, or an option that is unknown or cannot be read.
+        After printing help, or where the value of an option cannot be read.
     """
     from transformers import HfArgumentParser
 
@@ -209,7 +209,10 @@ def parse(cls, arguments, kind="train", prog=None):
     parser.add_argument("--preset", default=preset, help=f"{', '.join(presets(kind))}, or the path of a YAML file")
     values = _read(cls, preset, kind)
     parser.set_defaults(**values)
-    return parser.parse_args_into_dataclasses(arguments)[0]
+    config, _, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no option{_hint(unknown[0].strip('-').replace('-', '_'), cls)}")
+    return config
 
 
 def _read(cls, preset, kind):
@@ -235,6 +238,9 @@ def _reject_unknown(values, cls, where):
     known = [declared.name for declared in fields(cls)]
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f": is it {close[0]!r}?" if close else "."
-            raise ValueError(f"{where} sets {name!r}, which is no option{hint}")
+            raise ValueError(f"{where} sets {name!r}, which is no option{_hint(name, cls)}")
+
+
+def _hint(name, cls):
+    close = difflib.get_close_matches(name, [declared.name for declared in fields(cls)], 1)
+    return f": is it {close[0]!r}?" if close else "; --help lists them."

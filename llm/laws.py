@@ -146,6 +146,7 @@ def share(policy, reward, tau, log_ratio):
     Returns
     -------
     array (P,)
+        NaN where q = p.
 
     References
     ----------
@@ -158,7 +159,7 @@ def share(policy, reward, tau, log_ratio):
     array([1.])
     """
     slope = _slope(np.asarray(policy), np.asarray(reward) / tau - log_ratio, np.exp(log_ratio))
-    return slope / divergences.movement(policy, log_ratio).reverse_kl
+    return _ratio(slope, divergences.movement(policy, log_ratio).reverse_kl)
 
 
 def compare(policy, reward, tau, log_ratio, law, seen=None):
@@ -271,9 +272,9 @@ def pooled_share(log_ratio, advantage, tau, rng, resamples=2000, level=0.95):
 
 
 def _slope(p, y, x):
-    """Slope of the regression of y on x, weighted by p."""
+    """Slope of the regression of y on x, weighted by p; NaN where x is constant."""
     centred = x - (p * x).sum(axis=-1, keepdims=True)
-    return (p * y * centred).sum(axis=-1) / (p * centred**2).sum(axis=-1)
+    return _ratio((p * y * centred).sum(axis=-1), (p * centred**2).sum(axis=-1))
 
 
 def _r2(weight, value, predicted):
@@ -281,4 +282,9 @@ def _r2(weight, value, predicted):
     w = weight / weight.sum(axis=-1, keepdims=True)
     value, predicted = np.where(w > 0, value, 0.0), np.where(w > 0, predicted, 0.0)
     mean = (w * value).sum(axis=-1, keepdims=True)
-    return 1 - (w * (value - predicted) ** 2).sum(axis=-1) / (w * (value - mean) ** 2).sum(axis=-1)
+    return 1 - _ratio((w * (value - predicted) ** 2).sum(axis=-1), (w * (value - mean) ** 2).sum(axis=-1))
+
+
+def _ratio(a, b):
+    """a/b; NaN where b is 0."""
+    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b != 0)

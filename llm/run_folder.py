@@ -47,7 +47,7 @@ class RunFolder:
     Raises
     ------
     ValueError
-        The folder holds a run with another configuration.
+        The folder holds a run with another configuration, and at least one line of its metrics.
     """
 
     def __init__(self, config):
@@ -57,7 +57,9 @@ class RunFolder:
         if config.overwrite and declared.exists():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        if not declared.exists():
+        log = self.path / "metrics.jsonl"
+        begun = log.exists() and log.stat().st_size > 0
+        if not (begun and declared.exists()):
             write_atomically(declared, config.to_yaml())
             return
         there, here = yaml.safe_load(declared.read_text(encoding="utf-8")), asdict(config)

@@ -219,9 +219,10 @@ def summary(prompts):
     -------
     DataFrame
         Medians under the names of the prompts' columns; ``share_low`` and ``share_high``, 5% and 95% quantiles of f;
-        ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|.
+        ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0 the law's χ² weight.
     """
-    prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / prompts["weight"] - 1).abs())
+    weight = prompts["weight"].where(prompts["weight"] > 0)
+    prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
     groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"], sort=False)
     found = groups.median()
     found["prompts"] = groups.size()

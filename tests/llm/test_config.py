@@ -68,6 +68,13 @@ def test_what_cannot_be_meant_is_named(change, message):
         Config(**change)
 
 
+def test_an_unknown_option_is_named():
+    with pytest.raises(ValueError, match=r"'--leaning-rate' is no option: is it 'learning_rate'?"):
+        parse(Config, ["--leaning-rate", "1e-3"])
+    with pytest.raises(ValueError, match=r"'3' is no option; --help lists them"):
+        parse(Config, ["--tau", "0.5", "3"])
+
+
 def test_unknown_preset_and_unknown_field(tmp_path):
     with pytest.raises(ValueError, match=r"preset must be one of .*tiny-cpu.*, got 'tiny'"):
         from_preset(Config, "tiny")

@@ -219,6 +219,12 @@ def test_a_finished_run_is_returned_and_another_configuration_refused(small, tmp
     assert outcome(tmp_path) != before
 
 
+def test_a_run_that_never_began_leaves_no_claim_on_its_folder(small, tmp_path):
+    with pytest.raises(ValueError, match="model must be"):
+        train(tiny("no/such/model", tmp_path), progress=False)
+    assert train(tiny(small, tmp_path, iterations=1), progress=False)["updates"] == 2
+
+
 def test_overwrite_spares_a_folder_that_holds_no_run(small, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     train(tiny(small, tmp_path, iterations=1, overwrite=True), progress=False)
