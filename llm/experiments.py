@@ -202,6 +202,6 @@ def _actions(cell, numbers, anchor, log_ratio, law):
             | {"number": numbers[i], "action": np.arange(enumerated.ACTIONS), "policy": p[i], "reward_of_action": r[i]}
             | {"log_ratio": log_ratio[i], "lambert": lambert[i], "kl_law": kl_law[i]}
         )
-        for i in order[[0, len(order) // 2, -1]]
+        for i in dict.fromkeys(order[[0, len(order) // 2, -1]])
     ]
     return pd.concat(tables)

@@ -41,7 +41,7 @@ TEMPERATURE = Study(
     ),
 )
 
-LEARNING_RATES = grid(learning_rate=(1.5e-4, 3e-4, 6e-4, 1.2e-3))
+LEARNING_RATES = grid(learning_rate=(1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3))
 
 METHODS = Study(
     "methods",

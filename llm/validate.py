@@ -40,7 +40,7 @@ from .warmup import WarmupConfig, fit
 __all__ = ["ValidateConfig", "base", "cells", "departures", "summary", "validate"]
 
 EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "held-out")
-FREE = ("output", "experiments", "seeds", "rewards", "taus", "rollouts", "sizes", "outer_steps", "threads")
+FREE = ("output", "experiments", "seeds", "rewards", "taus", "rollouts", "sizes", "threads")
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -120,7 +120,16 @@ CELL = [declared.name for declared in fields(Cell)]
 
 
 def cells(config):
-    """Return the cells of a configuration: every experiment at the first seed, then at the second."""
+    """Return the cells of a configuration: every experiment at the first seed, then at the second.
+
+    Examples
+    --------
+    >>> print(*cells(ValidateConfig(experiments="population", rewards="graded", taus="0.1,1")), sep="\\n")
+    population-graded-0.1-pmd-mean-inf-12-0
+    population-graded-0.1-pmd-part-inf-12-0
+    population-graded-1-pmd-mean-inf-12-0
+    population-graded-1-pmd-part-inf-12-0
+    """
     inf, P = math.inf, config.prompts
     estimated = ("pmd-mean", "pmd-mean-loo", "pmd-part-loo")
     listed = {

@@ -49,7 +49,7 @@ def fitted_prompt(folder):
         model, _ = base(config, 0)
         law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, ALGORITHMS[algorithm].estimator)
         loss = outer_step.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
-        outer_step.lbfgs(model, loss, 200)
+        outer_step.lbfgs(model, loss, 100)
         fitted = outer_step.anchor(model, tokenizer, [4321], "graded")
         found[algorithm] = (fitted.logp - anchor.logp).numpy()
     return anchor, tau, found
@@ -331,8 +331,8 @@ def test_departures_name_what_does_not_hold():
     assert departures(table) == []
     assert len(departures(table.assign(share=0.5))) == 2
     assert len(departures(table.assign(r2_lambert=0.9))) == 1
-    assert len(departures(table.assign(from_lambert=0.01))) == 1
-    assert departures(table.assign(tau=1.0, from_lambert=0.01)) == []
+    assert len(departures(table.assign(from_lambert=0.02))) == 1
+    assert departures(table.assign(tau=1.0, from_lambert=0.02)) == []
 
 
 def test_the_summary_is_of_prompts():
