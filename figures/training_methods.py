@@ -1,7 +1,7 @@
 """Seven methods on the tiny language model at one budget, the learning rate chosen for each.
 
 Preset tiny-cpu: 60 iterations of 32 prompts × 16 rollouts and 8 updates for every method. The learning rate of each is
-the one of 1.5e-4, 3e-4, 6e-4 and 1.2e-3 with the highest final validation avg@8, mean of two tuning seeds that are not
+the one of 1.5e-4, 3e-4, ..., 2.4e-3 with the highest final validation avg@8, mean of two tuning seeds that are not
 used again. PMD-mean and PMD-part subtract leave-one-out estimates; GRPO and GSPO clip at ε = 0.2; clip ranges are not
 tuned, temperatures are two. (a–h) Over training, mean and 95% interval over the seeds; best@8 is the share of the
 prompts with a right answer among 8 samples; the ratio is that of whole completions, pooled over the batch's updates.

@@ -1,4 +1,4 @@
-"""The command line: ``pmd-llm warmup | train | evaluate | compare | study``."""
+"""The command line: ``pmd-llm warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
 import functools
@@ -15,7 +15,8 @@ _TINY = """examples:
   pmd-llm evaluate --model runs/mine/model --task arithmetic
   pmd-llm compare --algorithms pmd-mean,grpo --seeds 0-2 --iterations 20
   pmd-llm study temperature --dry-run
-  pmd-llm warmup --seed 1 --output runs/second-base
+  pmd-llm warmup --seed 2 --output runs/second-base
+  pmd-llm validate                                                       a fitted network beside the exact laws
 
 pmd-llm COMMAND --help lists the options of a command.
 """
@@ -273,6 +274,22 @@ def _seeds(text):
     return seeds
 
 
+def _validate(arguments):
+    from .config import parse
+    from .validate import ValidateConfig, departures, validate
+
+    config = parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate")
+    table = validate(config, _log)
+    cell = ["experiment", "reward", "tau", "algorithm", "n", "size", "seed", "split", "iteration"]
+    print(table[[*cell, "share", "r2_lambert", "r2_kl_law"]].to_string(index=False, float_format="%.3f"))
+    print("share: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts")
+    print(f"Tables in {config.output}")
+    found = departures(table)
+    for line in found:
+        print(f"DEPARTS from its law: {line}")
+    return 1 if found else 0
+
+
 def _positive(**values):
     for name, value in values.items():
         if not value > 0:
@@ -280,7 +297,14 @@ def _positive(**values):
 
 
 _log = functools.partial(print, flush=True)
-_COMMANDS = {"warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study}
+_COMMANDS = {
+    "warmup": _warmup,
+    "train": _train,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "study": _study,
+    "validate": _validate,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,6 +24,7 @@ from .losses import ALGORITHMS
 __all__ = ["HELD_OUT", "Cell", "run"]
 
 HELD_OUT = 64
+SPREAD_TAU = 0.125
 WATCHED = ("share", "r2_law", "r2_lambert", "r2_kl_law", "from_law", "from_lambert", "from_kl_law")
 
 
@@ -160,9 +161,9 @@ def _fit(cell, config, fitted, base, tokenizer, anchor, actions, rng, generator,
         outer_step.adam(fitted, loss, config.held_out_steps, config.learning_rate, watch)
     elif math.isinf(cell.n):
         loss = outer_step.population(*problem, cell.law(anchor))
-        outer_step.lbfgs(fitted, loss, config.recursion_evaluations if chained else config.evaluations, watch)
+        outer_step.lbfgs(fitted, loss, config.recursion_evaluations if chained else _evaluations(cell, config), watch)
     elif cell.experiment == "batch":
-        outer_step.lbfgs(fitted, outer_step.fixed_batch(*problem, actions), config.evaluations, watch)
+        outer_step.lbfgs(fitted, outer_step.fixed_batch(*problem, actions), _evaluations(cell, config), watch)
     else:
         if cell.experiment == "completions":
             loss = outer_step.fresh_completions(fitted, base, *problem[1:], cell.n, generator)
@@ -171,6 +172,11 @@ def _fit(cell, config, fitted, base, tokenizer, anchor, actions, rng, generator,
         outer_step.adam(
             fitted, loss, config.recursion_steps if chained else config.steps, config.learning_rate, watch
         )
+
+
+def _evaluations(cell, config):
+    """Budget of L-BFGS: targets lie up to 1/τ apart, and rare actions, which weigh little, are far off for long."""
+    return round(config.evaluations * max(1, SPREAD_TAU / cell.tau))
 
 
 def _compare(cell, fitted, tokenizer, anchor, actions=None):

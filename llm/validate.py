@@ -39,8 +39,16 @@ from .warmup import WarmupConfig, fit
 
 __all__ = ["ValidateConfig", "base", "cells", "departures", "summary", "validate"]
 
-EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "held-out")
-FREE = ("output", "experiments", "seeds", "rewards", "taus", "rollouts", "sizes", "threads")
+# The options that decide the outcome of an experiment's cells, besides those of the network.
+BUDGETS = {
+    "population": ("evaluations",),
+    "rollouts": ("steps", "learning_rate"),
+    "completions": ("steps", "learning_rate"),
+    "batch": ("evaluations",),
+    "recursion": ("outer_steps", "recursion_evaluations", "recursion_steps", "learning_rate"),
+    "held-out": ("held_out_steps", "held_out_batch", "learning_rate"),
+}
+NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -53,7 +61,7 @@ class ValidateConfig:
     """
 
     output: str = option("runs/validate", "folder of the tables; finished cells in it are kept")
-    experiments: str = option(",".join(EXPERIMENTS), "which experiments")
+    experiments: str = option(",".join(BUDGETS), "which experiments")
     seeds: str = option("0", "seeds of base, prompts and rollouts")
     rewards: str = option("binary,graded", "rewards of the population experiment")
     taus: str = option("0.05,0.1,0.3,1", "temperatures of the population experiment, in reward units")
@@ -65,7 +73,7 @@ class ValidateConfig:
     tau: float = option(0.3, "temperature of rollouts, completions, batch and held-out, whose reward is graded")
     recursion_tau: float = option(1.0, "temperature of the recursion, whose reward is binary")
     n: int = option(16, "rollouts per prompt of completions, batch and recursion")
-    evaluations: int = option(1000, "gradients of L-BFGS in an outer step: population and batch")
+    evaluations: int = option(1000, "gradients of L-BFGS in an outer step: population and batch; more for τ < 0.125")
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions")
     recursion_evaluations: int = option(200, "gradients of L-BFGS in an outer step of the recursion")
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion")
@@ -88,7 +96,7 @@ class ValidateConfig:
                 raise ValueError(f"{name} must be an integer, got {value!r}.")
             if declared.type in (int, float) and not (0 < value < math.inf or (name == "threads" and value == 0)):
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
-        for name, accepted in {"experiments": EXPERIMENTS, "rewards": tuple(enumerated.REWARDS)}.items():
+        for name, accepted in {"experiments": tuple(BUDGETS), "rewards": tuple(enumerated.REWARDS)}.items():
             for value in getattr(self, name).split(","):
                 if value not in accepted:
                     raise ValueError(f"{name} must be some of {', '.join(accepted)}, got {value!r}.")
@@ -109,11 +117,14 @@ class ValidateConfig:
         """Return a list option as a list."""
         return [kind(value) for value in getattr(self, name).split(",")]
 
-    @property
-    def digest(self):
-        """Digest of the options that decide the outcome of a cell."""
-        decides = {name: value for name, value in asdict(self).items() if name not in FREE}
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:8]
+    def digest(self, experiment):
+        """Digest of the options that decide the outcome of an experiment's cells."""
+        decides = {name: getattr(self, name) for name in (*NETWORK, *BUDGETS[experiment])}
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]
+
+    def folder(self, cell):
+        """Folder of a cell."""
+        return Path(self.output) / "cells" / f"{cell}-{self.digest(cell.experiment)}"
 
 
 CELL = [declared.name for declared in fields(Cell)]
@@ -179,19 +190,18 @@ def validate(config, log=print):
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder = Path(config.output) / f"cells-{config.digest}"
-    todo = [cell for cell in cells(config) if not (folder / str(cell)).exists()]
+    todo = [cell for cell in cells(config) if not config.folder(cell).exists()]
     for number, cell in enumerate(todo, start=1):
         start = time.process_time()
         tables = run(cell, config, *base(config, cell.seed))
         seconds = time.process_time() - start
-        _write(tables, folder / str(cell), seconds)
+        _write(tables, config.folder(cell), seconds)
         found = summary(tables["prompts"]).iloc[-1]
         log(
             f"[{number}/{len(todo)}] {cell}: f {found['share']:.4f}, R² {found['r2_law']:.4f} against its law, "
             f"{seconds:.0f} s of CPU"
         )
-    return _join(folder, Path(config.output))
+    return _join(config)
 
 
 def base(config, seed):
@@ -232,7 +242,7 @@ def summary(prompts):
     """
     weight = prompts["weight"].where(prompts["weight"] > 0)
     prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
-    groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"], sort=False)
+    groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"])
     found = groups.median()
     found["prompts"] = groups.size()
     found["share_low"], found["share_high"] = groups["share"].quantile(0.05), groups["share"].quantile(0.95)
@@ -280,22 +290,23 @@ def _write(tables, folder, seconds):
     part.rename(folder)
 
 
-def _join(folder, output):
-    """Join the tables of all cells in `folder`, and return the summary."""
-    there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _join(config):
+    """Join the tables of all cells that these budgets made, of whatever seed, and return the summary."""
+    digests, output = {config.digest(experiment) for experiment in BUDGETS}, Path(config.output)
+    there = [path for path in sorted((output / "cells").iterdir()) if path.name.rpartition("-")[2] in digests]
+    paths = {name: [path / f"{name}.csv" for path in there] for name in ("prompts", "steps", "actions")}
     tables = {
-        name: pd.concat([pd.read_csv(path / f"{name}.csv") for path in there if (path / f"{name}.csv").exists()])
-        for name in ("prompts", "steps", "actions")
-        if any((path / f"{name}.csv").exists() for path in there)
+        name: pd.concat([pd.read_csv(path) for path in listed if path.exists()], ignore_index=True)
+        for name, listed in paths.items()
+        if any(path.exists() for path in listed)
     }
-    tables = {name: table.sort_values(CELL, kind="stable", ignore_index=True) for name, table in tables.items()}
-    found = summary(tables["prompts"])
-    seconds = {path.name: json.loads((path / "seconds.json").read_text()) for path in there}
-    found["cpu_seconds"] = [seconds[str(Cell(**cell))] for cell in found[CELL].to_dict("records")]
     if "actions" in tables:
         tables["actions"] = tables["actions"][lambda table: table["seed"] == table["seed"].min()]
+    found = summary(tables["prompts"])
+    seconds = {path.name.rpartition("-")[0]: json.loads((path / "seconds.json").read_text()) for path in there}
+    found["cpu_seconds"] = [seconds[str(Cell(**cell))] for cell in found[CELL].to_dict("records")]
     for name, table in tables.items():
-        _save(table, output / f"validate_{name}.csv")
+        _save(table.sort_values(CELL, kind="stable"), output / f"validate_{name}.csv")
     _save(found, output / "validate.csv")
     return found
 

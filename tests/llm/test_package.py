@@ -17,12 +17,12 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["rewards", "checkpoint"],
+    ["rewards", "checkpoint", "enumerated", "laws"],
     ["losses", "metrics", "tasks"],
     ["config", "models", "rollout"],
-    ["run_folder", "trackers", "evaluate"],
-    ["train", "warmup"],
-    ["study", "panels"],
+    ["run_folder", "trackers", "evaluate", "outer_step"],
+    ["train", "warmup", "experiments"],
+    ["study", "panels", "validate"],
     ["studies"],
     ["cli"],
 ]
