@@ -26,7 +26,7 @@ import math
 import re
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
@@ -131,7 +131,7 @@ CELL = [declared.name for declared in fields(Cell)]
 
 
 def cells(config):
-    """Return the cells of a configuration: every experiment at the first seed, then at the second.
+    r"""Return the cells of a configuration: every experiment at the first seed, then at the second.
 
     Examples
     --------
@@ -192,8 +192,9 @@ def validate(config, log=print):
         torch.set_num_threads(config.threads)
     todo = [cell for cell in cells(config) if not config.folder(cell).exists()]
     for number, cell in enumerate(todo, start=1):
+        model, tokenizer = base(config, cell.seed)
         start = time.process_time()
-        tables = run(cell, config, *base(config, cell.seed))
+        tables = run(cell, config, model, tokenizer)
         seconds = time.process_time() - start
         _write(tables, config.folder(cell), seconds)
         found = summary(tables["prompts"]).iloc[-1]
