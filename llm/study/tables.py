@@ -1,0 +1,138 @@
+"""The tables of a study: tidy rows from finished runs, merged into CSV files that only ever gain by it."""
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["Tables", "accuracy", "curves", "merge", "of", "read", "results", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where a study's tables are, and how they grow.
+
+    Parameters
+    ----------
+    results, curves, tuning : Path
+        CSV files; they need not exist.
+    """
+
+    results: Path
+    curves: Path
+    tuning: Path
+
+    @classmethod
+    def within(cls, folder, name):
+        """Return the tables of the study called `name` in `folder`."""
+        return cls(*(Path(folder) / f"study_{name}{part}.csv" for part in ("", "_curves", "_tuning")))
+
+
+def accuracy(table, split):
+    """Name of the column of `table` with the accuracy avg@k on a split ('validation', 'before' or 'test')."""
+    return next(name for name in table if name.startswith(f"{split}/avg@") and not name.endswith("_ci"))
+
+
+def of(table, values):
+    """Rows of `table` with these values in these columns; none if the table is empty."""
+    if table.empty:
+        return table
+    return table[np.logical_and.reduce([table[name] == value for name, value in values.items()])]
+
+
+def read(path):
+    """Read a table; an empty one if there is no such file."""
+    return pd.read_csv(path) if Path(path).exists() else pd.DataFrame()
+
+
+def merge(path, rows, keys, digits=12):
+    """Put `rows` into the table at `path`, in the place of those with the same `keys`, atomically."""
+    path = Path(path)
+    table = pd.concat([table for table in (read(path), rows) if len(table)], ignore_index=True)
+    table = table.drop_duplicates(keys, keep="last", ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}")
+    table.sort_values(keys, kind="stable").to_csv(part, index=False, float_format=f"%.{digits}g", lineterminator="\n")
+    part.replace(path)
+
+
+def unfinished(cells, table):
+    """Return the cells that have no row with the same setting, seed and options in `table`."""
+    if table.empty or not cells:
+        return cells
+    names = [*cells[0].columns, "seed", "options"]
+    there = set(table[names].itertuples(index=False, name=None))
+    return [cell for cell in cells if (*cell.columns.values(), cell.seed, cell.identity) not in there]
+
+
+def results(cells, runs):
+    """Return a tidy row for each finished cell.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        Those that are not finished are left out.
+    runs : Path
+        Folder of all runs.
+
+    Returns
+    -------
+    DataFrame
+        Study, setting, tuned options and their number of trials, seed, the last validation, ``result.json``, options,
+        versions, device, command.
+    """
+    import torch
+    import transformers
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    rows = [
+        {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed}
+        | {name: value for name, value in _lines(runs / cell.folder)[-1].items() if name.startswith("validation/")}
+        | json.loads((runs / cell.folder / "result.json").read_text()) | {"options": cell.identity} | versions
+        | {"device": _device(cell.config(runs).device), "command": cell.command(runs)}
+        for cell in cells
+        if (runs / cell.folder / "result.json").exists()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _device(name):
+    import torch
+
+    from .. import models
+
+    if models.device(name).type == "cuda":
+        return torch.cuda.get_device_name(models.device(name))
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+CURVES = (
+    *("iteration", "updates", "rollouts", "tokens", "reward", "length", "truncated", "entropy", "grad_norm"),
+    *("ratio/mean", "ratio/std", "ratio/max", "kl/k1", "kl/k3", "lambda/mean"),
+)
+
+
+def curves(cells, runs):
+    """Return a row for each iteration of each finished cell: spending, reward, length, entropy, ratios, validation.
+
+    Parameters
+    ----------
+    cells, runs
+        As in `results`.
+    """
+    rows = [
+        cell.columns | {"seed": cell.seed}
+        | {name: line.get(name) for name in CURVES}
+        | {name: value for name, value in line.items() if name.startswith("validation/") and not name.endswith("_ci")}
+        for cell in cells
+        if (runs / cell.folder / "result.json").exists()
+        for line in _lines(runs / cell.folder)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
