@@ -32,7 +32,8 @@ def plot(table, curves):
     """The paper's panels, and the final accuracies."""
     figure, axes = plotting.panels(3, 4, height=2.0)
     lines = panels.draw(axes, curves, "method", {name: style for name, (_, style) in METHODS.items()})
-    axes[7].set_yscale("log")
+    axes[6].set_ylim(bottom=0)
+    axes[7].set(yscale="log", ylim=(1e-3, None))
     for axis in axes[9:]:
         axis.remove()
     last = axes[8]
@@ -47,9 +48,12 @@ def plot(table, curves):
     for label, face in (("avg@8", "black"), ("greedy", "white")):
         last.plot([], [], "ko", markersize=3.5, markerfacecolor=face, label=label)
     rates = final.groupby("method").learning_rate.first()
-    names = [f"{label}\n{rates[name]:g}" if name in rates else label for name, (label, _) in METHODS.items()]
+    names = [
+        "\n".join([*label.split(), *([f"{rates[name]:g}"] if name in rates else [])])
+        for name, (label, _) in METHODS.items()
+    ]
     last.set_xticks(range(len(names)), names)
-    last.set(ylabel="accuracy, test", xlim=(-0.5, len(names) - 0.5))
+    last.set(ylabel="accuracy, test", xlim=(-0.5, len(names) - 0.5), ylim=(-0.02, 1.02))
     last.legend(loc="lower left")
     figure.legend(lines, [METHODS[line.get_label()][0] for line in lines], loc="outside lower center", ncols=4)
     return figure

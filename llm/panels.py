@@ -48,6 +48,10 @@ def draw(axes, curves, by, styles):
             if len(rows):
                 plotting.band(axis, "iteration", rows, column, by="seed", label=name, **style)
         axis.set(xlabel="iteration", ylabel=label)
+        if column.startswith("validation/"):  # an interval may leave the range, a share cannot
+            axis.set_ylim(-0.02, 1.02)
+        elif column == "reward":
+            axis.set_ylim(top=1.02)
     return axes[0].get_lines()
 
 
