@@ -75,7 +75,7 @@ class ValidateConfig:
     n: int = option(16, "rollouts per prompt of completions, batch and recursion")
     evaluations: int = option(1000, "gradients of L-BFGS in an outer step: population and batch; more for τ < 0.125")
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions")
-    recursion_evaluations: int = option(200, "gradients of L-BFGS in an outer step of the recursion")
+    recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion")
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion")
     held_out_steps: int = option(2000, "gradient steps of Adam in the held-out experiment")
     held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment")
@@ -135,7 +135,7 @@ def cells(config):
 
     Examples
     --------
-    >>> print(*cells(ValidateConfig(experiments="population", rewards="graded", taus="0.1,1")), sep="\\n")
+    >>> print(*cells(ValidateConfig(experiments="population", rewards="graded", taus="0.1,1")), sep="\n")
     population-graded-0.1-pmd-mean-inf-12-0
     population-graded-0.1-pmd-part-inf-12-0
     population-graded-1-pmd-mean-inf-12-0
