@@ -24,7 +24,7 @@ from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-__all__ = ["BASE", "character_tokenizer", "device", "load", "save", "tiny"]
+__all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "load", "save", "tiny"]
 
 BASE = Path(__file__).parent / "base"
 PAD, EOS = "<pad>", "<eos>"
@@ -141,6 +141,26 @@ def device(name):
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device must be auto, cpu or a GPU of this machine, got {name!r} ({reason}).") from None
+
+
+def arithmetic(device, dtype="auto"):
+    """Return the context in which a model computes; its weights stay float32.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the model is.
+    dtype : {'auto', 'float32', 'bfloat16'}
+        By default bfloat16 on GPU and float32 on CPU.
+
+    Examples
+    --------
+    >>> with arithmetic(device("cpu"), "bfloat16"):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
+    half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def load(name, device="cpu", trust_remote_code=False):

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from pmdtheory import baselines
+
 from . import checkpoint, metrics, models, tasks
 from .evaluate import evaluate
 from .losses import ALGORITHMS, Settings, importance_weights
@@ -29,6 +31,7 @@ from .run_folder import RunFolder
 from .trackers import trackers
 
 __all__ = ["Run", "train"]
+
 
 def train(config, progress=True):
     """Train as `config` says, resuming what is in its folder, and return the result.
@@ -85,11 +88,10 @@ class Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
-        self.device = torch.device(models.device(config.device))
+        self.device = models.device(config.device)
         self.task, self.method = tasks.load(config.task), ALGORITHMS[config.algorithm]
         self.max_new_tokens = config.max_new_tokens or self.task.max_new_tokens
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
-        self.model.eval()
         if config.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
         self.optimizer = torch.optim.AdamW(
@@ -143,7 +145,7 @@ class Run:
         valid = ended if config.truncated == "drop" else torch.ones_like(ended)
         if self.method.estimator.startswith("loo"):
             valid = valid & (valid.sum(1, keepdim=True) > 1)
-        mean = (rewards * valid).sum(1) / valid.sum(1).clamp(min=1)
+        mean = baselines.mean(rewards, valid)
         kept = valid.any(1) & (mean > _or(config.filter_low, -math.inf)) & (mean < _or(config.filter_high, math.inf))
         weight = importance_weights(rewards, config.tau, valid) if config.importance_weights else None
         self.rollouts += len(rollouts)
@@ -157,7 +159,7 @@ class Run:
             "drawn_after": self.updates,
             "summary": {
                 "reward": float(rewards.mean()),
-                "length": float(rollouts.mask.sum(1).float().mean()),
+                "length": float(metrics.length_statistics(rollouts.mask)["length"]),
                 "truncated": float(1 - ended.float().mean()),
                 "unparsed": float(1 - verdict.parsed.mean()),
                 "groups_kept": float(kept.float().mean()),
@@ -248,9 +250,7 @@ class Run:
 
     def arithmetic(self):
         """Context in which the model computes: bfloat16 on GPU unless told otherwise, float32 on CPU."""
-        wanted = self.config.dtype
-        half = wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        return models.arithmetic(self.device, self.config.dtype)
 
     def evaluate(self, split, prompts):
         """Evaluate on the first `prompts` prompts of `split`, always with the same random numbers."""

@@ -114,7 +114,7 @@ def warmup(config, progress=True):
     if not hasattr(task, "demonstrations"):
         raise ValueError(f"task must have demonstrations, as 'arithmetic' has, got {config.task!r}.")
     model, tokenizer, _ = fit(config, task, progress)
-    with _arithmetic(model.device):
+    with models.arithmetic(model.device):
         found = evaluate(
             model, tokenizer, task, "test", config.eval_prompts, config.eval_samples, task.max_new_tokens,
             batch=4096,
@@ -168,7 +168,7 @@ def fit(config, task, progress=False):
     with tqdm(batches, desc="warm-up", disable=not progress) as bar:
         for step, batch in enumerate(bar):
             batch = Rollouts(*(tensor.to(model.device) for tensor in batch))
-            with _arithmetic(model.device):
+            with models.arithmetic(model.device):
                 logp, _ = token_logp(model, batch)
             loss = -logp.sum() / batch.mask.sum()
             optimizer.zero_grad()
@@ -207,10 +207,6 @@ class _Demonstrations(Dataset):
             )
         mask = completion.attention_mask.bool()
         return prompt.input_ids, prompt.attention_mask.bool(), completion.input_ids, mask, torch.zeros(mask.shape)
-
-
-def _arithmetic(device):
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def _card(config, task, model, found):
