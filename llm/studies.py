@@ -1,8 +1,8 @@
 """The studies that are declared: what is trained by ``make study`` and drawn by the figures of the same names.
 
 All are on the preset tiny-cpu. Its 80 iterations of 512 rollouts and 8 updates are there for slow bases and seeds;
-comparisons take 60, where methods still differ. To add a study, list its settings; options to be tuned go into their
-``trials``.
+comparisons take 60, where methods still differ. The study of staleness takes 256 updates of 64 rollouts, in batches of
+64 U. To add a study, list its settings; options to be tuned go into their ``trials``.
 """
 
 from .study import Setting, Study, grid
@@ -62,4 +62,61 @@ METHODS = Study(
     checked=({"method": "pmd-mean tau 0.1"}, {"method": "grpo"}),
 )
 
-STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS)}
+
+def stale(method, updates, iterations, budget, lag=0, **setting):
+    """A setting of the study of staleness: batches of 64 U rollouts, U = `updates` updates on each."""
+    options = {
+        "algorithm": method, "rollout_lag": lag, "iterations": iterations, "updates_per_batch": updates,
+        "prompts_per_batch": 4 * updates, "eval_every": max(1, iterations // 8), "eval_prompts": 128,
+        "test_prompts": 256,
+    }  # fmt: skip
+    columns = {"method": method, "budget": budget, "updates_per_batch": updates, "lag": lag}
+    return Setting(columns, options, **setting)
+
+
+def stale_trials(method, updates):
+    """Six candidates for every method and U; with one update per batch only the learning rate of most has an effect."""
+    name, values = KNOBS[method]
+    if updates == 1 and method != "pmd-part-loo":
+        return grid(learning_rate=(2e-4, 3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3))
+    rates = (3e-4, 6e-4, 1.2e-3)
+    if name == "clip":
+        return tuple({"clip_low": clip, "clip_high": clip, "learning_rate": rate} for clip in values for rate in rates)
+    return grid(tau=values, learning_rate=rates)
+
+
+KNOBS = {
+    "pmd-mean-loo": ("tau", (0.05, 0.2)),
+    "pmd-part-loo": ("tau", (0.2, 0.5)),
+    "grpo": ("clip", (0.2, 0.4)),
+    "gspo": ("clip", (0.05, 0.2)),
+}
+UPDATES, REFRESHES = 256, 8
+
+STALENESS = Study(
+    "staleness",
+    settings=(
+        *(
+            stale(method, updates, UPDATES // updates, "rollouts", trials=stale_trials(method, updates))
+            for updates in (64, 8, 1)
+            for method in KNOBS
+        ),
+        *(
+            stale(method, updates, REFRESHES, "refreshes", trials=stale_trials(method, updates), tuned_as=tuned)
+            for updates in (8, 64)
+            for method in KNOBS
+            for tuned in [stale(method, updates, 0, "rollouts").columns]
+        ),
+        *(
+            stale(method, 8, UPDATES // 8, "rollouts", lag, trials=stale_trials(method, 8), tuned_as=tuned)
+            for lag in (1, 4)
+            for method in ("pmd-mean-loo", "grpo")
+            for tuned in [stale(method, 8, 0, "rollouts").columns]
+        ),
+    ),
+    seeds=SEEDS,
+    tuning_seeds=TUNING_SEEDS,
+    checked=(stale("pmd-mean-loo", 64, 0, "rollouts").columns, stale("grpo", 64, 0, "rollouts").columns),
+)
+
+STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS)}

@@ -107,7 +107,7 @@ class Run:
         self.iteration = self.updates = self.rollouts = self.tokens = 0
         self.seconds, self.reached, self.before = 0.0, False, None
         self.queue, self.pending, self.sums = [], [], defaultdict(list)
-        self.clock = self.saved = time.monotonic()
+        self.clock, self.saved = _clocks(), time.monotonic()
 
     @property
     def finished(self):
@@ -119,7 +119,7 @@ class Run:
         if self.iteration == 0 and self.before is None:
             self.before = self.evaluate("test", self.config.test_prompts)
             self.folder.append("metrics.jsonl", self.spent() | self.validation())
-            self.clock = time.monotonic()
+            self.clock = _clocks()
         while len(self.queue) <= self.config.rollout_lag:
             self.queue.append(self.collect())
         for _ in range(self.config.epochs):
@@ -217,7 +217,7 @@ class Run:
         line = self.spent() | batch["summary"]
         line |= {name: float(np.mean(values)) for name, values in sorted(self.sums.items())}
         self.sums.clear()
-        seconds = time.monotonic() - self.clock
+        seconds, cpu_seconds = (_clocks() - self.clock).tolist()
         last = self.iteration >= config.iterations
         if last or (config.eval_every and self.iteration % config.eval_every == 0):
             line |= self.validation()
@@ -229,11 +229,12 @@ class Run:
         self.folder.append("metrics.jsonl", line)
         drawn = batch["summary"]["length"] * len(batch["advantage"])
         self.folder.append("timings.jsonl", {
-            "iteration": self.iteration, "seconds": seconds, "generation_seconds": batch["seconds"],
-            "training_seconds": seconds - batch["seconds"], "tokens_per_second": drawn / seconds,
-            "evaluation_seconds": time.monotonic() - self.clock - seconds,
+            "iteration": self.iteration, "seconds": seconds, "cpu_seconds": cpu_seconds,
+            "generation_seconds": batch["seconds"], "training_seconds": seconds - batch["seconds"],
+            "tokens_per_second": drawn / seconds,
+            "evaluation_seconds": float(_clocks()[0] - self.clock[0]) - seconds,
         })
-        self.clock = time.monotonic()
+        self.clock = _clocks()
         return line
 
     def finish(self):
@@ -318,6 +319,11 @@ class Run:
 
 
 STATE = ("iteration", "updates", "rollouts", "tokens", "seconds", "reached", "before", "queue", "pending")
+
+
+def _clocks():
+    """Wall clock, and the time that this process computed: what a shared processor takes is in the first alone."""
+    return np.array([time.monotonic(), time.process_time()])
 
 
 def _or(value, default):

@@ -15,7 +15,7 @@ LAYERS = [
     ["simplex", "stationarity", "intervals"],
     ["divergences", "partition", "plotting"],
     ["overestimated", "baselines"],
-    ["solver"],
+    ["solver", "knobs"],
     ["updates"],
     ["convex", "sampled"],
     ["loglinear", "bandit", "mdp"],

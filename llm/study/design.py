@@ -42,16 +42,24 @@ class Setting:
         regenerated from another seed.
     trials : tuple of dict
         Candidates of the options to be tuned.
+    tuned_as : dict, optional
+        Columns of another setting with the same trials whose choice is taken over, instead of an own one.
     """
 
     columns: dict
     options: dict
     trials: tuple = ({},)
+    tuned_as: dict | None = None
 
     @property
     def is_tuned(self):
         """Whether there is something to choose."""
         return len(self.trials) > 1
+
+    @property
+    def tuning(self):
+        """Columns of the setting whose runs decide the choice."""
+        return self.tuned_as or self.columns
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ class Study:
             self.cell(setting, seed, trial)
             for seed in self.tuning_seeds
             for setting in self.settings
-            if setting.is_tuned
+            if setting.is_tuned and setting.tuned_as is None
             for trial in setting.trials
         ]
 
@@ -219,7 +227,7 @@ def choose(setting, tuning, seeds):
         return setting.trials[0]
     scores = []
     for trial in setting.trials:
-        rows = of(tuning, setting.columns | trial)
+        rows = of(tuning, setting.tuning | trial)
         if set(seeds) <= set(rows.get("seed", ())):
             scores.append((rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean(), trial))
     return max(scores, key=lambda scored: scored[0])[1] if scores else None

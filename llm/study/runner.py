@@ -65,7 +65,7 @@ def plan(study, tables):
         Cells of the second stage whose options the first one will choose, with the first of their trials.
     """
     tuning = unfinished(study.tuning_cells(), read(tables.tuning))
-    waiting = [setting for setting in study.settings if any(cell.columns == setting.columns for cell in tuning)]
+    waiting = [setting for setting in study.settings if any(cell.columns == setting.tuning for cell in tuning)]
     final = unfinished(study.final_cells(read(tables.tuning)), read(tables.results))
     final = [cell for cell in final if all(cell.columns != setting.columns for setting in waiting)]
     return tuning, final, [study.cell(setting, seed, setting.trials[0]) for seed in study.seeds for setting in waiting]

@@ -52,6 +52,7 @@ def merge(path, rows, keys, digits=12):
     """Put `rows` into the table at `path`, in the place of those with the same `keys`, atomically."""
     path = Path(path)
     table = pd.concat([table for table in (read(path), rows) if len(table)], ignore_index=True)
+    table = table.reindex(columns=[*table, *(key for key in keys if key not in table)])
     table = table.drop_duplicates(keys, keep="last", ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
@@ -118,6 +119,8 @@ CURVES = (
 def curves(cells, runs):
     """Return a row for each iteration of each finished cell: spending, reward, length, entropy, ratios, validation.
 
+    ``seconds`` and ``cpu_seconds`` are those of training up to there, evaluations apart.
+
     Parameters
     ----------
     cells, runs
@@ -125,14 +128,20 @@ def curves(cells, runs):
     """
     rows = [
         cell.columns | {"seed": cell.seed}
-        | {name: line.get(name) for name in CURVES}
+        | {name: line.get(name) for name in CURVES} | spent
         | {name: value for name, value in line.items() if name.startswith("validation/") and not name.endswith("_ci")}
         for cell in cells
         if (runs / cell.folder / "result.json").exists()
-        for line in _lines(runs / cell.folder)
+        for line, spent in zip(_lines(runs / cell.folder), _spent(runs / cell.folder))
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def _spent(folder):
+    """Seconds of training up to the start and to the end of each iteration."""
+    timings = [{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")]
+    return pd.DataFrame(timings)[["seconds", "cpu_seconds"]].cumsum().to_dict("records")
+
+
+def _lines(folder, name="metrics"):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]

@@ -107,6 +107,10 @@ def test_tables_hold_what_the_runs_wrote(once):
         assert drawn.iteration.to_list() == [0, 1, 2]
         assert drawn.reward.to_list()[1:] == pytest.approx([line["reward"] for line in lines[1:]], rel=1e-5)
         assert drawn.reward.isna().to_list() == [True, False, False]
+        timings = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+        for name in ("seconds", "cpu_seconds"):
+            spent = [line[name] for line in timings]
+            assert drawn[name].to_list() == pytest.approx([0.0, spent[0], sum(spent)], rel=1e-4)
     best = tuning.learning_rate[tuning["validation/avg@2"].idxmax()]
     assert (results[results.method == "b"].learning_rate == best).all()
     assert results.trials.to_list() == [0, 0, 2, 2]
@@ -162,10 +166,11 @@ def test_processes_and_errors(small, where, tmp_path):
         assert "nowhere" in report.splitlines()[-1]
     alone = Tables.within(tmp_path / "alone", "small")
     assert len(study.run(simple, alone, tmp_path / "other-runs", log=Log())) == 2
-    a, b = (study.read(t.results).drop(columns=["seconds", "command"]) for t in (tables, alone))
-    pd.testing.assert_frame_equal(a, b)
-    assert tables.curves.read_bytes() == alone.curves.read_bytes()
-    assert len(a) == 2
+    differs = ["seconds", "cpu_seconds", "command"]
+    for path, other in ((tables.results, alone.results), (tables.curves, alone.curves)):
+        a, b = (study.read(table).drop(columns=differs, errors="ignore") for table in (path, other))
+        pd.testing.assert_frame_equal(a, b)
+    assert len(study.read(tables.results)) == 2
 
 
 def test_command_does_the_same_run(small):
@@ -229,6 +234,25 @@ def test_choice_is_the_largest_mean(data):
         assert means[trials.index(chosen)] == max(means.values())
 
 
+def test_choice_is_taken_over(preset, tmp_path):
+    """A setting tuned as another waits for it, makes no runs of its own in the first stage, and gets its choice."""
+    trials = ({"tau": 0.1, "learning_rate": 1e-3}, {"clip_low": 0.3, "learning_rate": 2e-3})
+    methods = (
+        Setting({"method": "later"}, {"algorithm": "grpo"}, trials, tuned_as={"method": "tuned"}),
+        Setting({"method": "tuned"}, {"algorithm": "gspo"}, trials),
+    )
+    declared = Study("shared", methods, seeds=(0,), tuning_seeds=(100,), preset=preset)
+    tables = Tables.within(tmp_path, "shared")
+    tuning, final, undecided = study.plan(declared, tables)
+    assert [cell.columns["method"] for cell in tuning] == ["tuned", "tuned"]
+    assert not final
+    assert [cell.columns["method"] for cell in undecided] == ["later", "tuned"]
+    for score, trial in enumerate(trials):
+        row = pd.DataFrame([{"method": "tuned", "seed": 100, "validation/avg@2": score} | trial])
+        study.merge(tables.tuning, row, ["method", "tau", "learning_rate", "clip_low", "seed"])
+    assert [cell.trial for cell in declared.final_cells(study.read(tables.tuning))] == [trials[1]] * 2
+
+
 @settings(max_examples=40)
 @given(st.permutations(range(6)), st.lists(st.integers(1, 5), max_size=3))
 def test_merging_commutes(tmp_path_factory, order, cuts):
@@ -290,6 +314,7 @@ def test_prediction_of_time(small):
     assert study.predicted_seconds([none], table) < study.predicted_seconds([config], table)
 
 
+@pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
 @pytest.mark.parametrize("declared", STUDIES.values(), ids=STUDIES)
 def test_declared_studies(declared):
     """Equal budgets, tuning on seeds of its own, at least five seeds, checked settings exist, names are unique."""
@@ -301,6 +326,14 @@ def test_declared_studies(declared):
     assert len({cell.folder for cell in cells}) >= len(cells) - len(declared.settings)
     configs = [cell.config(Path("runs")) for cell in cells]
     assert {config.threads for config in configs} == {1}
-    assert len({(c.iterations, c.updates_per_batch, c.prompts_per_batch * c.rollouts_per_prompt) for c in configs}) == 1
+    budgets = {"rollouts": set(), "refreshes": set()}
+    for cell, c in zip(cells, configs):
+        rollouts = c.iterations * c.prompts_per_batch * c.rollouts_per_prompt
+        budget = cell.columns.get("budget", "rollouts")
+        spent = c.iterations if budget == "refreshes" else (rollouts, c.iterations * c.updates_per_batch)
+        budgets[budget].add(spent)
+    assert max(len(spent) for spent in budgets.values()) == 1
+    for setting in declared.settings:
+        assert setting.tuned_as is None or declared.setting(setting.tuned_as).trials == setting.trials
     for columns in declared.checked:
         assert declared.setting(columns).columns == columns
