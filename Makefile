@@ -5,15 +5,18 @@ FAST ?=
 UPDATE ?=
 NAMES ?= all
 JOBS ?= 2
+TABLES ?= figures/data
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce train study test lint notebooks lab check benchmarks clean
+PACKAGES := build/packages
+
+.PHONY: help reproduce train study gpu packages test lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
 	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
-	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes)"
+	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), TABLES=figures/data (where gpu merges its rows)"
 
 .venv/theory: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, PYTHON=$(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
@@ -37,6 +40,13 @@ train: .venv/llm  ## train the shipped tiny model by PMD-mean into build/runs/ti
 
 study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); FAST=1 checks a few of their runs
 	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(FAST),--check)
+
+gpu:  ## PMD-mean against GRPO at 17M parameters with PYTHON's own CUDA build of PyTorch; no installation, resumable
+	@mkdir -p $(PACKAGES) && ln -sfn ../../llm $(PACKAGES)/pmdllm && ln -sfn ../../pmdtheory $(PACKAGES)/pmdtheory
+	PYTHONPATH=$(PACKAGES) $(PYTHON) -m pmdllm.cli study gpu --jobs 1 --tables $(TABLES) --runs build/study
+
+packages:  ## small packages that a bare GPU machine may lack, into build/packages, to be copied there with the sources
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PACKAGES) -c constraints.txt array-api-compat
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+VALIDATION = "validate"
+
 _TINY = """examples:
   pmd-llm train --preset tiny-cpu --output runs/mine                     a minute on two cores
   pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1 --output runs/grpo
@@ -199,17 +201,21 @@ def _study(arguments):
     given = parser.parse_args(arguments)
     _positive(jobs=given.jobs)
 
-    from . import study
-    from .studies import STUDIES
+    from . import study, validation_study
+    from .studies import GPU_STUDIES, STUDIES
 
-    unknown = [name for name in given.names if name not in ("all", *STUDIES)]
+    known = (*STUDIES, VALIDATION, *GPU_STUDIES)
+    unknown = [name for name in given.names if name not in ("all", *known)]
     if unknown:
-        raise ValueError(f"no study is called {unknown[0]!r}; there are {', '.join(STUDIES)}.")
-    chosen = list(STUDIES.values()) if "all" in given.names else [STUDIES[name] for name in given.names]
+        raise ValueError(f"no study is called {unknown[0]!r}; there are {', '.join(known)}.")
+    names = [*STUDIES, VALIDATION] if "all" in given.names else given.names
+    chosen = [(STUDIES | GPU_STUDIES)[name] for name in names if name != VALIDATION]
     if given.dry_run:
-        return _dry_run(chosen, given)
+        return _dry_run(chosen, VALIDATION in names, given)
     if given.check:
         departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
+        if VALIDATION in names:
+            departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
         for departure in departures:
             print(f"DEPARTS: {departure}")
         print(f"{len(departures)} departures from the committed tables.")
@@ -217,14 +223,16 @@ def _study(arguments):
     failed = []
     for declared in chosen:
         failed += study.run(declared, study.Tables.within(given.tables, declared.name), given.runs, given.jobs, _log)
+    if VALIDATION in names:
+        validation_study.run(given.tables, given.runs, given.jobs, _log)
     if failed:
         return _failed(failed)
-    print(f"Every cell of {', '.join(declared.name for declared in chosen)} is in {given.tables}.")
+    print(f"Every cell of {', '.join(names)} is in {given.tables}.")
     return 0
 
 
-def _dry_run(studies, given):
-    from . import study
+def _dry_run(studies, validation, given):
+    from . import study, validation_study
 
     total = 0
     for declared in studies:
@@ -238,6 +246,11 @@ def _dry_run(studies, given):
         hours = study.predicted_seconds([cell.config(given.runs) for cell in cells], study.read(tables.results)) / 3600
         total += hours / given.jobs
         print(f"{declared.name}: {len(cells)} cells, {len(tuning)} of them for tuning; {hours / given.jobs:.1f} h\n")
+    if validation:
+        cells = validation_study.plan(given.tables, given.runs)
+        hours = validation_study.predicted_seconds(cells, given.tables) / 3600
+        total += hours / given.jobs
+        print(*cells, f"{VALIDATION}: {len(cells)} cells; {hours / given.jobs:.1f} h\n", sep="\n")
     print(f"{total:.1f} h in all, {given.jobs} at a time")
     return 0
 
@@ -276,12 +289,14 @@ def _seeds(text):
 
 def _validate(arguments):
     from .config import parse
-    from .validate import ValidateConfig, departures, validate
+    from .validate import ValidateConfig, validate
+    from .validate_tables import departures
 
     config = parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate")
     table = validate(config, _log)
     cell = ["experiment", "reward", "tau", "algorithm", "n", "size", "seed", "split", "iteration"]
-    print(table[[*cell, "share", "r2_lambert", "r2_kl_law"]].to_string(index=False, float_format="%.3f"))
+    shown = table.reindex(columns=[*cell, "share", "r2_lambert", "r2_kl_law"])
+    print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
     print("share: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts")
     print(f"Tables in {config.output}")
     found = departures(table)

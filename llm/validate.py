@@ -9,35 +9,32 @@ a list of cells::
     batch         one outer step on one fixed batch of n rollouts, all four estimators, against Statement 14
     recursion     a chain of outer steps, population loss and n fresh rollouts, with the bounds of Statement 9
     held-out      one outer step on few and many prompts; prompts it was not trained on obey the law, or not
+    training      outer steps of ordinary training on its own task, where nothing is enumerated: f from rollouts
 
 A cell is one such fit from one seed: that of the base, the prompts and the rollouts. It is written to a folder of its
 own, renamed into place when it is whole, so a run can be interrupted and started again, and two processes with
-different seeds can share an output folder. Cells made with other budgets are kept apart. The tables join all cells::
-
-    validate.csv            a row per cell, split and outer step: quantiles over the prompts
-    validate_prompts.csv    a row per prompt: what `pmdllm.laws.compare` says, and rewards
-    validate_steps.csv      medians over the prompts as a fit goes on
-    validate_actions.csv    a row per action of three prompts, of the population cells of the smallest seed
+different seeds can share an output folder. Cells made with other budgets are kept apart. `pmdllm.validate_tables` says
+what the tables hold that every finished cell is merged into.
 """
 
 import hashlib
 import json
 import math
 import re
-import shutil
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from . import enumerated, models
+from . import enumerated, models, ordinary_training
 from .config import option
 from .experiments import HELD_OUT, Cell, run
+from .study.processes import outcomes
+from .validate_tables import finished, made_on, publish, rows_of, write
 from .warmup import WarmupConfig, fit
 
-__all__ = ["ValidateConfig", "base", "cells", "departures", "summary", "validate"]
+__all__ = ["ValidateConfig", "base", "cells", "missing", "validate"]
 
 # The options that decide the outcome of an experiment's cells, besides those of the network.
 BUDGETS = {
@@ -47,6 +44,7 @@ BUDGETS = {
     "batch": ("evaluations",),
     "recursion": ("outer_steps", "recursion_evaluations", "recursion_steps", "learning_rate"),
     "held-out": ("held_out_steps", "held_out_batch", "learning_rate"),
+    "training": ("training_iterations", "training_epochs", "training_learning_rate"),
 }
 NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -79,6 +77,10 @@ class ValidateConfig:
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion")
     held_out_steps: int = option(2000, "gradient steps of Adam in the held-out experiment")
     held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment")
+    training_prompts: int = option(128, "prompts per rollout batch of the training experiment, 4 per update")
+    training_iterations: int = option(3, "rollout batches of the training experiment")
+    training_epochs: int = option(4, "passes over each of these batches")
+    training_learning_rate: float = option(6e-4, "step size of the training experiment")
     learning_rate: float = option(3e-3, "largest step size of Adam")
 
     hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads")
@@ -88,6 +90,7 @@ class ValidateConfig:
     warmup_batch: int = option(128, "demonstrations per update of the warm-up")
     warmup_learning_rate: float = option(6e-3, "largest step size of the warm-up")
     threads: int = option(1, "CPU threads; 0: PyTorch's choice")
+    jobs: int = option(1, "processes")
 
     def __post_init__(self):
         for declared in fields(self):
@@ -117,17 +120,19 @@ class ValidateConfig:
         """Return a list option as a list."""
         return [kind(value) for value in getattr(self, name).split(",")]
 
-    def digest(self, experiment):
-        """Digest of the options that decide the outcome of an experiment's cells."""
-        decides = {name: getattr(self, name) for name in (*NETWORK, *BUDGETS[experiment])}
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]
+    def decides(self, experiment):
+        """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
+        names = BUDGETS[experiment] if experiment == "training" else (*NETWORK, *BUDGETS[experiment])
+        return {name: getattr(self, name) for name in names}
+
+    def identity(self, experiment):
+        """The same as text."""
+        return " ".join(f"{name}={value}" for name, value in self.decides(experiment).items())
 
     def folder(self, cell):
         """Folder of a cell."""
-        return Path(self.output) / "cells" / f"{cell}-{self.digest(cell.experiment)}"
-
-
-CELL = [declared.name for declared in fields(Cell)]
+        digest = hashlib.sha256(json.dumps(self.decides(cell.experiment)).encode()).hexdigest()[:8]
+        return Path(self.output) / "cells" / f"{cell}-{digest}"
 
 
 def cells(config):
@@ -164,6 +169,11 @@ def cells(config):
             for size in config.values("sizes", int)
             for algorithm in ("pmd-mean", "pmd-part")
         ],
+        "training": [
+            ("binary", tau, algorithm, config.n, config.training_prompts)
+            for tau in (0.1, 0.5)
+            for algorithm in ("pmd-mean-loo", "pmd-part-loo")
+        ],
     }
     return [
         Cell(experiment, *setting, seed)
@@ -173,36 +183,74 @@ def cells(config):
     ]
 
 
-def validate(config, log=print):
-    """Fit the cells that are not there yet, and join the tables.
+def missing(config, tables):
+    """Return the cells of a configuration that have no row with the same options in the tables of a folder."""
+    there = finished(tables)
+    return [cell for cell in cells(config) if (str(cell), config.identity(cell.experiment)) not in there]
+
+
+def validate(config, log=print, tables=None):
+    """Fit the cells that the tables lack, merging each one as it ends.
 
     Parameters
     ----------
     config : ValidateConfig
-        What to do; tables go to ``config.output``.
+        What to do; cells and bases are kept in ``config.output``.
     log : callable
         Takes a line of text for each cell.
+    tables : path, optional
+        Folder of the tables, by default ``config.output``.
 
     Returns
     -------
     DataFrame
-        The table ``validate.csv`` of all cells that were made with these budgets.
+        The rows of ``validate.csv`` that belong to this configuration.
+
+    Raises
+    ------
+    RuntimeError
+        Cells that failed, with the last error, after the others have been fitted.
     """
+    tables = Path(config.output if tables is None else tables)
+    for cell in missing(config, tables):
+        if config.folder(cell).exists():
+            publish(cell, config, tables)
+    todo, failures, spent = missing(config, tables), [], []
+    seeds = {cell.seed for cell in todo if cell.experiment != "training"}
+    failures += [error for _, _, error in outcomes(_make_base, sorted(seeds), [config], config.jobs) if error]
+    for number, (cell, seconds, error) in enumerate(outcomes(_fit, todo, [config], config.jobs), start=1):
+        if error is not None:
+            failures.append(error)
+            log(f"[{number}/{len(todo)}] {cell}: FAILED\n{error}")
+            continue
+        found = publish(cell, config, tables)
+        spent.append(seconds)
+        left = (len(todo) - number) * sum(spent) / len(spent) / config.jobs / 3600
+        head = f"[{number}/{len(todo)}] {cell}: f {found['share']:.4f}"
+        log(f"{head}, {seconds:.0f} s of computing; about {left:.2f} h left")
+    if failures:
+        raise RuntimeError(f"{len(failures)} cells or bases failed. The last error: {failures[-1]}")
+    return rows_of(cells(config), config, tables)
+
+
+def _fit(cell, config):
+    """Fit one cell; return the seconds of computing it took."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    todo = [cell for cell in cells(config) if not config.folder(cell).exists()]
-    for number, cell in enumerate(todo, start=1):
-        model, tokenizer = base(config, cell.seed)
-        start = time.process_time()
-        tables = run(cell, config, model, tokenizer)
-        seconds = time.process_time() - start
-        _write(tables, config.folder(cell), seconds)
-        found = summary(tables["prompts"]).iloc[-1]
-        log(
-            f"[{number}/{len(todo)}] {cell}: f {found['share']:.4f}, R² {found['r2_law']:.4f} against its law, "
-            f"{seconds:.0f} s of CPU"
-        )
-    return _join(config)
+    start = time.process_time()
+    if cell.experiment == "training":
+        tables = ordinary_training.run(cell, config)
+    else:
+        tables = run(cell, config, *base(config, cell.seed))
+    seconds = time.process_time() - start
+    write(tables, config.folder(cell), made_on() | {"cpu_seconds": seconds})
+    return seconds
+
+
+def _make_base(seed, config):
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    base(config, seed)
 
 
 def base(config, seed):
@@ -225,94 +273,3 @@ def base(config, seed):
         model, tokenizer, _ = fit(recipe, enumerated.Sums())
         models.save(model, tokenizer, folder)
     return models.load(folder)
-
-
-def summary(prompts):
-    """Quantiles over the prompts of each cell, split and outer step.
-
-    Parameters
-    ----------
-    prompts : DataFrame
-        The table ``validate_prompts.csv``, or part of it.
-
-    Returns
-    -------
-    DataFrame
-        Medians under the names of the prompts' columns; ``share_low`` and ``share_high``, 5% and 95% quantiles of f;
-        ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0 the law's χ² weight.
-    """
-    weight = prompts["weight"].where(prompts["weight"] > 0)
-    prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
-    groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"])
-    found = groups.median()
-    found["prompts"] = groups.size()
-    found["share_low"], found["share_high"] = groups["share"].quantile(0.05), groups["share"].quantile(0.95)
-    for name in ("from_law", "from_lambert", "from_kl_law"):
-        found[f"mean_{name}"] = groups[name].mean()
-    return found.reset_index()
-
-
-def departures(table):
-    """What in the population experiment is not as the theory says, a line each.
-
-    For every cell, PMD-mean has a median f within 0.02 of 1, the log-partition within 0.02 of 0, both a median R²
-    above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
-
-    Parameters
-    ----------
-    table : DataFrame
-        What `validate` returns.
-
-    Returns
-    -------
-    list of str
-    """
-    found = []
-    for _, row in table[table["experiment"] == "population"].iterrows():
-        own, other, expected = ("lambert", "kl_law", 1) if row["algorithm"] == "pmd-mean" else ("kl_law", "lambert", 0)
-        ratio = row[f"from_{other}"] / row[f"from_{own}"]
-        held = {
-            f"f {row['share']:.4f}": abs(row["share"] - expected) < 0.02,
-            f"R² {row[f'r2_{own}']:.4f}": row[f"r2_{own}"] > 0.99,
-            f"divergence ratio {ratio:.1f}": ratio >= 10 or row["tau"] > 0.3,
-        }
-        where = ", ".join(f"{name} {row[name]}" for name in ("reward", "tau", "algorithm", "seed"))
-        found += [f"{where}: {said}" for said, holds in held.items() if not holds]
-    return found
-
-
-def _write(tables, folder, seconds):
-    part = folder.with_name(f".{folder.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, table in tables.items():
-        _save(table, part / f"{name}.csv")
-    (part / "seconds.json").write_text(json.dumps(seconds))
-    part.rename(folder)
-
-
-def _join(config):
-    """Join the tables of all cells that these budgets made, of whatever seed, and return the summary."""
-    digests, output = {config.digest(experiment) for experiment in BUDGETS}, Path(config.output)
-    there = [path for path in sorted((output / "cells").iterdir()) if path.name.rpartition("-")[2] in digests]
-    paths = {name: [path / f"{name}.csv" for path in there] for name in ("prompts", "steps", "actions")}
-    tables = {
-        name: pd.concat([pd.read_csv(path) for path in listed if path.exists()], ignore_index=True)
-        for name, listed in paths.items()
-        if any(path.exists() for path in listed)
-    }
-    if "actions" in tables:
-        tables["actions"] = tables["actions"][lambda table: table["seed"] == table["seed"].min()]
-    found = summary(tables["prompts"])
-    seconds = {path.name.rpartition("-")[0]: json.loads((path / "seconds.json").read_text()) for path in there}
-    found["cpu_seconds"] = [seconds[str(Cell(**cell))] for cell in found[CELL].to_dict("records")]
-    for name, table in tables.items():
-        _save(table.sort_values(CELL, kind="stable"), output / f"validate_{name}.csv")
-    _save(found, output / "validate.csv")
-    return found
-
-
-def _save(table, path):
-    part = path.with_name(f".{path.name}")
-    table.to_csv(part, index=False, float_format="%.8g", lineterminator="\n")
-    part.replace(path)

@@ -1,12 +1,9 @@
 """Training the cells that the tables lack, in worker processes of one CPU thread each."""
 
-import traceback
-from concurrent.futures import as_completed
-from multiprocessing import get_context
-
 import pandas as pd
 
 from ..config import from_preset
+from .processes import outcomes
 from .tables import accuracy, curves, merge, read, results, unfinished
 
 __all__ = ["plan", "predicted_seconds", "run", "train_cells"]
@@ -102,7 +99,11 @@ def train_cells(cells, runs, jobs, keep, log, **changes):
     """Train cells in order, `keep` each one that ends well, and return the others."""
     left = [cell.config(runs) for cell in cells]
     failed, rows = [], pd.DataFrame()
-    for number, (cell, error) in enumerate(_outcomes(cells, runs, jobs, log, changes), start=1):
+    bases = {cell.base_seed: cell for cell in cells if cell.base_seed is not None}
+    for _, line, error in outcomes(_make_base, bases.values(), [runs], jobs):
+        log(line if error is None else f"a base: FAILED\n{error}")
+    trained = outcomes(_train_cell, cells, [runs, changes], jobs)
+    for number, (cell, _, error) in enumerate(trained, start=1):
         left.remove(cell.config(runs))
         head = f"[{number}/{len(cells)}] {cell}"
         if error is not None:
@@ -118,40 +119,10 @@ def train_cells(cells, runs, jobs, keep, log, **changes):
     return failed
 
 
-def _outcomes(cells, runs, jobs, log, changes):
-    """Yield each cell as it ends, with its error (a text, or None)."""
-    bases = {cell.base_seed: cell for cell in cells if cell.base_seed is not None}
-    if jobs == 1:
-        for cell in bases.values():
-            log(_make_base(cell, runs))
-        for cell in cells:
-            yield cell, _train_cell(cell, runs, changes)
-        return
-    from pebble import ProcessPool
-
-    pool = ProcessPool(jobs, context=get_context("spawn"))
-    try:
-        for future in [pool.schedule(_make_base, args=[cell, runs]) for cell in bases.values()]:
-            log(future.result())
-        futures = {pool.schedule(_train_cell, args=[cell, runs, changes]): cell for cell in cells}
-        for future in as_completed(futures):
-            died = future.exception()
-            yield futures[future], f"its process ended with code {died.exitcode}" if died else future.result()
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
-
-
 def _train_cell(cell, runs, changes):
-    """Train one cell; return its error, a text, or None."""
     from ..train import train
 
-    try:
-        train(cell.config(runs, **changes), progress=False)
-    except Exception:
-        return traceback.format_exc()
-    return None
+    train(cell.config(runs, **changes), progress=False)
 
 
 def _make_base(cell, runs):

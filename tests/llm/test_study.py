@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import models, study
 from pmdllm.config import Config, parse
-from pmdllm.studies import STUDIES
+from pmdllm.studies import GPU_STUDIES, STUDIES
 from pmdllm.study import Setting, Study, Tables, grid
 from pmdllm.tasks import load
 
@@ -315,7 +315,7 @@ def test_prediction_of_time(small):
 
 
 @pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
-@pytest.mark.parametrize("declared", STUDIES.values(), ids=STUDIES)
+@pytest.mark.parametrize("declared", (STUDIES | GPU_STUDIES).values(), ids=STUDIES | GPU_STUDIES)
 def test_declared_studies(declared):
     """Equal budgets, tuning on seeds of its own, at least five seeds, checked settings exist, names are unique."""
     assert not set(declared.seeds) & set(declared.tuning_seeds)

@@ -15,7 +15,8 @@ from pmdllm.config import from_preset, presets
 from pmdllm.experiments import Cell, run
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample, token_logp
-from pmdllm.validate import ValidateConfig, base, cells, departures, summary
+from pmdllm.validate import ValidateConfig, base, cells, missing
+from pmdllm.validate_tables import departures, summary
 from scipy.special import wrightomega
 
 from pmdtheory import kl_update, pmd_mean_update
@@ -24,7 +25,7 @@ from pmdtheory.sampled import sampled_update
 TINY = ValidateConfig(
     hidden_size=16, heads=2, layers=1, warmup_steps=60, warmup_batch=32, prompts=2, evaluations=6, steps=6, n=4,
     rollouts="4", sizes="3", rewards="graded", taus="0.1", outer_steps=2, recursion_evaluations=4, recursion_steps=4,
-    held_out_steps=3, held_out_batch=2,
+    held_out_steps=3, held_out_batch=2, training_prompts=4, training_iterations=2, training_epochs=2,
 )  # fmt: skip
 
 
@@ -281,11 +282,14 @@ def test_the_tables_hold_what_the_summary_says(table, folder):
     prompts = pd.read_csv(folder / "validate_prompts.csv")
     population = prompts[(prompts["experiment"] == "population") & (prompts["algorithm"] == "pmd-mean")]
     row = table[(table["experiment"] == "population") & (table["algorithm"] == "pmd-mean")].iloc[0]
-    assert row["share"] == population["share"].median() and row["prompts"] == len(population) == TINY.prompts
+    assert row["share"] == pytest.approx(population["share"].median(), rel=1e-6)
+    assert row["prompts"] == len(population) == TINY.prompts
     actions = pd.read_csv(folder / "validate_actions.csv")
     assert np.allclose(actions.groupby(["algorithm", "number"])["policy"].sum(), 1)
     steps = pd.read_csv(folder / "validate_steps.csv")
-    assert set(steps["experiment"]) == set(TINY.experiments.split(",")) - {"recursion"}
+    assert set(steps["experiment"]) == set(TINY.experiments.split(",")) - {"recursion", "training"}
+    training = pd.read_csv(folder / "validate_training.csv")
+    assert training[["iteration", "epoch"]].drop_duplicates().values.tolist() == [[1, 2], [2, 2], [1, 1], [2, 1]]
 
 
 def test_statement_9_bounds_the_exact_recursion(table, folder):
@@ -298,16 +302,20 @@ def test_statement_9_bounds_the_exact_recursion(table, folder):
 
 
 def test_finished_cells_are_kept_and_lost_ones_made_again(table, folder):
+    """Without tables, all but a lost cell is taken from the folders of the cells; with them, nothing is left to do."""
     config, lines = replace(TINY, output=str(folder)), []
     path = next(iter((folder / "cells").glob("held-out*")))
-    before = (path / "prompts.csv").read_bytes()
-    for file in path.iterdir():
-        file.unlink()
+    before = {table: (folder / f"validate_{table}.csv").read_bytes() for table in ("prompts", "steps", "training")}
+    for lost in (*path.iterdir(), *folder.glob("*.csv")):
+        lost.unlink()
     path.rmdir()
+    assert len(missing(config, folder)) == len(cells(config))
     again = validate.validate(config, log=lines.append)
     assert len(lines) == 1 and path.name.rpartition("-")[0] in lines[0]
-    assert (path / "prompts.csv").read_bytes() == before
+    assert all((folder / f"validate_{table}.csv").read_bytes() == there for table, there in before.items())
     pd.testing.assert_frame_equal(again.drop(columns="cpu_seconds"), table.drop(columns="cpu_seconds"))
+    assert missing(config, folder) == [] and missing(replace(config, evaluations=7), folder)
+    assert validate.validate(config, log=lines.append).equals(again) and len(lines) == 1
 
 
 def test_cells_made_with_other_budgets_are_others():

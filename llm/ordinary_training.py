@@ -1,0 +1,112 @@
+r"""Which law does ordinary training obey? λ and f from rollouts, on a task where nothing can be enumerated.
+
+A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
+batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
+many prompts, none of them trained on, by `pmdllm.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL law. After a
+few updates q is on neither: as q → p the regression has hardly begun, s ≪ D, and
+
+.. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)} \approx
+              \frac{2 (1 − ε)}{ε^3 \mathrm{Var}_p(D)} \quad \text{at} \quad s = ε D + O(ε^2), \; ε → 0,
+
+so a large f says that the optimiser has stopped before the loss did: more conservative than any regulariser asked for.
+
+References
+----------
+Statements 2, 4 and 18 of ``pmdtheory/theorems/README.md``.
+"""
+
+import copy
+from dataclasses import asdict
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .config import Config, from_preset
+from .laws import pooled_share
+from .rollout import sample, token_logp
+from .run_folder import RunFolder
+from .train import Run
+
+__all__ = ["measure", "run"]
+
+PROMPTS_PER_UPDATE = 4
+
+
+def run(cell, config):
+    """Train the shipped model for a few outer steps, measuring f after every pass over a rollout batch.
+
+    Parameters
+    ----------
+    cell : pmdllm.experiments.Cell
+        Its algorithm, temperature, rollouts per prompt, prompts per batch (``size``) and seed.
+    config : pmdllm.validate.ValidateConfig
+        ``training_iterations`` batches, ``training_epochs`` passes, ``training_learning_rate``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        ``training``: a row per outer step, pass and split. On 'train' f is of the batch's prompts, with fresh rollouts;
+        on 'held-out', at each batch's last pass, of as many test prompts. ``share_low`` and ``share_high`` end its 95%
+        bootstrap interval over prompts; ``weight`` is λ, ``reverse_kl`` KL(p‖q), both averaged as in `pooled_share`.
+    """
+    rng, rows = np.random.default_rng((cell.seed, 2)), []
+    with TemporaryDirectory() as folder:
+        options = from_preset(
+            Config, "tiny-cpu", output=folder, seed=cell.seed, threads=torch.get_num_threads(),
+            algorithm=cell.algorithm, tau=cell.tau, rollouts_per_prompt=int(cell.n), prompts_per_batch=cell.size,
+            updates_per_batch=cell.size // PROMPTS_PER_UPDATE, epochs=config.training_epochs,
+            iterations=config.training_iterations, learning_rate=config.training_learning_rate,
+            lr_schedule="constant", eval_every=0, eval_prompts=1, test_prompts=1,
+        )  # fmt: skip
+        training = Run(options, RunFolder(options))
+        unseen = training.task.held_out("test", cell.size)
+        while not training.finished:
+            policy = copy.deepcopy(training.model)
+            problems = training.task.sample(cell.size, copy.deepcopy(training.rng))  # those that it will draw
+            training.begin_iteration()
+            for epoch in range(1, options.epochs + 1):
+                for _ in range(options.updates_per_batch):
+                    training.update()
+                judged = {"train": problems} | ({"held-out": unseen} if epoch == options.epochs else {})
+                for split, shown in judged.items():
+                    place = {"split": split, "iteration": training.iteration + 1, "epoch": epoch}
+                    found = measure(training, policy, shown, rng)
+                    rows.append(asdict(cell) | place | {"updates": training.updates} | found)
+            training.end_iteration()
+    return {"training": pd.DataFrame(rows)}
+
+
+@torch.no_grad()
+def measure(training, policy, problems, rng):
+    """Estimate f of the model of a run over an older policy, from fresh rollouts of that policy.
+
+    Parameters
+    ----------
+    training : pmdllm.train.Run
+        Whose ``model`` is q; its task judges, and n, τ are those of its configuration.
+    policy : PreTrainedModel
+        p.
+    problems : list of pmdllm.tasks.Problem
+        P problems.
+    rng : numpy.random.Generator
+        Draws rollouts and bootstrap samples.
+
+    Returns
+    -------
+    dict
+        ``share`` f, ``share_low``, ``share_high``, ``weight`` λ, ``reverse_kl`` KL(p‖q), ``prompts`` P.
+    """
+    n, tau = training.config.rollouts_per_prompt, training.config.tau
+    generator = torch.Generator(training.device).manual_seed(int(rng.integers(2**31)))
+    prompts = [problem.prompt for problem in problems]
+    rollouts = sample(policy, training.tokenizer, prompts, n, training.max_new_tokens, generator)
+    answers = [problem.answer for problem in problems for _ in range(n)]
+    reward = training.task.judge(rollouts.texts(training.tokenizer), answers).correct.reshape(-1, n)
+    log_ratio = (token_logp(training.model, rollouts)[0] - rollouts.logp).sum(1).double().cpu().numpy().reshape(-1, n)
+    found = pooled_share(log_ratio, reward, tau, rng)
+    return {
+        "share": found.value, "share_low": found.low, "share_high": found.high, "weight": found.weight,
+        "reverse_kl": found.reverse_kl, "prompts": len(prompts),
+    }  # fmt: skip

@@ -1,0 +1,89 @@
+"""The validation as a study: what its committed tables lack, and whether they still come out."""
+
+import shutil
+
+import numpy as np
+
+from .config import from_preset
+from .study import prediction_interval
+from .study.tables import of, read
+from .validate import ValidateConfig, missing, validate
+
+__all__ = ["check", "plan", "predicted_seconds", "run"]
+
+PRESETS = ("full", "held-out")
+SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
+CHECKED = {"rewards": "graded", "taus": "0.3", "experiments": "population", "seeds": "0"}
+
+
+def run(tables, runs, jobs=1, log=print):
+    """Fit the cells that the tables in a folder lack, merging each one.
+
+    Parameters
+    ----------
+    tables, runs : Path
+        Folder of the tables, and of all runs.
+    jobs : int
+        Processes.
+    log : callable
+        Takes a line of text for each cell.
+    """
+    for config in _configs(runs, jobs):
+        validate(config, log, tables)
+
+
+def plan(tables, runs):
+    """Return the cells that `run` would fit."""
+    return [cell for config in _configs(runs, 1) for cell in missing(config, tables)]
+
+
+def predicted_seconds(cells, tables):
+    """Predict the time that cells take on one core from those in the tables that differ in the seed alone."""
+    table = read(tables / "validate.csv")
+    setting = [name for name in vars(cells[0]) if name != "seed"] if cells else []
+    spent = {} if table.empty or not cells else table.groupby(setting)["cpu_seconds"].mean().to_dict()
+    return sum(spent.get(tuple(getattr(cell, name) for name in setting), SECONDS) for cell in cells)
+
+
+def check(tables, runs, jobs=1, log=print, level=0.95):
+    """Fit two cells of the population experiment anew, and compare f and R² with the committed rows of all seeds.
+
+    A new number has to lie in the prediction interval of one more seed, as in `pmdllm.study.check`; the standard
+    deviation is at least the error of a median over the prompts.
+
+    Parameters
+    ----------
+    tables, runs, jobs, log
+        As in `run`; what an earlier check left is fitted anew.
+    level : float
+        Probability that all intervals hold their numbers if nothing has changed.
+
+    Returns
+    -------
+    list of str
+        What departs, in words.
+    """
+    output = runs / "validate"
+    shutil.rmtree(output, ignore_errors=True)
+    committed, departures = read(tables / "validate.csv"), []
+    config = from_preset(ValidateConfig, PRESETS[0], kind="validate", output=str(output), jobs=jobs, **CHECKED)
+    for _, row in validate(config, log).iterrows():
+        same = ("experiment", "reward", "tau", "algorithm", "n", "size", "options")
+        rows = of(committed, {name: row[name] for name in same})
+        said = f"validate: graded reward, tau {row['tau']:g}, {row['algorithm']}"
+        if len(rows) < 2:
+            log(f"{said} has {len(rows)} committed seeds with these options, too few for an interval: not checked")
+            continue
+        for name in ("share", "r2_law"):
+            spread = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645 * np.sqrt(row["prompts"]))
+            low, high = prediction_interval(rows[name], spread, 1 - (1 - level) / 4)
+            line = f"{said}: {name} {row[name]:.5f}, allowed by {len(rows)} committed seeds: {low:.5f} to {high:.5f}"
+            log(line)
+            if not low <= row[name] <= high:
+                departures.append(line)
+    return departures
+
+
+def _configs(runs, jobs):
+    output = str(runs / "validate")
+    return [from_preset(ValidateConfig, preset, kind="validate", output=output, jobs=jobs) for preset in PRESETS]
