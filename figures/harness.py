@@ -49,6 +49,7 @@ NAMES = (
     "bandit_convergence",
     "log_partition_laboratory",
     "loglinear_training",
+    "better_knob",
     "finite_sample_improvement",
     "finite_sample_iterated",
     "three_cases",
@@ -58,6 +59,8 @@ NAMES = (
     "training_seeds",
     "training_temperature",
     "training_methods",
+    "network_against_theory",
+    "network_laws",
 )
 
 RELATIVE = 1e-10

@@ -18,6 +18,8 @@ name                       b̂, a baseline of the prompt's n rewards     s or ρ
 =========================  ==========================================  =====================  =======================
 pmd-mean, pmd-mean-loo     mean, leave-one-out mean                    s, sequence            none
 pmd-part, pmd-part-loo     log-partition, leave-one-out                s, sequence            none
+pmd-target                 between the two, leave-one-out, so that     s, sequence            none
+                           KL(p‖q) is ``target_kl``
 kimi-token                 mean                                        s_t, each token        none
 grpo                       mean; A divided by the standard deviation   ρ_t, each token        seq-mean-token-mean
 dr-grpo                    mean                                        ρ_t, each token        seq-mean-token-sum-norm
@@ -46,7 +48,7 @@ Others fit in without a new loop: ``old_logp`` may belong to any anchor policy, 
 
 References
 ----------
-Statements 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv
+Statements 10, 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv
 2501.12599, eq. 3; GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv 2507.18071.
 """
 
@@ -56,7 +58,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pmdtheory import baselines
+from pmdtheory import baselines, knobs
 
 __all__ = [
     "ALGORITHMS",
@@ -76,21 +78,24 @@ STD_FLOOR = 1e-4
 LARGEST_EXPONENT = 20.0
 
 
-def advantages(rewards, estimator, tau, mask=None, scale="none"):
+def advantages(rewards, estimator, tau, mask=None, scale="none", target_kl=0.0):
     """Advantage of each rollout over its group's baseline, A = r − b̂, optionally in standard deviations.
 
     Parameters
     ----------
     rewards : tensor (P, n)
         Rewards of n rollouts for each of P prompts, finite where valid; booleans and integers are promoted.
-    estimator : {'mean', 'loo_mean', 'log_partition', 'loo_log_partition'}
-        Baseline, one of `pmdtheory.baselines.ESTIMATORS`; leave-one-out needs two rollouts in a group, or none.
+    estimator : {'mean', 'loo_mean', 'log_partition', 'loo_log_partition', 'loo_target_kl'}
+        Baseline, one of `pmdtheory.baselines.ESTIMATORS`, or `pmdtheory.knobs.loo_target_kl_baseline`; leave-one-out
+        needs two rollouts in a group, or none.
     tau : float
-        Temperature τ > 0 in reward units; only the log-partitions use it.
+        Temperature τ > 0 in reward units; the means do not use it.
     mask : boolean tensor (P, n), optional
         False where there is no rollout; its reward may be anything.
     scale : {'none', 'std'}
         'std' divides by the group's standard deviation (n − 1 in it) plus 1e-4.
+    target_kl : float
+        KL divergence that 'loo_target_kl' aims at, in nats.
 
     Returns
     -------
@@ -113,7 +118,10 @@ def advantages(rewards, estimator, tau, mask=None, scale="none"):
     """
     _one_of("scale", scale, ("none", "std"))
     rewards = rewards.detach()
-    baseline = baselines.estimate(estimator, rewards, tau, mask)
+    if estimator == "loo_target_kl":
+        baseline = knobs.loo_target_kl_baseline(rewards, tau, target_kl, mask)
+    else:
+        baseline = baselines.estimate(estimator, rewards, tau, mask)
     valid = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
     advantage = torch.where(valid, rewards, baseline) - baseline
     if scale == "std":
@@ -379,9 +387,9 @@ class Algorithm(ABC):
     scale: str = "none"
     length_normalization: str = "none"
 
-    def advantage(self, rewards, tau, mask=None):
+    def advantage(self, rewards, tau, mask=None, target_kl=0.0):
         """`advantages` (P, n) by this algorithm's baseline and scale."""
-        return advantages(rewards, self.estimator, tau, mask, self.scale)
+        return advantages(rewards, self.estimator, tau, mask, self.scale, target_kl)
 
     @abstractmethod
     def loss(self, logp, old_logp, mask, advantage, settings):
@@ -428,6 +436,7 @@ ALGORITHMS = {
     "pmd-mean-loo": LogRatioRegression("loo_mean"),
     "pmd-part": LogRatioRegression("log_partition"),
     "pmd-part-loo": LogRatioRegression("loo_log_partition"),
+    "pmd-target": LogRatioRegression("loo_target_kl"),
     "kimi-token": LogRatioRegression("mean", granularity="token"),
     "grpo": ClippedPolicyGradient("mean", "std", "seq-mean-token-mean"),
     "dr-grpo": ClippedPolicyGradient("mean", "none", "seq-mean-token-sum-norm"),

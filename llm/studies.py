@@ -119,7 +119,30 @@ STALENESS = Study(
     checked=(stale("pmd-mean-loo", 64, 0, "rollouts").columns, stale("grpo", 64, 0, "rollouts").columns),
 )
 
-STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS)}
+RATES = (3e-4, 6e-4, 1.2e-3)
+KNOB = Study(
+    "knob",
+    settings=tuple(
+        Setting(
+            {"knob": knob},
+            {
+                "algorithm": algorithm, "iterations": UPDATES // 16, "updates_per_batch": 16, "prompts_per_batch": 64,
+                "eval_every": 2, "eval_prompts": 128, "test_prompts": 256,
+            },
+            tuple(values | {"learning_rate": rate} for values in candidates for rate in RATES),
+        )
+        for knob, algorithm, candidates in (
+            ("pmd-mean", "pmd-mean-loo", grid(tau=(0.05, 0.2))),
+            ("pmd-part", "pmd-part-loo", grid(tau=(0.2, 0.5))),
+            ("target-kl", "pmd-target", ({"tau": 0.1, "target_kl": 2.0}, {"tau": 0.2, "target_kl": 1.0})),
+            ("scheduled-tau", "pmd-mean-loo", grid(tau=(0.1,), target_kl=(0.05, 0.3))),
+        )
+    ),
+    seeds=SEEDS,
+    tuning_seeds=TUNING_SEEDS,
+)  # fmt: skip
+
+STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
 
 # On a data-centre GPU a cell takes under two minutes; the base is made first, in a few.
 GPU = Study(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from pmdtheory import baselines
+from pmdtheory import baselines, knobs
 
 from . import checkpoint, metrics, models, tasks
 from .evaluate import evaluate
@@ -105,7 +105,7 @@ class Run:
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.iteration = self.updates = self.rollouts = self.tokens = 0
-        self.seconds, self.reached, self.before = 0.0, False, None
+        self.seconds, self.reached, self.before, self.tau = 0.0, False, None, config.tau
         self.queue, self.pending, self.sums = [], [], defaultdict(list)
         self.clock, self.saved = _clocks(), time.monotonic()
 
@@ -147,12 +147,13 @@ class Run:
             valid = valid & (valid.sum(1, keepdim=True) > 1)
         mean = baselines.mean(rewards, valid)
         kept = valid.any(1) & (mean > _or(config.filter_low, -math.inf)) & (mean < _or(config.filter_high, math.inf))
-        weight = importance_weights(rewards, config.tau, valid) if config.importance_weights else None
+        weight = importance_weights(rewards, self.tau, valid) if config.importance_weights else None
         self.rollouts += len(rollouts)
         self.tokens += int(rollouts.mask.sum())
         return {
             "rollouts": vars(rollouts),
-            "advantage": self.method.advantage(rewards, config.tau, valid).flatten(),
+            "tau": self.tau,
+            "advantage": self.method.advantage(rewards, self.tau, valid, config.target_kl).flatten(),
             "weight": None if weight is None else weight.flatten(),
             "valid": valid.flatten(),
             "groups": torch.nonzero(kept)[:, 0].tolist(),
@@ -188,7 +189,8 @@ class Run:
             piece = chosen.rows(part)
             with self.arithmetic():
                 logp, entropy = token_logp(self.model, piece)
-            settings = replace(self.settings, weight=None if weight is None else weight[part])
+            own = None if weight is None else weight[part]
+            settings = replace(self.settings, tau=batch["tau"], weight=own)
             loss, details = self.method.loss(logp, piece.logp, piece.mask, advantage[part], settings)
             share = len(piece) / len(rows)
             (loss * share).backward()
@@ -216,6 +218,9 @@ class Run:
         self.iteration += 1
         line = self.spent() | batch["summary"]
         line |= {name: float(np.mean(values)) for name, values in sorted(self.sums.items())}
+        if config.target_kl and self.method.estimator != "loo_target_kl":
+            line["tau"] = batch["tau"]
+            self.adapt_tau()
         self.sums.clear()
         seconds, cpu_seconds = (_clocks() - self.clock).tolist()
         last = self.iteration >= config.iterations
@@ -287,6 +292,12 @@ class Run:
         accuracy = f"validation/avg@{self.config.eval_samples}"
         return shown | ({"avg": f"{line[accuracy]:.3f}"} if accuracy in line else {})
 
+    def adapt_tau(self):
+        """Move τ towards the target of λ, measured on the last quarter of the minibatches, each before its update."""
+        measured = self.sums["lambda/mean"]
+        weight = float(np.mean(measured[-max(1, len(measured) // 4) :]))
+        self.tau = float(knobs.next_tau(self.tau, weight, self.config.target_kl))
+
     def save_if_due(self):
         """Write a checkpoint when the last one is old enough."""
         if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
@@ -318,7 +329,7 @@ class Run:
         self.folder.cut(self.folder.offsets if state is None else state["offsets"])
 
 
-STATE = ("iteration", "updates", "rollouts", "tokens", "seconds", "reached", "before", "queue", "pending")
+STATE = ("iteration", "updates", "rollouts", "tokens", "seconds", "reached", "before", "tau", "queue", "pending")
 
 
 def _clocks():

@@ -127,6 +127,7 @@ def iterate(
     rollouts=None,
     estimator="loo_mean",
     unseen="proportional",
+    schedule=None,
     seeds=1,
     seed=0,
     per_context=False,
@@ -147,10 +148,15 @@ def iterate(
         ``functools.partial(mixed_update, chi2_coef=0.1)``. Not used with `rollouts`.
     rollouts : int, optional
         n rollouts per context and step: then the sampled regression is solved instead.
-    estimator : str
-        Baseline estimator of the sampled regression, a name of ``baselines.ESTIMATORS``.
+    estimator : str or callable
+        Baseline estimator of the sampled regression: a name of ``baselines.ESTIMATORS``, or one's own
+        ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n).
     unseen : str
         Rule for the mass of unseen actions, see `sampled_update`.
+    schedule : callable, optional
+        ``(tau, weight) -> tau`` after each step, all of shape (seeds,): the temperature of the next one, from the
+        KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is measured
+        on them, as the mean of ρ − 1 − log ρ. Then `tau` is the first temperature, a number.
     seeds : int
         Number of independent runs (1 is enough without rollouts: nothing is random).
     seed : int
@@ -187,24 +193,30 @@ def iterate(
     except ValueError:
         raise ValueError(f"policy must have shape ({K},) or ({C}, {K}) for this bandit, got {start.shape}.") from None
     tau = simplex.positive(tau, "tau")
-    if tau.shape not in ((), (steps,)):
-        raise ValueError(f"tau must be a number or have shape ({steps},), got shape {tau.shape}.")
+    if tau.shape != () and (schedule or tau.shape != (steps,)):
+        also = "with a schedule" if schedule else f"or have shape ({steps},)"
+        raise ValueError(f"tau must be a number {also}, got shape {tau.shape}.")
     taus = np.broadcast_to(tau, (steps,))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
 
     nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
     records = [(q, nothing, np.full((seeds, C), np.nan))]
+    scheduled = np.broadcast_to(tau, (seeds,)) if schedule else None
     for t in range(steps):
-        p = q
+        p, tau = q, scheduled[:, None] if schedule else taus[t]
         if rollouts is None:
-            result = update(p, bandit.reward, taus[t])
+            result = update(p, bandit.reward, tau)
         else:
             uniforms = np.stack([stream.random((C, rollouts)) for stream in streams])
             actions = draw_actions(p, uniforms)
             rewards = np.stack([bandit.observe(stream, a) for stream, a in zip(streams, actions)])
-            result = sampled_update(p, actions, rewards, taus[t], baseline=estimator, unseen=unseen)
-        q = result.policy
-        records.append((q, divergences.movement(p, result.log_ratio), result.chi2_weight))
+            result = sampled_update(p, actions, rewards, tau, baseline=estimator, unseen=unseen)
+        q, moved = result.policy, divergences.movement(p, result.log_ratio)
+        records.append((q, moved, result.chi2_weight))
+        if schedule:
+            drawn = None if rollouts is None else np.take_along_axis(result.log_ratio, actions, axis=-1)
+            weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
+            scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
     rows = []
     weight = bandit.context_weight

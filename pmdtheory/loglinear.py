@@ -291,7 +291,7 @@ def gradient_steps(model, theta, regressions, optimiser):
 
 def iterate(
     model, bandits, tau, steps, *, rollouts, estimator="loo_mean", updates=None, learning_rate=0.05, ridge=1e-2,
-    staleness=0, seed=0,
+    staleness=0, schedule=None, seed=0,
 ):  # fmt: skip
     """Train on T sampled batches; each run has its own rewards and random numbers.
 
@@ -301,17 +301,21 @@ def iterate(
         Features of shape (C, K, d), or (runs, C, K, d) if each run has its own.
     bandits : sequence of pmdtheory.bandit.Bandit
         Rewards (C, K) of each run.
-    tau : float
+    tau : float or array_like, shape (runs,)
         Temperature, positive, reward units.
     steps, rollouts : int
         T ≥ 0 batches of n ≥ 1 rollouts per context.
-    estimator : str
-        A name of ``baselines.ESTIMATORS``; leave-one-out needs n ≥ 2.
+    estimator : str or callable
+        A name of ``baselines.ESTIMATORS``, or one's own ``(rewards, tau) -> baselines`` from arrays (runs, C, n) and
+        (runs, C) to one (runs, C, n); leave-one-out needs n ≥ 2.
     updates : int, optional
         U ≥ 1 steps of `Adam` a batch, at `learning_rate`: the rollouts are dealt at random into U minibatches.
         None: fit to convergence, with `ridge`.
     staleness : int
         k ≥ 0: batch t comes from the policy after max(t − k, 0) batches, with the log-probabilities of that policy.
+    schedule : callable, optional
+        ``(tau, weight) -> tau`` after each batch, all of shape (runs,): the temperature of the next one, from the
+        KL(π_old‖π) of this one, measured on its rollouts as the mean of ρ − 1 − log ρ: PMD-mean's λ (Statement 4).
     seed : int
         Root of the random numbers; run i uses the i-th spawned stream, so runs can be added later.
 
@@ -345,6 +349,10 @@ def iterate(
     for bandit in bandits:
         _same_actions(model, "bandits", bandit.reward)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(bandits))]
+    tau = simplex.positive(tau, "tau")
+    if tau.shape not in ((), (len(bandits),)):
+        raise ValueError(f"tau must be a number or have shape ({len(bandits)},), got shape {tau.shape}.")
+    tau = np.broadcast_to(tau, (len(bandits),))
     optimiser, labels = Adam(learning_rate), np.arange(C * rollouts) % parts
 
     history = [np.zeros((len(bandits), model.features.shape[-1]))]
@@ -353,9 +361,12 @@ def iterate(
         actions = _draw(old, np.stack([stream.random((C, rollouts)) for stream in streams]))
         rewards = np.stack([bandit.observe(stream, a) for bandit, stream, a in zip(bandits, streams, actions)])
         part = None if updates is None else np.stack([s.permutation(labels).reshape(C, -1) for s in streams])
-        batch = sampled_regression(old, actions, rewards, tau, estimator, part)
+        batch = sampled_regression(old, actions, rewards, tau[:, None], estimator, part)
         exact = part is None
         history.append(fit(model, batch, theta, ridge) if exact else gradient_steps(model, theta, batch, optimiser))
+        if schedule:
+            log_ratio = np.take_along_axis(model.log_policy(history[-1]) - np.log(old), actions, axis=-1)
+            tau = schedule(tau, (np.expm1(log_ratio) - log_ratio).mean(axis=(-2, -1)))
     return np.stack(history)
 
 

@@ -67,9 +67,9 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
         Reward of each rollout, finite. Two rollouts of one action may have different rewards.
     tau : array_like, shape (...)
         Temperature, positive, reward units. The batch axes of all four broadcast.
-    baseline : str or array_like
-        Name of an estimator of ``pmdtheory.baselines``, or baselines in reward units: one per rollout if the array has
-        one axis more than the batch, else one per context.
+    baseline : str, callable or array_like
+        Name of an estimator of ``pmdtheory.baselines``, or one's own ``(rewards, tau) -> baselines``, or baselines in
+        reward units: one per rollout if the array has one axis more than the batch, else one per context.
     unseen : {"proportional", "softmax"}
         How unseen actions share the mass that the targets leave free (module docstring).
 
@@ -242,7 +242,7 @@ def _baseline(baseline, r, tau):
             names = ", ".join(baselines.ESTIMATORS)
             raise ValueError(f"baseline must be an array or one of {names}, got {baseline!r}.")
         return baselines.estimate(baseline, r, tau)
-    b = simplex.finite(baseline, "baseline")
+    b = simplex.finite(baseline(r, tau) if callable(baseline) else baseline, "baseline")
     try:
         return np.broadcast_to(b if b.ndim == r.ndim else b[..., None], r.shape)
     except ValueError:

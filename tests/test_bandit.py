@@ -7,6 +7,8 @@ import pytest
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
 from pmdtheory.bandit import Bandit, draw_actions, iterate, random_bandit
+from pmdtheory.baselines import loo_mean
+from pmdtheory.sampled import sampled_update
 
 REWARD = np.array([0.0, 0.3, 0.7, 1.0])
 START = np.array([0.4, 0.3, 0.2, 0.1])
@@ -56,6 +58,37 @@ def test_temperature_schedule():
     scheduled = iterate(Bandit(REWARD), START, tau=[0.5, 0.1], steps=2)
     q = pmd_mean_update(START, REWARD, 0.5).policy
     assert scheduled.reward.iloc[-1] == pytest.approx(pmd_mean_update(q, REWARD, 0.1).policy @ REWARD)
+
+
+def test_schedule_gets_the_weight_of_each_step():
+    """Exact steps: λ is PMD-mean's; sampled ones: the mean of ρ − 1 − log ρ over the rollouts, a τ for each seed."""
+    seen = []
+
+    def schedule(tau, weight):
+        seen.append((tau, weight))
+        return tau / 2
+
+    bandit = Bandit([REWARD, REWARD[::-1]], context_weight=[0.25, 0.75])
+    scheduled = iterate(bandit, START, tau=0.5, steps=2, schedule=schedule, seeds=3)
+    np.testing.assert_allclose(scheduled, iterate(bandit, START, tau=[0.5, 0.25], steps=2, seeds=3), rtol=1e-13)
+    weights = pmd_mean_update(START, bandit.reward, 0.5).chi2_weight
+    np.testing.assert_allclose(seen[0][1], np.full(3, weights @ [0.25, 0.75]), rtol=1e-12)
+    np.testing.assert_array_equal(seen[1][0], np.full(3, 0.25))
+
+    seen.clear()
+    options = {"steps": 2, "rollouts": 6, "seeds": 3}
+    scheduled = iterate(Bandit(REWARD), START, tau=0.5, schedule=schedule, **options)
+    np.testing.assert_array_equal(scheduled, iterate(Bandit(REWARD), START, tau=[0.5, 0.25], **options))
+    for seed, stream in enumerate(np.random.SeedSequence(0).spawn(3)):
+        actions = draw_actions(START, np.random.default_rng(stream).random(6))
+        ratio = sampled_update(START, actions, REWARD[actions], 0.5).policy[actions] / START[actions]
+        assert seen[0][1][seed] == pytest.approx((ratio - 1 - np.log(ratio)).mean(), rel=1e-10)
+
+
+def test_an_estimator_of_ones_own():
+    options = {"tau": 0.2, "steps": 3, "rollouts": 8, "seeds": 2}
+    own = iterate(Bandit(REWARD), START, estimator=lambda rewards, tau: loo_mean(rewards), **options)
+    np.testing.assert_array_equal(own, iterate(Bandit(REWARD), START, **options))
 
 
 def test_draws_follow_the_policy():
@@ -122,6 +155,10 @@ def test_random_bandits():
         (lambda: iterate(Bandit(REWARD), [0.5, 0.5], 1.0, 1), r"policy must have shape \(4,\) or \(1, 4\)"),
         (lambda: iterate(Bandit(REWARD), START, 0.0, 1), "tau must be positive, got 0"),
         (lambda: iterate(Bandit(REWARD), START, [1.0, 1.0], 3), r"tau must be a number or have shape \(3,\)"),
+        (
+            lambda: iterate(Bandit(REWARD), START, [1.0], 1, schedule=lambda tau, weight: tau),
+            "tau must be a number with a schedule",
+        ),
         (lambda: iterate(Bandit(REWARD), START, 1.0, -1), "steps must be an integer of at least 0, got -1"),
         (lambda: iterate(Bandit(REWARD), START, 1.0, 1, seeds=0), "seeds must be an integer of at least 1"),
         (lambda: iterate(Bandit(REWARD), START, 1.0, 1, rollouts=0), "rollouts must be an integer of at least 1"),

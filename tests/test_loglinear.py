@@ -10,7 +10,7 @@ from scipy.special import lambertw
 
 from pmdtheory import baseline_update, kl_update, pmd_mean_update
 from pmdtheory.bandit import Bandit
-from pmdtheory.baselines import ESTIMATORS
+from pmdtheory.baselines import ESTIMATORS, loo_mean
 from pmdtheory.loglinear import (
     Adam,
     LogLinear,
@@ -289,6 +289,33 @@ def test_stale_rollouts_are_measured_against_the_policy_that_drew_them():
         np.testing.assert_allclose(model.at(theta[step, 0]), expected, atol=5e-3)
 
 
+def test_schedule_gets_the_weight_measured_on_the_rollouts():
+    """With many rollouts and a θ for every pair it is PMD-mean's λ; a τ for each run is used by that run."""
+    policy, bandit, seen = np.array([[0.5, 0.3, 0.2]]), Bandit([[0.0, 0.4, 1.0]]), []
+
+    def schedule(tau, weight):
+        seen.append((tau, weight))
+        return tau * [1.0, 2.0]
+
+    theta = iterate(tabular(policy), [bandit] * 2, 0.5, 2, rollouts=200_000, ridge=0.0, schedule=schedule)
+    expected = pmd_mean_update(policy, bandit.reward, 0.5)
+    np.testing.assert_allclose(seen[0][1], np.repeat(expected.chi2_weight, 2), atol=5e-3)
+    np.testing.assert_array_equal(seen[1][0], [0.5, 1.0])
+    for run, tau in enumerate([0.5, 1.0]):
+        policy = pmd_mean_update(expected.policy, bandit.reward, tau).policy
+        np.testing.assert_allclose(tabular(np.array([[0.5, 0.3, 0.2]])).at(theta[2, run]), policy, atol=5e-3)
+
+
+def test_temperatures_and_estimators_of_ones_own():
+    model = random_problem(np.random.default_rng(9))[0]
+    own = iterate(
+        model, bandits(model, 2), [0.3, 0.6], 3, rollouts=8, updates=2, estimator=lambda rewards, tau: loo_mean(rewards)
+    )
+    for run, tau in enumerate((0.3, 0.6)):
+        alone = iterate(model, bandits(model, 2), tau, 3, rollouts=8, updates=2)
+        np.testing.assert_array_equal(own[:, run], alone[:, run])
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 MODEL = LogLinear(np.ones((2, 3, 1)), np.full((2, 3), 1 / 3))
@@ -314,6 +341,7 @@ TRAINING = {"model": MODEL, "bandits": [Bandit(np.zeros((2, 3)))], "tau": 1.0, "
         ("ridge", lambda: fit(MODEL, sampled_regression(MODEL.policy, *BATCH), ridge=-1.0)),
         ("regressions", lambda: gradient_steps(MODEL, [0.0], Regression(np.ones((1, 2, 2)), np.ones((1, 2, 2))), None)),
         ("learning_rate", lambda: Adam(0.0)),
+        ("tau", lambda: iterate(**TRAINING | {"tau": [1.0, 1.0]})),
         ("steps", lambda: iterate(**TRAINING | {"steps": -1})),
         ("rollouts", lambda: iterate(**TRAINING | {"rollouts": 0})),
         ("updates", lambda: iterate(**TRAINING, updates=5)),

@@ -61,6 +61,9 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
         ({"target_accuracy": 90.0}, r"target_accuracy must be in \[0, 1\]"),
         ({"eval_top_p": 0.0}, "eval_top_p must be in"),
         ({"clip_low": 1.0}, "clip_low must be below 1"),
+        ({"target_kl": -1.0}, "target_kl must be at least 0"),
+        ({"algorithm": "pmd-target"}, "target_kl must be positive for pmd-target"),
+        ({"algorithm": "grpo", "target_kl": 0.1}, "target_kl must be 0 for grpo"),
     ],
 )
 def test_what_cannot_be_meant_is_named(change, message):

@@ -19,7 +19,7 @@ from pmdllm.losses import (
     log_ratio_regression,
 )
 
-from pmdtheory import baselines, pmd_mean_update
+from pmdtheory import baseline_update, baselines, kl_update, pmd_mean_update
 
 NORMALIZATIONS = ("none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 RATIOS = ("token", "sequence", "geometric")
@@ -243,6 +243,21 @@ def test_a_weight_is_how_often_a_completion_counts(name):
     repeated = (x.repeat_interleave(counts, 0) for x in (*batch.inputs, advantage))
     expected, _ = ALGORITHMS[name].loss(*repeated, SETTINGS)
     assert_close(loss, expected * counts.sum() / len(counts))
+
+
+def test_the_target_is_reached_by_the_update_of_the_other_rollouts():
+    """KL(p̂‖q) of the update of Statement 10 with the baseline of a rollout, p̂ uniform on the others, is the target, or
+    as near as the mean and the log-partition allow."""
+    rewards, tau, target = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 0.3]], dtype=torch.float64), 0.2, 0.8
+    missed = 0
+    found = rewards - ALGORITHMS["pmd-target"].advantage(rewards, tau, target_kl=target)
+    for j, baseline in enumerate(found[0].tolist()):
+        others = np.delete(rewards[0].numpy(), j)
+        update = baseline_update(np.full(5, 0.2), others, tau, baseline)
+        least, most = (-step(np.full(5, 0.2), others, tau).log_ratio.mean() for step in (pmd_mean_update, kl_update))
+        missed += not least < target < most
+        assert -update.log_ratio.mean() == pytest.approx(min(max(target, least), most), rel=1e-8)
+    assert 0 < missed < 6
 
 
 def test_importance_weights_are_the_ratio_of_the_exact_update():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import signal
 import string
@@ -132,7 +133,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("changes", [{}, {"rollout_lag": 1, "epochs": 2, "lr_schedule": "cosine"}])
+@pytest.mark.parametrize("changes", [{}, {"rollout_lag": 1, "epochs": 2, "lr_schedule": "cosine", "target_kl": 0.01}])
 def test_resumed_after_an_end_at_every_update(small, tmp_path, monkeypatch, changes):
     """A run cut off after each of its updates in turn, checkpoint or not, ends with an uninterrupted run's bits."""
     train(tiny(small, tmp_path / "whole", **changes), progress=False)
@@ -310,6 +311,24 @@ def test_optimizer_is_reset_on_time(small, tmp_path):
         run.end_iteration()
         kept.append(len(run.optimizer.state))
     assert kept[0] > 0 and kept[1] == 0
+
+
+def test_tau_follows_the_measured_weight(small, tmp_path):
+    """With λ of each iteration's last minibatch, every τ is the one before times √(λ/target), kept in [1/2, 2]."""
+    config = tiny(small, tmp_path, iterations=3, updates_per_batch=2, target_kl=1e-3, tau=0.2, learning_rate=3e-3)
+    run, weights = ready(config), []
+    while not run.finished:
+        if not run.pending:
+            run.begin_iteration()
+        run.update()
+        if not run.pending:
+            weights.append(run.sums["lambda/mean"][-1])
+            run.end_iteration()
+    taus = [0.2]
+    for weight in weights:
+        taus.append(taus[-1] * min(max(math.sqrt(weight / 1e-3), 0.5), 2))
+    assert [line["tau"] for line in lines(tmp_path)[1:]] == pytest.approx(taus[:-1])
+    assert run.tau == pytest.approx(taus[-1]) and len(set(taus)) > 2
 
 
 def test_learning_rate_schedule(small, tmp_path):

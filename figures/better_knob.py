@@ -1,0 +1,230 @@
+"""A better knob? Baselines aimed at a KL divergence, temperatures at a χ² weight, against PMD-mean and PMD-part.
+
+All follow the same sampled regression with leave-one-out baselines. PMD-mean and PMD-part have τ to choose. *Target-KL*
+takes, for each rollout, the baseline between the two for which the update of the other rollouts of its prompt would
+have KL(p‖q) equal to a target (Statement 10; target 0 is PMD-mean, infinity PMD-part). *Scheduled τ* is PMD-mean with τ
+multiplied after each batch by √(λ/target), within a factor of 2, λ being measured on the rollouts. *Annealed τ* is the
+control that measures nothing: one factor after every batch. Panels a to e: expected reward after the last of 12 batches
+over τ, the first one where τ moves (then with target 0.3, factor 0.8). Bandits with 16 contexts, first policies near
+uniform, exact minimiser of each batch: 4 actions, Bernoulli rewards, n = 8; 64 actions, n = 4, graded rewards with
+Gaussian noise of 0.3, and binary ones without. Log-linear bandits on 64 held-out contexts (32 for training, 16 actions,
+24 features, own problem per seed, n = 8, 8 Adam steps of 0.1 a batch): binary (a tenth are 1) and graded with noise of
+0.3. Panel f: equal budgets. Each method has 8 trials (mean and part: τ; target-KL: 4 τ × 2 targets; schedule and
+annealing: 8 targets or factors, from τ = 0.5), chosen on tuning seeds; shown is the reward on other seeds minus that of
+the better of PMD-mean and PMD-part (also by tuning), in percent of the latter, paired by seed. The bandits of tuning
+and evaluation have rewards of their own. Bands and bars: 95% confidence intervals over 20 evaluation seeds.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pmdtheory import bandit, loglinear, plotting
+from pmdtheory.bandit import Bandit
+from pmdtheory.intervals import half_width
+from pmdtheory.knobs import loo_target_kl_baseline, next_tau
+
+STEPS, FIRST_TAU, TARGET, FACTOR = 12, 0.5, 0.3, 0.8
+FULL = {
+    "environments": ("few binary", "many graded", "many binary", "log-linear binary", "log-linear graded"),
+    "taus": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "kl_targets": (0.5, 2.0),
+    "weight_targets": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "factors": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+    "tuning_seeds": 6,
+    "seeds": 20,
+}
+FAST = FULL | {
+    "environments": ("few binary", "log-linear binary"),
+    "taus": (0.05, 0.2),
+    "weight_targets": (0.1, 1.0),
+    "factors": (0.7, 0.9),
+    "tuning_seeds": 2,
+    "seeds": 3,
+}
+KEYS = ["environment", "method", "tau", "setting", "split", "seed"]
+TOLERANCE = {"reward": 1e-8}  # minibatch steps at small τ amplify rounding, and λ is fed back into τ
+
+BANDITS = {"few binary": (4, 8), "many graded": (64, 4), "many binary": (64, 4)}
+METHODS = {
+    "mean": ("PMD-mean", plotting.MEAN),
+    "part": ("PMD-part", plotting.KL),
+    "target-KL": ("target-KL", {"color": plotting.GREEN}),
+    "schedule": (r"scheduled $\tau$", {"color": plotting.BLACK}),
+    "annealed": (r"annealed $\tau$", {"color": plotting.ORANGE}),
+}
+KNOBS = {"target-KL": "target-KL", "schedule": "scheduled tau", "annealed": "annealed tau (the control)"}
+
+
+def trials(split, taus, kl_targets, weight_targets, factors):
+    """Every (method, τ, setting), setting being a target or a factor; equally many of each method when tuning."""
+    fixed = [(method, tau, target) for method, target in (("mean", 0.0), ("part", np.inf)) for tau in taus]
+    aimed = [("target-KL", tau, target) for target in kl_targets for tau in taus[1::2]]
+    moving = [("schedule", FIRST_TAU, target) for target in weight_targets]
+    moving += [("annealed", FIRST_TAU, factor) for factor in factors]
+    if split == 1:
+        moving += [(method, tau, x) for method, x in (("schedule", TARGET), ("annealed", FACTOR)) for tau in taus]
+    return list(dict.fromkeys(fixed + aimed + moving))
+
+
+def arguments(method, setting):
+    """Estimator and schedule of a trial."""
+    if method == "target-KL":
+        return {"estimator": lambda rewards, tau: loo_target_kl_baseline(rewards, tau, setting)}
+    schedules = {
+        "schedule": lambda tau, weight: next_tau(tau, weight, setting),
+        "annealed": lambda tau, weight: setting * tau,
+    }
+    return {"estimator": "loo_log_partition" if method == "part" else "loo_mean", "schedule": schedules.get(method)}
+
+
+def bandit_rewards(environment, split, seeds):
+    """(tau, options) → reward of each seed after the last batch, in a bandit of this split."""
+    actions, n = BANDITS[environment]
+    rng = np.random.default_rng([10, split])
+    if environment == "many binary":
+        problem = bandit.random_bandit(rng, 16, actions, "binary", success=0.05)
+    else:
+        noise = {"noise": "bernoulli"} if environment == "few binary" else {"noise": "gaussian", "noise_scale": 0.3}
+        problem = Bandit(rng.random((16, actions)), **noise)
+    logits = 0.3 * rng.normal(size=(16, actions))  # not uniform: else equal losses could tie, and rounding decide
+    first = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+    def run(tau, options):
+        with np.errstate(over="ignore"):  # of the divergences in the table, where probabilities of 1e-300 come back
+            table = bandit.iterate(problem, first, tau, STEPS, rollouts=n, seeds=seeds, seed=split, **options)
+        return table[table.step == STEPS].reward.to_numpy()
+
+    return run
+
+
+def loglinear_rewards(environment, split, seeds):
+    """(tau, options) → held-out reward of each seed after the last batch, each with a problem of its own."""
+    features, rewards = [], []
+    for seed in range(seeds):
+        rng = np.random.default_rng([11, split, seed])
+        phi, direction = rng.normal(size=(96, 16, 24)), rng.normal(size=24)
+        score = phi @ (direction / np.linalg.norm(direction)) + 0.5 * rng.normal(size=(96, 16))
+        graded = 1 / (1 + np.exp(2 - 2 * score))
+        features.append(phi / np.sqrt(24))
+        rewards.append(graded if environment == "log-linear graded" else score > np.quantile(score, 0.9))
+    features, rewards = np.stack(features), np.stack(rewards).astype(float)
+    policy = np.full(rewards.shape, 1 / 16)
+    train = loglinear.LogLinear(features[:, :32], policy[:, :32])
+    held_out = loglinear.LogLinear(features[:, 32:], policy[:, 32:])
+    noise = {"noise": "gaussian", "noise_scale": 0.3} if environment == "log-linear graded" else {}
+    problems = [Bandit(r[:32], **noise) for r in rewards]
+
+    def run(tau, options):
+        regime = {"rollouts": 8, "updates": 8, "learning_rate": 0.1, "seed": split}
+        theta = loglinear.iterate(train, problems, tau, STEPS, **regime, **options)
+        return (held_out.at(theta[-1]) * rewards[:, 32:]).sum(axis=-1).mean(axis=-1)
+
+    return run
+
+
+def compute(environments, tuning_seeds, seeds, **grids):
+    """One row per environment, trial, split (0 tuning, 1 evaluation) and seed: reward after the last batch."""
+    rows = []
+    for environment in environments:
+        for split, count in enumerate((tuning_seeds, seeds)):
+            run = (bandit_rewards if environment in BANDITS else loglinear_rewards)(environment, split, count)
+            for method, tau, setting in trials(split, **grids):
+                keys = {"environment": environment, "method": method, "tau": tau, "setting": setting, "split": split}
+                reward = run(tau, arguments(method, setting))
+                rows.append(pd.DataFrame(keys | {"seed": np.arange(count), "reward": reward}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def chosen(table):
+    """Mean reward of each trial on the tuning seeds; per method, rewards of the best on the evaluation seeds."""
+    trial = ["method", "tau", "setting"]
+    tuning = table[table.split == 0].groupby(trial).reward.mean()
+    evaluation = table[table.split == 1].set_index(trial).sort_index().reward
+    return tuning, {method: evaluation[(method, *tuning[method].idxmax())].to_numpy() for method in METHODS}
+
+
+def leads(table):
+    """Mean and 95% half-width of each knob's lead in percent, per environment, over the better of mean and part.
+
+    The schedule's lead over annealing is among them, as knob "measuring".
+    """
+    rows = []
+    for environment, part in table.groupby("environment", sort=False):
+        tuning, reward = chosen(part)
+        rival = max(("mean", "part"), key=lambda method: tuning[method].max())
+        for knob, one, other in [(knob, knob, rival) for knob in KNOBS] + [("measuring", "schedule", "annealed")]:
+            lead = 100 * (reward[one] - reward[other]) / reward[other].mean()
+            half = half_width(lead.std(ddof=1), len(lead))
+            rows.append({"environment": environment, "knob": knob, "rival": other, "lead": lead.mean(), "half": half})
+    return pd.DataFrame(rows)
+
+
+def lines(table):
+    """Rows of each line over τ, evaluation seeds: name → (rows, style)."""
+    rows = table[table.split == 1]
+    drawn = {label: (rows[rows.method == method], style) for method, (label, style) in METHODS.items()}
+    aimed, style = drawn.pop("target-KL")
+    for target, dashes in zip(sorted(aimed.setting.unique()), ("-", ":")):
+        drawn[f"target-KL {target:g}"] = (aimed[aimed.setting == target], style | {"linestyle": dashes})
+    for method, setting in (("schedule", TARGET), ("annealed", FACTOR)):
+        label, style = METHODS[method]
+        drawn[label] = (rows[(rows.method == method) & (rows.setting == setting)], style)
+    return drawn
+
+
+def breadth(rows, knob):
+    """Share of a knob's grid within 95% of its best reward there, averaged over environments."""
+    mean = rows.groupby(["environment", knob]).reward.mean()
+    return (mean >= 0.95 * mean.groupby("environment").transform("max")).groupby("environment").mean().mean()
+
+
+def plot(table):
+    """Reward over τ in each environment; tuned differences."""
+    figure, axes = plotting.panels(2, 3, height=2.4)
+    for axis, environment in zip(axes, table.environment.unique()):
+        for label, (rows, style) in lines(table[table.environment == environment]).items():
+            plotting.band(axis, "tau", rows, "reward", by="seed", label=label, **style)
+        axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", ylabel="reward", title=environment)
+    _forest(axes[-1], leads(table))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _forest(axis, table):
+    environments = list(dict.fromkeys(table.environment))
+    for shift, knob in zip((-0.2, 0.0, 0.2), KNOBS):
+        rows = table[table.knob == knob]
+        axis.errorbar(
+            rows.lead, np.arange(len(rows)) + shift, xerr=rows.half, fmt="o", markersize=3.5, capsize=2, linewidth=1,
+            color=METHODS[knob][1]["color"],
+        )  # fmt: skip
+    axis.axvline(0, color=plotting.GREY, linewidth=1)
+    axis.set_yticks(range(len(environments)), [name.replace(" ", "\n") for name in environments])
+    axis.set(xlabel="% over better of mean, part", title="tuned alike", ylim=(len(environments) - 0.5, -0.5))
+
+
+def finding(table):
+    """Whether a knob beats the better of PMD-mean and PMD-part, and how wide each one's good range is."""
+    rows, evaluation = leads(table), table[table.split == 1]
+
+    def words(knob):
+        mine = rows[rows.knob == knob]
+        better = (mine.lead > np.maximum(mine.half, 0.5)).sum()
+        worse = (mine.lead < -np.maximum(mine.half, 0.5)).sum()
+        each = ", ".join(f"{row.lead:+.1f} ± {row.half:.1f} ({row.environment})" for row in mine.itertuples())
+        return f"better in {better}, worse in {worse} of {len(mine)} environments: {each}"
+
+    share = {name.replace(r"$\tau$", "tau"): breadth(part, "tau") for name, (part, _) in lines(table).items()}
+    ranges = ", ".join(f"{name} {value:.0%}" for name, value in sorted(share.items(), key=lambda x: -x[1]))
+    moving = evaluation[evaluation.tau == FIRST_TAU]
+    target, factor = (breadth(moving[moving.method == method], "setting") for method in ("schedule", "annealed"))
+    rivals = rows[rows.knob == "target-KL"].rival.value_counts()
+    return (
+        "reward over the better of PMD-mean and PMD-part at equal trials, in percent (each interval 95% by itself; "
+        "better or worse: by more than it and than 0.5): "
+        + "; ".join(f"{name} is {words(knob)}" for knob, name in KNOBS.items())
+        + f". What measuring adds: scheduled over annealed tau is {words('measuring')}. "
+        + f"The better of the two was {' and '.join(f'{name} ({count} times)' for name, count in rivals.items())}. "
+        + f"Share of the temperatures (first ones where tau moves) within 95% of the method's own best: {ranges}; "
+        + f"of the targets of the schedule {target:.0%}, of the factors of the annealing {factor:.0%}."
+    )

@@ -1,0 +1,128 @@
+"""The figures of a network beside the theory, on tables whose networks were put on their laws, up to a little noise."""
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pmdllm import laws
+from pmdllm.experiments import WATCHED, Cell, _actions
+from pmdllm.outer_step import Anchor
+from pmdllm.validate import ValidateConfig, cells
+from pmdllm.validate_tables import summary
+
+from figures import harness
+from figures import network_against_theory as figure
+from pmdtheory import pmd_mean_update
+from pmdtheory.theorems import binary_reward
+
+EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "held-out", "training")
+CONFIG = ValidateConfig(
+    experiments=",".join(EXPERIMENTS), taus="0.1,1", rollouts="4,16", sizes="8,16", seeds="0,1,2", outer_steps=3
+)
+
+
+def rows_of(cell, rng):
+    """Tables of a cell whose network is on its law: prompts, steps and actions."""
+    reward = np.tile([1.0, 0.0, 0.0] if cell.reward == "binary" else [1.0, 0.5, 0.0], (4, 34))[:, :101]
+    anchor = Anchor(["1+1="] * 4, torch.from_numpy(rng.dirichlet(np.ones(101), 4)).log(), torch.from_numpy(reward))
+    actions = rng.integers(6, size=(4, 16))
+    law, p = cell.law(anchor, actions), anchor.policy
+    s = law.log_ratio + rng.normal(scale=1e-3, size=p.shape)
+    s -= np.log((p * np.exp(s)).sum(axis=1, keepdims=True))
+    seen = np.isin(np.arange(101), actions) & np.ones_like(p, dtype=bool) if cell.experiment == "batch" else None
+    found = laws.compare(p, reward, cell.effective_tau, s, law, seen)
+    found |= {"expected_reward": (p * reward).sum(axis=1), "number": np.arange(4)}
+    if cell.experiment == "recursion":
+        fails = reward == 0
+        found |= {
+            "expected_reward_recursion": (law.policy * reward).sum(axis=1),
+            "failure_log_ratio": np.log((p * np.exp(s) * fails).sum(axis=1) / (p * fails).sum(axis=1)),
+            "failure_low": binary_reward.failure_ratio_from_below(p, reward, cell.tau).value[:, 1],
+            "failure_high": binary_reward.failure_ratio_from_above(p, reward, cell.tau).bound,
+        }
+    splits = ("train", "held-out") if cell.experiment == "held-out" else ("train",)
+    iterations = range(1, 4) if cell.experiment == "recursion" else (1,)
+    prompts = [
+        pd.DataFrame(asdict(cell) | found | {"split": split, "iteration": iteration})
+        for split in splits for iteration in iterations
+    ]  # fmt: skip
+    medians = asdict(cell) | {name: np.median(found[name]) for name in WATCHED}
+    steps = pd.DataFrame([medians | {"evaluations": evaluations} for evaluations in (50, 100)])
+    return pd.concat(prompts), steps, _actions(cell, np.arange(4), anchor, s, law)
+
+
+@pytest.fixture(scope="module")
+def tables():
+    rng = np.random.default_rng(0)
+    fits = [cell for cell in cells(CONFIG) if cell.experiment != "training"]
+    prompts, steps, actions = (pd.concat(parts) for parts in zip(*(rows_of(cell, rng) for cell in fits)))
+    training = pd.DataFrame([
+        asdict(cell) | {"split": split, "iteration": iteration, "share": 2.0 + iteration}
+        for cell in cells(CONFIG) if cell.experiment == "training"
+        for split in ("train", "held-out") for iteration in (1, 2)
+    ])  # fmt: skip
+    actions = actions[(actions.experiment == "population") & (actions.seed == 0)]
+    return {
+        "validate": pd.concat([summary(prompts), training]), "validate_prompts": prompts, "validate_steps": steps,
+        "validate_actions": actions,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, experiments, seeds",
+    [
+        ("network_against_theory", EXPERIMENTS, 3),
+        ("network_against_theory", EXPERIMENTS[:1], 1),
+        ("network_against_theory", EXPERIMENTS[1:], 1),
+        ("network_laws", EXPERIMENTS, 3),
+    ],
+)
+def test_drawn_from_whatever_is_there(tables, name, experiments, seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "DATA", tmp_path)
+    for stem, table in tables.items():
+        some = table[table.experiment.isin(experiments) & (table.seed < seeds)]
+        filled = some.dropna(axis=1, how="all") if len(some) else some  # other experiments' columns are not there yet
+        filled.to_csv(tmp_path / f"{stem}.csv", index=False)
+    outcome = harness.run(name, build=tmp_path / "build")
+    assert len(outcome.finding) > 40
+    assert "nan" not in outcome.finding
+    assert (tmp_path / "build" / f"{name}.svg").stat().st_size > 5000
+
+
+def test_finding_names_what_is_off_its_law(tables):
+    said = figure.finding(*tables.values())
+    assert said.count("in 4 of 4 settings") == 2
+    assert "10 times as far: no fit" in said
+    assert said.count("within 0.00") == 2
+    table = tables["validate"]
+    one = (table.experiment == "population") & (table.reward == "graded") & (table.tau == 0.1) & (table.seed == 2)
+    off = table.assign(share=table.share.where(~one, 0.5))
+    assert "far: graded tau 0.1 PMD-mean seed 2, graded tau 0.1 log-partition seed 2." in figure.population(off)
+
+
+def test_axes_of_the_ratio_panel():
+    """Written out for two actions: the Lambert-W law is the diagonal, the KL law is at 1."""
+    p, r, tau = np.array([0.2, 0.8]), np.array([1.0, 0.0]), 0.1
+    q = {"pmd-mean": pmd_mean_update(p, r, tau).policy, "pmd-part": p * np.exp(r / tau) / (p @ np.exp(r / tau))}
+    cell = {"experiment": "population", "number": 7, "seed": 0, **figure.SHOWN}
+    actions = pd.concat(
+        pd.DataFrame(cell | {"algorithm": name, "policy": p, "reward_of_action": r, "log_ratio": np.log(q[name] / p)})
+        for name in q
+    )
+    mean, part = (figure.shown(actions, name) for name in ("pmd-mean", "pmd-part"))
+    assert mean.excess.to_numpy() == pytest.approx(mean.ratio.to_numpy(), rel=1e-9)
+    assert part.excess.to_numpy() == pytest.approx(1, rel=1e-9)
+
+
+def test_recursion_starts_at_the_base_and_follows_its_prompts(tables):
+    rows = figure.recursion(tables["validate_prompts"])
+    cell = Cell("recursion", "binary", CONFIG.recursion_tau, "pmd-mean", math.inf, CONFIG.prompts, 0)
+    mine = rows[(rows.algorithm == cell.algorithm) & (rows.seed == 0)].set_index("iteration")
+    before = figure.select(tables["validate_prompts"], **asdict(cell), iteration=1).expected_reward
+    assert mine.found[0] == mine.exact[0] == pytest.approx(before.mean())
+    assert mine.failures[0] == pytest.approx(1 - before.median())
+    assert mine.found[1] == pytest.approx(mine.exact[1], abs=1e-3)
+    assert mine.low[1] < mine.failures[1] < mine.high[1]
