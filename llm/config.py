@@ -48,6 +48,7 @@ class Config:
     algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS")
     tau: float = option(0.1, "regularisation temperature τ > 0, in reward units")
     target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, by τ; 0: off")
+    tau_factor: float = option(0.0, "τ is multiplied by this after every rollout batch; 0: off")
     clip_low: float = option(0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)")
     clip_high: float = option(0.2, "ratios above 1 + clip_high are clipped (policy-gradient methods)")
     length_normalization: str = option("auto", "none, seq-mean-token-mean, seq-mean-token-sum-norm, or auto")
@@ -132,6 +133,9 @@ class Config:
             require("target_kl", self.target_kl > 0, f"positive for {self.algorithm}, whose baseline aims at it")
         if not isinstance(method, LogRatioRegression):
             require("target_kl", self.target_kl == 0, f"0 for {self.algorithm}, which has no temperature")
+        require("tau_factor", self.tau_factor >= 0, "at least 0")
+        moves_tau = self.target_kl and method.estimator != "loo_target_kl"
+        require("tau_factor", not (self.tau_factor and moves_tau), "0 where target_kl moves τ already")
         if self.tau_is_without_effect:
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per rollout batch: the log-ratio is 0 at it, and "

@@ -119,7 +119,7 @@ STALENESS = Study(
     checked=(stale("pmd-mean-loo", 64, 0, "rollouts").columns, stale("grpo", 64, 0, "rollouts").columns),
 )
 
-RATES = (3e-4, 6e-4, 1.2e-3)
+RATES = (6e-4, 1.2e-3)
 KNOB = Study(
     "knob",
     settings=tuple(
@@ -136,6 +136,7 @@ KNOB = Study(
             ("pmd-part", "pmd-part-loo", grid(tau=(0.2, 0.5))),
             ("target-kl", "pmd-target", ({"tau": 0.1, "target_kl": 2.0}, {"tau": 0.2, "target_kl": 1.0})),
             ("scheduled-tau", "pmd-mean-loo", grid(tau=(0.1,), target_kl=(0.05, 0.3))),
+            ("annealed-tau", "pmd-mean-loo", grid(tau=(0.2,), tau_factor=(0.8, 0.9))),
         )
     ),
     seeds=SEEDS,

@@ -218,9 +218,9 @@ class Run:
         self.iteration += 1
         line = self.spent() | batch["summary"]
         line |= {name: float(np.mean(values)) for name, values in sorted(self.sums.items())}
-        if config.target_kl and self.method.estimator != "loo_target_kl":
+        if config.tau_factor or config.target_kl:
             line["tau"] = batch["tau"]
-            self.adapt_tau()
+            self.move_tau()
         self.sums.clear()
         seconds, cpu_seconds = (_clocks() - self.clock).tolist()
         last = self.iteration >= config.iterations
@@ -292,11 +292,14 @@ class Run:
         accuracy = f"validation/avg@{self.config.eval_samples}"
         return shown | ({"avg": f"{line[accuracy]:.3f}"} if accuracy in line else {})
 
-    def adapt_tau(self):
-        """Move τ towards the target of λ, measured on the last quarter of the minibatches, each before its update."""
-        measured = self.sums["lambda/mean"]
-        weight = float(np.mean(measured[-max(1, len(measured) // 4) :]))
-        self.tau = float(knobs.next_tau(self.tau, weight, self.config.target_kl))
+    def move_tau(self):
+        """Move τ by its factor, or towards the target of λ: that of the last quarter's minibatches before updates."""
+        if self.config.tau_factor:
+            self.tau *= self.config.tau_factor
+        elif self.method.estimator != "loo_target_kl":
+            measured = self.sums["lambda/mean"]
+            weight = float(np.mean(measured[-max(1, len(measured) // 4) :]))
+            self.tau = float(knobs.next_tau(self.tau, weight, self.config.target_kl))
 
     def save_if_due(self):
         """Write a checkpoint when the last one is old enough."""

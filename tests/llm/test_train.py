@@ -331,6 +331,11 @@ def test_tau_follows_the_measured_weight(small, tmp_path):
     assert run.tau == pytest.approx(taus[-1]) and len(set(taus)) > 2
 
 
+def test_tau_falls_by_its_factor(small, tmp_path):
+    train(tiny(small, tmp_path, tau=0.2, tau_factor=0.5), progress=False)
+    assert [line["tau"] for line in lines(tmp_path)[1:]] == pytest.approx([0.2, 0.1, 0.05])
+
+
 def test_learning_rate_schedule(small, tmp_path):
     """Warm-up to the full rate, cosine to 0 at the end of 12 updates."""
     run = ready(tiny(small, tmp_path, iterations=6, lr_schedule="cosine", lr_warmup_updates=3))
