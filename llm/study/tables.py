@@ -112,7 +112,7 @@ def _device(name):
 
 CURVES = (
     *("iteration", "updates", "rollouts", "tokens", "reward", "length", "truncated", "entropy", "grad_norm"),
-    *("ratio/mean", "ratio/std", "ratio/max", "kl/k1", "kl/k3", "lambda/mean"),
+    *("ratio/mean", "ratio/std", "ratio/max", "kl/k1", "kl/k3", "lambda/mean", "tau"),
 )
 
 
@@ -128,7 +128,7 @@ def curves(cells, runs):
     """
     rows = [
         cell.columns | {"seed": cell.seed}
-        | {name: line.get(name) for name in CURVES} | spent
+        | {name: line.get(name) for name in CURVES if name not in cell.columns} | spent
         | {name: value for name, value in line.items() if name.startswith("validation/") and not name.endswith("_ci")}
         for cell in cells
         if (runs / cell.folder / "result.json").exists()
