@@ -19,8 +19,8 @@ TABLES = ("study_knob", "study_knob_curves")
 KNOBS = {
     "pmd-mean": ("PMD-mean", {"color": plotting.VERMILION, "linestyle": "-"}),
     "pmd-part": ("PMD-part", {"color": plotting.BLUE, "linestyle": "--"}),
-    "target-kl": ("target KL", {"color": plotting.PURPLE, "linestyle": "-."}),
-    "scheduled-tau": (r"scheduled $\tau$", {"color": plotting.GREEN, "linestyle": "-"}),
+    "target-kl": ("target KL", {"color": plotting.GREEN, "linestyle": "-."}),
+    "scheduled-tau": (r"scheduled $\tau$", {"color": plotting.BLACK, "linestyle": "-"}),
     "annealed-tau": (r"annealed $\tau$", {"color": plotting.ORANGE, "linestyle": ":"}),
 }
 OPTIONS = {"tau": "τ", "target_kl": "target", "tau_factor": "factor", "learning_rate": "lr"}
@@ -50,7 +50,7 @@ def plot(table, curves):
 
 
 def finding(table, curves):
-    """Final accuracies with intervals, the chosen options, and whether a knob is better than PMD-mean and PMD-part."""
+    """Final accuracies with intervals, the chosen options, and whether a knob beats PMD-mean and PMD-part."""
     mean, half = summary(table, "knob", "test/avg@8")
     order = mean.sort_values(ascending=False).index
     told = [f"{KNOBS[name][0]} {said(mean[name], half[name])} ({_chosen(table, name)})" for name in order]
@@ -62,8 +62,8 @@ def finding(table, curves):
     ahead = [name for name in knobs if mean[name] - half[name] > mean[best] + half[best]]
     verdict = ", ".join(KNOBS[name][0] for name in ahead) or "no knob"
     return (
-        f"test avg@8 with 95% intervals over {table.seed.nunique()} seeds: {', '.join(told)}. Their interval lies above "
-        f"that of {KNOBS[best][0]}, the better of the two fixed ones: {verdict}."
+        f"test avg@8 with 95% intervals over {table.seed.nunique()} seeds: {', '.join(told)}. Their interval lies "
+        f"above that of {KNOBS[best][0]}, the better of the two fixed ones: {verdict}."
     ).replace("$\\tau$", "τ")
 
 

@@ -201,7 +201,7 @@ def _study(arguments):
     given = parser.parse_args(arguments)
     _positive(jobs=given.jobs)
 
-    from . import study, validation_study
+    from . import study
     from .studies import GPU_STUDIES, STUDIES
 
     known = (*STUDIES, VALIDATION, *GPU_STUDIES)
@@ -215,6 +215,8 @@ def _study(arguments):
     if given.check:
         departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
         if VALIDATION in names:
+            from . import validation_study
+
             departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
         for departure in departures:
             print(f"DEPARTS: {departure}")
@@ -224,6 +226,8 @@ def _study(arguments):
     for declared in chosen:
         failed += study.run(declared, study.Tables.within(given.tables, declared.name), given.runs, given.jobs, _log)
     if VALIDATION in names:
+        from . import validation_study
+
         validation_study.run(given.tables, given.runs, given.jobs, _log)
     if failed:
         return _failed(failed)
@@ -232,7 +236,7 @@ def _study(arguments):
 
 
 def _dry_run(studies, validation, given):
-    from . import study, validation_study
+    from . import study
 
     total = 0
     for declared in studies:
@@ -247,6 +251,8 @@ def _dry_run(studies, validation, given):
         total += hours / given.jobs
         print(f"{declared.name}: {len(cells)} cells, {len(tuning)} of them for tuning; {hours / given.jobs:.1f} h\n")
     if validation:
+        from . import validation_study
+
         cells = validation_study.plan(given.tables, given.runs)
         hours = validation_study.predicted_seconds(cells, given.tables) / 3600
         total += hours / given.jobs

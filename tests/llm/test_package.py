@@ -22,8 +22,10 @@ LAYERS = [
     ["config", "models", "rollout"],
     ["run_folder", "trackers", "evaluate", "outer_step"],
     ["train", "warmup", "experiments"],
-    ["study", "panels", "validate"],
-    ["studies"],
+    ["study", "panels", "ordinary_training"],
+    ["validate_tables"],
+    ["validate"],
+    ["studies", "validation_study"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -124,6 +126,23 @@ def test_a_wheel_brings_base_and_presets(tmp_path):
     shown = python(code, cwd=site, PYTHONPATH=str(site))
     assert shown.startswith(str(site / "pmdllm"))
     assert "tiny-cpu" in shown and int(shown.split()[-1]) > 10_000
+
+
+def test_the_gpu_study_runs_from_links(tmp_path):
+    """As ``make gpu`` does on a machine where nothing is installed and much is absent: the plan of all its cells."""
+    (tmp_path / "pmdllm").symlink_to(ROOT / "llm")
+    (tmp_path / "pmdtheory").symlink_to(ROOT / "pmdtheory")
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["cvxpy", "trl", "datasets", "accelerate", "math_verify", "pebble", "gymnasium"]))
+import pmdllm.cli
+assert pmdllm.cli.main(["study", "gpu", "--jobs", "1", "--dry-run", "--tables", "none"]) == 0
+print(pmdllm.__file__)
+"""
+    shown = python(code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "gpu: 10 cells" in shown and str(tmp_path) in shown.splitlines()[-1]
+    target = subprocess.run(["make", "-n", "gpu"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m pmdllm.cli study gpu --jobs 1" in target
 
 
 def test_an_editable_install_runs_the_sources():
