@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from pmdtheory import baselines, knobs
 
 from . import checkpoint, metrics, models, tasks
+from .advantages import importance_weights
 from .evaluate import evaluate
-from .losses import ALGORITHMS, Settings, importance_weights
+from .losses import ALGORITHMS, Settings
 from .rollout import Rollouts, sample, token_logp
 from .run_folder import RunFolder
 from .trackers import trackers

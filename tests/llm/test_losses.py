@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from pmdllm.advantages import advantages, importance_weights
 from pmdllm.losses import (
     ALGORITHMS,
     Settings,
-    advantages,
     clipped_policy_gradient,
-    importance_weights,
     log_ratio,
     log_ratio_regression,
 )

@@ -17,7 +17,7 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["rewards", "checkpoint", "enumerated", "laws"],
+    ["rewards", "checkpoint", "enumerated", "laws", "advantages"],
     ["losses", "metrics", "tasks"],
     ["config", "models", "rollout"],
     ["run_folder", "trackers", "evaluate", "outer_step"],
