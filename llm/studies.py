@@ -119,7 +119,7 @@ STALENESS = Study(
     checked=(stale("pmd-mean-loo", 64, 0, "rollouts").columns, stale("grpo", 64, 0, "rollouts").columns),
 )
 
-RATES = (6e-4, 1.2e-3)
+RATES = (6e-4,)
 KNOB = Study(
     "knob",
     settings=tuple(

@@ -11,7 +11,7 @@ from .validate import ValidateConfig, missing, validate
 
 __all__ = ["check", "plan", "predicted_seconds", "run"]
 
-PRESETS = ("full", "held-out")
+PRESET = "full"
 SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
 CHECKED = {"rewards": "graded", "taus": "0.3", "experiments": "population", "seeds": "0"}
 
@@ -28,13 +28,12 @@ def run(tables, runs, jobs=1, log=print):
     log : callable
         Takes a line of text for each cell.
     """
-    for config in _configs(runs, jobs):
-        validate(config, log, tables)
+    validate(_config(runs, jobs), log, tables)
 
 
 def plan(tables, runs):
     """Return the cells that `run` would fit."""
-    return [cell for config in _configs(runs, 1) for cell in missing(config, tables)]
+    return missing(_config(runs), tables)
 
 
 def predicted_seconds(cells, tables):
@@ -63,11 +62,9 @@ def check(tables, runs, jobs=1, log=print, level=0.95):
     list of str
         What departs, in words.
     """
-    output = runs / "validate"
-    shutil.rmtree(output, ignore_errors=True)
+    shutil.rmtree(runs / "validate", ignore_errors=True)
     committed, departures = read(tables / "validate.csv"), []
-    config = from_preset(ValidateConfig, PRESETS[0], kind="validate", output=str(output), jobs=jobs, **CHECKED)
-    for _, row in validate(config, log).iterrows():
+    for _, row in validate(_config(runs, jobs, **CHECKED), log).iterrows():
         same = ("experiment", "reward", "tau", "algorithm", "n", "size", "options")
         rows = of(committed, {name: row[name] for name in same})
         said = f"validate: graded reward, tau {row['tau']:g}, {row['algorithm']}"
@@ -84,6 +81,5 @@ def check(tables, runs, jobs=1, log=print, level=0.95):
     return departures
 
 
-def _configs(runs, jobs):
-    output = str(runs / "validate")
-    return [from_preset(ValidateConfig, preset, kind="validate", output=output, jobs=jobs) for preset in PRESETS]
+def _config(runs, jobs=1, **changes):
+    return from_preset(ValidateConfig, PRESET, kind="validate", output=str(runs / "validate"), jobs=jobs, **changes)

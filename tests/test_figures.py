@@ -115,26 +115,31 @@ def test_help():
     assert all(name in out for name in harness.NAMES)
 
 
-STUDY_FIGURES = ("training_seeds", "training_temperature", "training_methods")
+STUDY_FIGURES = ("training_seeds", "training_temperature", "training_methods", "training_staleness", "training_knob")
 
 
 def study_tables(name, seeds=range(5)):
-    """Tables as a study writes them, with PMD-part below the base where τ < 0.5."""
+    """Tables as a study writes them, with PMD-part below the base where τ < 0.5: results, curves, tuning."""
     rng = np.random.default_rng(0)
-    results, curves = [], []
+    results, curves, tuning = [], [], []
     for seed in seeds:
         for setting in STUDIES[name].settings:
-            row = setting.columns | {"seed": seed, "trials": 8, "seconds": 60.0, "learning_rate": 6e-4}
-            collapses = "part" in setting.options["algorithm"] and setting.options["tau"] < 0.5
+            options = {"tau": 1.0} | setting.options | setting.trials[0]
+            row = setting.columns | {"tau": options["tau"], "seed": seed, "trials": 8, "seconds": 60.0}
+            row |= {"learning_rate": 6e-4} | {name: options.get(name) for name in ("clip_low", "target_kl")}
+            collapses = "part" in options["algorithm"] and options["tau"] < 0.5
             end = (0.1 if collapses else 0.9) + rng.uniform(-0.03, 0.03)
             row |= {"before/avg@8": 0.3, "before/greedy": 0.35, "test/avg@8": end, "test/greedy": end + 0.05}
             results.append(row)
+            tuning.append(row)
             for i in range(0, 61, 10):
-                line = {"iteration": i, "reward": end, "length": 12.0, "entropy": 0.3, "ratio/std": 0.5} if i else {}
+                line = {"reward": end, "length": 12.0, "entropy": 0.3, "ratio/std": 0.5} if i else {}
+                line |= {} if "tau" in setting.columns else {"tau": None}
+                line |= {"iteration": i, "tokens": 100.0 * i, "cpu_seconds": float(i)}
                 kinds = ("avg@8", "pass@8", "maj@8", "greedy")
                 line |= {f"validation/{kind}": 0.3 + (end - 0.3) * i / 60 for kind in kinds}
                 curves.append(setting.columns | {"seed": seed, "iteration": i} | line)
-    return pd.DataFrame(results), pd.DataFrame(curves)
+    return pd.DataFrame(results), pd.DataFrame(curves), pd.DataFrame(tuning)
 
 
 @pytest.mark.parametrize("name", STUDY_FIGURES)
@@ -164,12 +169,31 @@ def test_study_figures_are_redrawn_only(name, tmp_path, monkeypatch):
 def test_study_findings():
     """Counts and orderings that the tables were made to have."""
     figures = {name: importlib.import_module(f"figures.{name}") for name in STUDY_FIGURES}
-    said = {name: figure.finding(*study_tables(figure.STUDY)) for name, figure in figures.items()}
+    said = {
+        name: figure.finding(*study_tables(figure.STUDY)[: len(figure.TABLES)]) for name, figure in figures.items()
+    }
     assert said["training_seeds"].count("5 of 5 seeds") == 2
     assert "Below the base end: PMD-mean 0 of 40 runs, PMD-part 30 of 40 runs" in said["training_temperature"]
     behind = said["training_methods"].partition("Their interval lies below")[2]
     assert "pmd-part tau 0.1" in behind
     assert "0.0006" in said["training_methods"]
+    assert "Below the base end 25 of 120 runs with chosen options" in said["training_staleness"]
+    assert "PMD-part at U = 8: 0 of 5 seeds;" in said["training_staleness"]
+    assert "the better of the two fixed ones: no knob" in said["training_knob"]
+
+
+def test_the_cost_of_a_target_is_interpolated():
+    """Between the evaluations around the crossing; NaN where accuracy never gets there."""
+    figure = importlib.import_module("figures.training_staleness")
+    common = {"method": "grpo", "budget": "rollouts", "lag": 0, "updates_per_batch": 8}
+    rows = [
+        common | {"seed": seed, "iteration": i, "tokens": 100.0 * i, "cpu_seconds": 10.0 * i, "validation/avg@8": value}
+        for seed, values in enumerate(((0.3, 0.6, 0.8, 0.5), (0.3, 0.4, 0.5, 0.6)))
+        for i, value in enumerate(values)
+    ]
+    found = figure.reaching(pd.DataFrame(rows), target=0.7)
+    assert found.tokens.to_list() == pytest.approx([150.0, np.nan], nan_ok=True)
+    assert found.cpu_seconds.to_list() == pytest.approx([15.0, np.nan], nan_ok=True)
 
 
 def test_population_markers_lie_on_the_curves():

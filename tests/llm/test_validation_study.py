@@ -24,7 +24,7 @@ def committed(tmp_path_factory):
     """Tables of a small validation with two seeds, made in two processes; its runs."""
     folder, patch = tmp_path_factory.mktemp("validation"), pytest.MonkeyPatch()
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"seeds": "0,1"}))
-    patch.setattr(validation_study, "PRESETS", (str(folder / "tiny.yaml"),))
+    patch.setattr(validation_study, "PRESET", str(folder / "tiny.yaml"))
     tables, runs, lines = folder / "tables", folder / "runs", []
     assert len(validation_study.plan(tables, runs)) == 2 * (2 + 4)
     validation_study.run(tables, runs, jobs=2, log=lines.append)
