@@ -4,9 +4,10 @@ Preset tiny-cpu: 16 iterations of 64 prompts × 16 rollouts and 16 updates, 16,3
 knob, all with leave-one-out estimates. Target KL: the baseline of each prompt lies between mean and log-partition so
 that KL(p‖q) is the target (Statement 10). Scheduled τ: PMD-mean whose τ is moved after each batch so that λ, measured
 on its last minibatches, becomes the target. Annealed τ: PMD-mean whose τ is multiplied by a factor after each batch,
-nothing measured. The learning rate is 6e-4 for all; two candidates of the own option are compared by the final validation
-avg@8 on two tuning seeds that are not used again. (a) Test avg@8 after training, mean and 95% interval, small dots:
-seeds; dotted: before. (b) Validation avg@8 over training, mean and 95% interval. (c) Temperature over training.
+nothing measured. The learning rate is 6e-4 for all; of two candidates for its own option each has the one with the
+higher final validation avg@8 on two tuning seeds that are not used again. (a) Test avg@8 after training, mean and 95%
+interval, small dots: seeds; dotted: before. (b) Validation avg@8 over training, mean and 95% interval. (c) Temperature
+over training.
 """
 
 from pmdtheory import plotting
