@@ -9,7 +9,7 @@ few updates q is on neither: as q → p the regression has hardly begun, s ≪ D
               \frac{2 (1 − ε)}{ε^3 \mathrm{Var}_p(D)} \quad \text{at} \quad s = ε D + O(ε^2), \; ε → 0,
 
 so a large f says that the optimiser stopped before the loss did, more conservative than any regulariser asked for.
-Noise pulls the other way. A log-ratio s = s* + e with an error e that knows nothing of the rewards has Cov_p(−e, ρ) < 0:
+Noise pulls the other way. A log-ratio s = s* + e with an error e unrelated to the rewards has Cov_p(−e, ρ) < 0:
 what a policy does beyond its law, generalising from other prompts or fitted to a few rollouts, makes f fall below it.
 
 References
