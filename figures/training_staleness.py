@@ -4,10 +4,10 @@ Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U among six trials by the
 final validation avg@8, mean of two tuning seeds that are not used again; at equal refreshes and with a lag the choice
 for that U is taken over. (a) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, mean and 95% interval,
-small dots: seeds; below: chosen options. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy
+small dots: seeds. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy
 k batches ago, U = 8. (d, e) Validation avg@8 over generated tokens, U = 8 and 64. (f, g) Tokens and seconds of one CPU
 core until it reaches 0.7, between evaluations interpolated; k/m: only k of the m seeds do. (h) Standard deviation of
-the completions' log-ratio, (i) entropy of completions, both over the training of (a), means of the seeds. (j) Share of
+the completions' log-ratio, (i) mean entropy of a token, both averaged over the training of (a). (j) Share of
 all 12 tuning runs of a method and U that end below the base.
 """
 
@@ -65,7 +65,8 @@ def plot(table, curves, tuning):
         _unreached(axis, costs)
     axes[5].set(ylabel="tokens, thousands")
     axes[6].set(ylabel="seconds of a core")
-    for axis, column, label in ((axes[7], "ratio/std", "spread of log-ratio"), (axes[8], "entropy", "entropy, nats")):
+    labels = {"ratio/std": "spread of log-ratio", "entropy": "entropy of a token, nats"}
+    for axis, (column, label) in zip(axes[7:9], labels.items()):
         over = shown.groupby(["method", "updates_per_batch", "seed"])[column].mean().reset_index()
         _side_by_side(axis, over, "updates_per_batch", UPDATES, column)
         axis.set(xlabel="updates per batch U", ylabel=label, ylim=(0, None))

@@ -208,7 +208,8 @@ def _study(arguments):
     unknown = [name for name in given.names if name not in ("all", *known)]
     if unknown:
         raise ValueError(f"no study is called {unknown[0]!r}; there are {', '.join(known)}.")
-    names = [*STUDIES, VALIDATION] if "all" in given.names else given.names
+    named = [name for name in given.names if name != "all"]
+    names = list(dict.fromkeys([*STUDIES, VALIDATION, *named])) if "all" in given.names else named
     chosen = [(STUDIES | GPU_STUDIES)[name] for name in names if name != VALIDATION]
     if given.dry_run:
         return _dry_run(chosen, VALIDATION in names, given)
@@ -217,7 +218,10 @@ def _study(arguments):
         if VALIDATION in names:
             from . import validation_study
 
-            departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
+            try:
+                departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
+            except RuntimeError as error:
+                departures.append(f"{VALIDATION}: {error}")
         for departure in departures:
             print(f"DEPARTS: {departure}")
         print(f"{len(departures)} departures from the committed tables.")
@@ -228,7 +232,10 @@ def _study(arguments):
     if VALIDATION in names:
         from . import validation_study
 
-        validation_study.run(given.tables, given.runs, given.jobs, _log)
+        try:
+            validation_study.run(given.tables, given.runs, given.jobs, _log)
+        except RuntimeError as error:
+            failed.append(f"{VALIDATION}: {error}")
     if failed:
         return _failed(failed)
     print(f"Every cell of {', '.join(names)} is in {given.tables}.")
@@ -299,7 +306,11 @@ def _validate(arguments):
     from .validate_tables import departures
 
     config = parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate")
-    table = validate(config, _log)
+    try:
+        table = validate(config, _log)
+    except RuntimeError as error:
+        print(f"pmd-llm validate: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
     cell = ["experiment", "reward", "tau", "algorithm", "n", "size", "seed", "split", "iteration"]
     shown = table.reindex(columns=[*cell, "share", "r2_lambert", "r2_kl_law"])
     print(shown.to_string(index=False, float_format="%.3f", na_rep=""))

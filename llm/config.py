@@ -132,10 +132,13 @@ class Config:
         if method.estimator == "loo_target_kl":
             require("target_kl", self.target_kl > 0, f"positive for {self.algorithm}, whose baseline aims at it")
         if not isinstance(method, LogRatioRegression):
-            require("target_kl", self.target_kl == 0, f"0 for {self.algorithm}, which has no temperature")
+            for name in ("target_kl", "tau_factor"):
+                require(name, getattr(self, name) == 0, f"0 for {self.algorithm}, which has no temperature")
         require("tau_factor", self.tau_factor >= 0, "at least 0")
         moves_tau = self.target_kl and method.estimator != "loo_target_kl"
         require("tau_factor", not (self.tau_factor and moves_tau), "0 where target_kl moves τ already")
+        fresh = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
+        require("target_kl", not (moves_tau and fresh), "0 with one update per rollout batch: λ is 0 before it")
         if self.tau_is_without_effect:
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per rollout batch: the log-ratio is 0 at it, and "

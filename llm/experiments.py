@@ -59,7 +59,7 @@ class Cell:
     seed: int
 
     def __str__(self):
-        return "-".join(value if isinstance(value, str) else f"{value:g}" for value in asdict(self).values())
+        return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in asdict(self).values())
 
     @property
     def estimator(self):

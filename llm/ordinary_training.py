@@ -2,15 +2,15 @@ r"""Which law does ordinary training obey? λ and f from rollouts, on a task whe
 
 A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
 batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
-many prompts, none of them trained on, by `pmdllm.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL law. After a
-few updates q is on neither: as q → p the regression has hardly begun, s ≪ D, and
+many prompts, none of them trained on, by `pmdllm.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL law. Ordinary
+training need not be near either. Close to p, with s = εD + η and η uncorrelated with D,
 
 .. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)} \approx
-              \frac{2 (1 − ε)}{ε^3 \mathrm{Var}_p(D)} \quad \text{at} \quad s = ε D + O(ε^2), \; ε → 0,
+              \frac{2 [ε (1 − ε) \mathrm{Var}_p(D) − \mathrm{Var}_p(η)]}{[ε^2 \mathrm{Var}_p(D) + \mathrm{Var}_p(η)]^2}
+              \quad \text{to leading order,}
 
-so a large f says that the optimiser stopped before the loss did, more conservative than any regulariser asked for.
-Noise pulls the other way. A log-ratio s = s* + e with an error e unrelated to the rewards has Cov_p(−e, ρ) < 0:
-what a policy does beyond its law, generalising from other prompts or fitted to a few rollouts, makes f fall below it.
+so f ≫ 1 says that the updates stopped early, and f < 0 that s varies mostly with what the reward does not explain: what
+a policy does beyond its law, generalising from other prompts or fitted to a few rollouts.
 
 References
 ----------

@@ -145,7 +145,8 @@ KNOB = Study(
 
 STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
 
-# On a data-centre GPU a cell takes under two minutes; the base is made first, in a few.
+# At the preset's learning rate, not tuned. A cell is meant to take under two minutes on a data-centre GPU, which none
+# has been timed on yet; the base is made first.
 GPU = Study(
     "gpu",
     settings=tuple(

@@ -221,7 +221,7 @@ class Run:
         line |= {name: float(np.mean(values)) for name, values in sorted(self.sums.items())}
         if config.tau_factor or config.target_kl:
             line["tau"] = batch["tau"]
-            self.move_tau()
+            self.move_tau(batch["tau"])
         self.sums.clear()
         seconds, cpu_seconds = (_clocks() - self.clock).tolist()
         last = self.iteration >= config.iterations
@@ -293,14 +293,13 @@ class Run:
         accuracy = f"validation/avg@{self.config.eval_samples}"
         return shown | ({"avg": f"{line[accuracy]:.3f}"} if accuracy in line else {})
 
-    def move_tau(self):
-        """Move τ by its factor, or towards the target of λ: that of the last quarter's minibatches before updates."""
+    def move_tau(self, tau):
+        """Move τ by its factor, or towards the target of λ, measured before the updates of the batch's last quarter."""
         if self.config.tau_factor:
             self.tau *= self.config.tau_factor
-        elif self.method.estimator != "loo_target_kl":
-            measured = self.sums["lambda/mean"]
+        elif self.method.estimator != "loo_target_kl" and (measured := self.sums["lambda/mean"]):
             weight = float(np.mean(measured[-max(1, len(measured) // 4) :]))
-            self.tau = float(knobs.next_tau(self.tau, weight, self.config.target_kl))
+            self.tau = float(knobs.next_tau(tau, weight, self.config.target_kl))
 
     def save_if_due(self):
         """Write a checkpoint when the last one is old enough."""
@@ -313,6 +312,7 @@ class Run:
         return {name: getattr(self, name) for name in STATE} | {
             "sums": dict(self.sums),
             "offsets": self.folder.offsets,
+            "clock": (_clocks() - self.clock).tolist(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -330,6 +330,7 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.generator.set_state(state["generator"].cpu())
             self.rng.bit_generator.state = state["rng"]
+            self.clock = _clocks() - state["clock"]
         self.folder.cut(self.folder.offsets if state is None else state["offsets"])
 
 

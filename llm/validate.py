@@ -12,9 +12,8 @@ a list of cells::
     training      outer steps of ordinary training on its own task, where nothing is enumerated: f from rollouts
 
 A cell is one such fit from one seed: that of the base, the prompts and the rollouts. It is written to a folder of its
-own, renamed into place when it is whole, so a run can be interrupted and started again, and two processes with
-different seeds can share an output folder. Cells made with other budgets are kept apart. `pmdllm.validate_tables` says
-what the tables hold that every finished cell is merged into.
+own, renamed into place when it is whole, so a run can be interrupted and started again. Cells made with other budgets
+are kept apart. `pmdllm.validate_tables` says what the tables hold that every finished cell is merged into.
 """
 
 import hashlib
@@ -113,8 +112,10 @@ class ValidateConfig:
                 raise ValueError(f"taus must be positive numbers, got {value!r}.")
         if self.prompts > enumerated.PROMPTS:
             raise ValueError(f"prompts must be at most {enumerated.PROMPTS}, got {self.prompts}.")
-        if self.n < 2:
-            raise ValueError(f"n must be at least 2, got {self.n}.")
+        least = {"n": 3 if "training" in self.experiments.split(",") else 2, "training_prompts": 4}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
 
     def values(self, name, kind=str):
         """Return a list option as a list."""

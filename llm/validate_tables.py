@@ -111,16 +111,14 @@ def publish(cell, config, tables):
     rows = rows.groupby(["split", "iteration"]).tail(1).drop(columns="epoch", errors="ignore")
     rows = rows.assign(options=config.identity(cell.experiment), **made, command=_command(cell, config))
     for name, part in parts.items():
-        merge(tables / f"validate_{name}.csv", part, [*CELL, *KEYS[name]], digits=DIGITS)
+        merge(tables / f"validate_{name}.csv", part, [*CELL, *KEYS[name]], DIGITS, replaced=CELL)
     rows = rows[[*CELL, *rows.columns.drop(CELL)]]
-    merge(tables / "validate.csv", rows, [*CELL, "split", "iteration"], digits=DIGITS)
+    merge(tables / "validate.csv", rows, [*CELL, "split", "iteration"], DIGITS, replaced=CELL)
     return rows.iloc[-1]
 
 
 def write(tables, folder, made):
     """Write the tables of a finished cell and how it was made to a folder that appears when it is whole."""
-    if folder.exists():  # another process was faster
-        return
     part = folder.with_name(f".{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -47,8 +47,8 @@ def predicted_seconds(cells, tables):
 def check(tables, runs, jobs=1, log=print, level=0.95):
     """Fit two cells of the population experiment anew, and compare f and R² with the committed rows of all seeds.
 
-    A new number has to lie in the prediction interval of one more seed, as in `pmdllm.study.check`; the standard
-    deviation is at least the error of a median over the prompts.
+    Median f and the logarithm of median 1 − R² have to lie in the prediction interval of one more seed, as in
+    `pmdllm.study.check`; for f the standard deviation is at least the error of a median over the prompts.
 
     Parameters
     ----------
@@ -71,12 +71,14 @@ def check(tables, runs, jobs=1, log=print, level=0.95):
         if len(rows) < 2:
             log(f"{said} has {len(rows)} committed seeds with these options, too few for an interval: not checked")
             continue
-        for name in ("share", "r2_law"):
-            spread = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645 * np.sqrt(row["prompts"]))
-            low, high = prediction_interval(rows[name], spread, 1 - (1 - level) / 4)
-            line = f"{said}: {name} {row[name]:.5f}, allowed by {len(rows)} committed seeds: {low:.5f} to {high:.5f}"
+        sd = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645)
+        floors = {"share": 1.2533 * sd / np.sqrt(row["prompts"]), "log(1 - r2_law)": 0.0}
+        missed = np.log(1 - row["r2_law"]), np.log(1 - rows["r2_law"])
+        for (name, floor), new, old in zip(floors.items(), (row["share"], missed[0]), (rows["share"], missed[1])):
+            low, high = prediction_interval(old, floor, 1 - (1 - level) / 4)
+            line = f"{said}: {name} {new:.5f}, allowed by {len(rows)} committed seeds: {low:.5f} to {high:.5f}"
             log(line)
-            if not low <= row[name] <= high:
+            if not low <= new <= high:
                 departures.append(line)
     return departures
 

@@ -156,7 +156,7 @@ def iterate(
     schedule : callable, optional
         ``(tau, weight) -> tau`` after each step, all of shape (seeds,): the temperature of the next one, from the
         KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is measured
-        on them, as the mean of ρ − 1 − log ρ. Then `tau` is the first temperature, a number.
+        on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature, a number.
     seeds : int
         Number of independent runs (1 is enough without rollouts: nothing is random).
     seed : int

@@ -315,7 +315,8 @@ def iterate(
         k ≥ 0: batch t comes from the policy after max(t − k, 0) batches, with the log-probabilities of that policy.
     schedule : callable, optional
         ``(tau, weight) -> tau`` after each batch, all of shape (runs,): the temperature of the next one, from the
-        KL(π_old‖π) of this one, measured on its rollouts as the mean of ρ − 1 − log ρ: PMD-mean's λ (Statement 4).
+        KL(π_old‖π) of this one, measured on its rollouts as the mean of ρ − 1 − log ρ (biased in sample): PMD-mean's λ
+        (Statement 4).
     seed : int
         Root of the random numbers; run i uses the i-th spawned stream, so runs can be added later.
 

@@ -37,7 +37,8 @@ def outcomes(function, items, arguments, jobs):
         futures = {pool.schedule(_call, args=[function, item, arguments]): item for item in items}
         for future in as_completed(futures):
             died = future.exception()
-            ended = (None, f"its process ended with code {died.exitcode}") if died else future.result()
+            said = f"its process ended with code {died.exitcode}" if hasattr(died, "exitcode") else str(died)
+            ended = (None, said) if died else future.result()
             yield futures[future], *ended
         pool.close()
     finally:

@@ -48,10 +48,13 @@ def read(path):
     return pd.read_csv(path) if Path(path).exists() else pd.DataFrame()
 
 
-def merge(path, rows, keys, digits=12):
-    """Put `rows` into the table at `path`, in the place of those with the same `keys`, atomically."""
-    path = Path(path)
-    table = pd.concat([table for table in (read(path), rows) if len(table)], ignore_index=True)
+def merge(path, rows, keys, digits=12, replaced=None):
+    """Put `rows` into the table at `path`, atomically, for those that share `replaced`, by default the `keys`."""
+    path, table = Path(path), read(path)
+    if replaced and len(table):
+        old, new = (pd.MultiIndex.from_frame(rows_[replaced]) for rows_ in (table, rows))
+        table = table[~old.isin(new)]
+    table = pd.concat([some for some in (table, rows) if len(some)], ignore_index=True)
     table = table.reindex(columns=[*table, *(key for key in keys if key not in table)])
     table = table.drop_duplicates(keys, keep="last", ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)

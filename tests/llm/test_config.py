@@ -66,6 +66,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
         ({"algorithm": "grpo", "target_kl": 0.1}, "target_kl must be 0 for grpo"),
         ({"tau_factor": -0.5}, "tau_factor must be at least 0"),
         ({"target_kl": 0.1, "tau_factor": 0.9}, "tau_factor must be 0 where target_kl moves τ already"),
+        ({"algorithm": "grpo", "tau_factor": 0.9}, "tau_factor must be 0 for grpo"),
+        ({"target_kl": 0.1, "updates_per_batch": 1}, "target_kl must be 0 with one update per rollout batch"),
     ],
 )
 def test_what_cannot_be_meant_is_named(change, message):

@@ -1,6 +1,7 @@
 """The validation as a study: what its tables lack, what they keep, what departs from them; and ordinary training."""
 
 import copy
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import torch
 import yaml
 from pmdllm import ordinary_training, validation_study
 from pmdllm.config import Config, from_preset
+from pmdllm.experiments import Cell
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
+from pmdllm.validate_tables import publish
 
 TINY = {
     "hidden_size": 16, "heads": 2, "layers": 1, "warmup_steps": 60, "warmup_batch": 32, "prompts": 2, "evaluations": 6,
@@ -44,6 +47,20 @@ def test_the_tables_keep_every_cell(committed, tmp_path):
     assert set(pd.read_csv(tables / "validate_actions.csv").seed) == {0}
 
 
+def test_a_cell_made_anew_leaves_nothing_behind(committed, tmp_path):
+    """Rows that its first making had and its second has not are gone; other cells keep theirs."""
+    tables, runs = committed
+    shutil.copytree(tables, tmp_path / "tables")
+    path = tmp_path / "tables" / "validate_steps.csv"
+    table = pd.read_csv(path)
+    stale = table.iloc[:1].assign(evaluations=99_999)
+    pd.concat([table, stale]).to_csv(path, index=False)
+    config = validation_study._config(runs)
+    name = Cell(**table.loc[0, list(Cell.__dataclass_fields__)])
+    publish(name, config, tmp_path / "tables")
+    pd.testing.assert_frame_equal(pd.read_csv(path), table)
+
+
 def test_predicted_time_is_that_of_the_same_cells(committed):
     tables, runs = committed
     table = pd.read_csv(tables / "validate.csv").drop_duplicates(["experiment", "tau", "algorithm", "seed"])
@@ -59,11 +76,11 @@ def test_check_finds_the_committed_numbers_and_names_others(committed, tmp_path)
     assert validation_study.check(tables, tmp_path, log=lines.append) == []
     assert sum("allowed by 2 committed seeds" in line for line in lines) == 4
     changed = pd.read_csv(tables / "validate.csv")
-    changed.loc[changed.algorithm == "pmd-mean", "r2_law"] -= 1e3
+    changed.loc[changed.algorithm == "pmd-mean", "r2_law"] -= 1e9
     (tmp_path / "changed").mkdir()
     changed.to_csv(tmp_path / "changed" / "validate.csv", index=False)
     (departure,) = validation_study.check(tmp_path / "changed", tmp_path, log=lines.append)
-    assert "pmd-mean: r2_law" in departure
+    assert "pmd-mean: log(1 - r2_law)" in departure
 
 
 def test_ordinary_training_is_measured_on_rollouts_of_the_old_policy(tmp_path, monkeypatch):
