@@ -59,6 +59,8 @@ NAMES = (
     "training_seeds",
     "training_temperature",
     "training_methods",
+    "training_staleness",
+    "training_knob",
     "network_against_theory",
     "network_laws",
 )
