@@ -11,8 +11,10 @@ Gaussian noise of 0.3, and binary ones without. Log-linear bandits on 64 held-ou
 24 features, own problem per seed, n = 8, 8 Adam steps of 0.1 a batch): binary (a tenth are 1) and graded with noise of
 0.3. Panel f: equal budgets. Each method has 8 trials (mean and part: τ; target-KL: 4 τ × 2 targets; schedule and
 annealing: 8 targets or factors, from τ = 0.5), chosen on tuning seeds; shown is the reward on other seeds minus that of
-the better of PMD-mean and PMD-part (also by tuning), in percent of the latter, paired by seed. The bandits of tuning
-and evaluation have rewards of their own. Bands and bars: 95% confidence intervals over 20 evaluation seeds.
+the better of PMD-mean and PMD-part (also by tuning, hence by twice as many trials), in percent of the latter, paired
+by seed. The bandits of tuning and evaluation have rewards of their own; all evaluation seeds share one bandit, so that
+intervals cover the sampling alone, but each has its own log-linear problem. Bands and bars: 95% confidence intervals
+over 20 evaluation seeds.
 """
 
 import numpy as np

@@ -9,14 +9,17 @@ and some lie beyond the axes. (b) The same for D − s, D = (r − r̄)/τ, in u
 any policy; on the Lambert-W law it is ρ, on the KL law 1, and nothing is fitted. (c) The slope f in (b) of every
 prompt, reward, τ and seed; what lies beyond the axis is counted at its end. (d) How far f is from that of its law. (e)
 Divergence from both laws while L-BFGS goes on, graded reward, τ = 0.1. (f, g) n fresh rollouts at every gradient step,
-graded reward, τ = 0.3: f, dashed the prediction (Statements 2 and 10), and the divergence from the law of the
+graded reward, τ = 0.3: f, dashed the prediction (Statements 2 and 10; the law's λ over the network's KL(p‖q)), and the
+divergence from the law of the
 estimator. Hollow: completions that the network generated. Dotted: the leave-one-out log-partition from the KL law. (h)
 One fixed batch of rollouts: share of the variance of s, on the actions drawn, that Statement 14 (filled) and the
 population law (hollow) miss. (i, j) Outer steps in a row, binary reward, τ = 1: expected reward and failures, dashed
 the exact recursion, bands for the difference from it; grey, where Statement 9 puts the failures, given those of the
-step before. (k) Ordinary training of the shipped model on its own task, where nothing can be enumerated: f after the
-updates on a batch, pooled over its prompts (filled) and over test prompts (hollow); lines at both laws. (l) f against
-the number of training prompts, on those (filled) and on others (hollow), graded reward, τ = 0.3.
+step before. (k) Ordinary training of the shipped model on its own task, where nothing can be enumerated: f after four
+passes over a batch with n = 16, pooled over its prompts (filled) and over test prompts (hollow), from fresh rollouts of
+the policy before. A few prompts with large ratios decide a pooled f. Lines at both population laws, which repeated
+passes over one batch do not promise. (l) f against the number of training prompts, on those (filled) and on others
+(hollow), graded reward, τ = 0.3.
 """
 
 import numpy as np
