@@ -74,7 +74,7 @@ class ValidateConfig:
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions")
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion")
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion")
-    held_out_steps: int = option(2000, "gradient steps of Adam in the held-out experiment")
+    held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment")
     held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment")
     training_prompts: int = option(128, "prompts per rollout batch of the training experiment, 4 per update")
     training_iterations: int = option(3, "rollout batches of the training experiment")

@@ -337,3 +337,11 @@ def test_declared_studies(declared):
         assert setting.tuned_as is None or declared.setting(setting.tuned_as).trials == setting.trials
     for columns in declared.checked:
         assert declared.setting(columns).columns == columns
+
+
+@pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
+@pytest.mark.parametrize("declared", STUDIES.values(), ids=STUDIES)
+def test_the_committed_tables_are_complete(declared):
+    """Nothing is left to train: the tables hold every cell with the options that the study declares."""
+    folder = Path(__file__).parent.parent.parent / "figures" / "data"
+    assert study.plan(declared, Tables.within(folder, declared.name)) == ([], [], [])

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ from pmdllm.config import Config, from_preset
 from pmdllm.experiments import Cell
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
-from pmdllm.validate_tables import publish
+from pmdllm.validate import ValidateConfig
+from pmdllm.validate_tables import departures, publish
 
+TABLES = Path(__file__).parent.parent.parent / "figures" / "data"
 TINY = {
     "hidden_size": 16, "heads": 2, "layers": 1, "warmup_steps": 60, "warmup_batch": 32, "prompts": 2, "evaluations": 6,
     "taus": "0.3", "rewards": "graded", "training_prompts": 4, "training_iterations": 1, "training_epochs": 1, "n": 4,
@@ -45,6 +48,15 @@ def test_the_tables_keep_every_cell(committed, tmp_path):
     assert table.groupby("experiment").seed.nunique().to_dict() == {"population": 2, "training": 2}
     assert table[["options", "torch", "transformers", "device", "command"]].notna().all(axis=None)
     assert set(pd.read_csv(tables / "validate_actions.csv").seed) == {0}
+
+
+def test_the_committed_tables_are_complete(tmp_path):
+    """All cells of the study, at least five seeds of each, and nothing that departs from the laws."""
+    assert validation_study.missing(from_preset(ValidateConfig, "full", kind="validate"), TABLES) == []
+    table = pd.read_csv(TABLES / "validate.csv")
+    setting = ["experiment", "reward", "tau", "algorithm", "n", "size", "split", "iteration"]
+    assert (table.groupby(setting).seed.nunique() >= 5).all()
+    assert departures(table) == []
 
 
 def test_a_cell_made_anew_leaves_nothing_behind(committed, tmp_path):
