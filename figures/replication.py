@@ -124,7 +124,7 @@ def better():
         yield (
             f"{claim} than GRPO and GSPO",
             f"{what}, every method tuned alike for each U: {'; '.join(said)} (*training staleness*)",
-            f"{'; '.join(verdicts) or 'nowhere'}; else not told apart at this scale",
+            "; ".join([*verdicts, "else not told apart" if verdicts else "not told apart at this scale"]),
         )
 
 
