@@ -165,11 +165,7 @@ def cells(config):
             ("binary", config.recursion_tau, "pmd-mean", inf, P),
             ("binary", config.recursion_tau, "pmd-mean-loo", config.n, P),
         ],
-        "held-out": [
-            ("graded", config.tau, algorithm, inf, size)
-            for size in config.values("sizes", int)
-            for algorithm in ("pmd-mean", "pmd-part")
-        ],
+        "held-out": [("graded", config.tau, "pmd-mean", inf, size) for size in config.values("sizes", int)],
         "training": [
             ("binary", tau, algorithm, config.n, config.training_prompts)
             for tau in (0.1, 0.5)
