@@ -42,7 +42,8 @@ def plot(table, curves):
         tau = over.assign(tau=over.tau.fillna(rows.tau.iloc[0]))
         plotting.band(axes[2], "iteration", tau[tau.iteration > 0], "tau", by="seed", **style)
     axes[0].axhline(table["before/avg@8"].mean(), **plotting.BOUND)
-    axes[0].set_xticks(range(len(KNOBS)), [label.replace(" ", "\n").replace("-", "-\n") for label, _ in KNOBS.values()], fontsize=6)
+    names = [label.replace(" ", "\n").replace("-", "-\n") for label, _ in KNOBS.values()]
+    axes[0].set_xticks(range(len(names)), names, fontsize=6)
     axes[0].set(ylabel="avg@8, test", ylim=(0, 1), xlim=(-0.5, len(KNOBS) - 0.5))
     axes[1].set(xlabel="iteration", ylabel="avg@8, validation", ylim=(0, 1))
     axes[2].set(xlabel="iteration", ylabel=r"temperature $\tau$", yscale="log")
