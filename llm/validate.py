@@ -30,7 +30,8 @@ from . import enumerated, models, ordinary_training
 from .config import option
 from .experiments import HELD_OUT, Cell, run
 from .study.processes import outcomes
-from .validate_tables import finished, made_on, publish, rows_of, write
+from .study.tables import made_on
+from .validate_tables import finished, publish, rows_of, write
 from .warmup import WarmupConfig, fit
 
 __all__ = ["ValidateConfig", "base", "cells", "missing", "validate"]
@@ -240,7 +241,7 @@ def _fit(cell, config):
     else:
         tables = run(cell, config, *base(config, cell.seed))
     seconds = time.process_time() - start
-    write(tables, config.folder(cell), made_on() | {"cpu_seconds": seconds})
+    write(tables, config.folder(cell), made_on("cpu") | {"cpu_seconds": seconds})
     return seconds
 
 

@@ -12,7 +12,6 @@ The rows of a cell replace those of the same cell, whoever fitted it.
 """
 
 import json
-import platform
 import shutil
 from dataclasses import asdict, fields
 
@@ -21,7 +20,7 @@ import pandas as pd
 from .experiments import Cell
 from .study.tables import merge, read
 
-__all__ = ["departures", "finished", "made_on", "publish", "rows_of", "summary", "write"]
+__all__ = ["departures", "finished", "publish", "rows_of", "summary", "write"]
 
 CELL = [declared.name for declared in fields(Cell)]
 KEYS = {
@@ -126,15 +125,6 @@ def write(tables, folder, made):
         table.to_csv(part / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
     (part / "made.json").write_text(json.dumps(made))
     part.rename(folder)
-
-
-def made_on():
-    """Versions and processor, for the tables."""
-    import torch
-    import transformers
-
-    device = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": device}
 
 
 def _names(table):

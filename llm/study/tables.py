@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-__all__ = ["Tables", "accuracy", "curves", "merge", "of", "read", "results", "unfinished"]
+__all__ = ["Tables", "accuracy", "curves", "made_on", "merge", "of", "read", "results", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -88,29 +88,28 @@ def results(cells, runs):
         Study, setting, tuned options and their number of trials, seed, the last validation, ``result.json``, options,
         versions, device, command.
     """
-    import torch
-    import transformers
-
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     rows = [
         {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed}
         | {name: value for name, value in _lines(runs / cell.folder)[-1].items() if name.startswith("validation/")}
-        | json.loads((runs / cell.folder / "result.json").read_text()) | {"options": cell.identity} | versions
-        | {"device": _device(cell.config(runs).device), "command": cell.command(runs)}
+        | json.loads((runs / cell.folder / "result.json").read_text()) | {"options": cell.identity}
+        | made_on(cell.config(runs).device) | {"command": cell.command(runs)}
         for cell in cells
         if (runs / cell.folder / "result.json").exists()
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _device(name):
+def made_on(device):
+    """Return versions and the name of a device, as the tables hold them."""
     import torch
+    import transformers
 
     from .. import models
 
-    if models.device(name).type == "cuda":
-        return torch.cuda.get_device_name(models.device(name))
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    where = models.device(device)
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}
 
 
 CURVES = (
