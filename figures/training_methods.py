@@ -8,7 +8,7 @@ prompts with a right answer among 8 samples; the ratio is that of whole completi
 (i) On 500 test prompts after training, mean and 95% interval, small dots: seeds. Below the names: chosen learning rate.
 """
 
-from pmdllm import panels
+from pmdllm.study import panels
 
 from pmdtheory import plotting
 

@@ -161,7 +161,7 @@ def _draw(curves, stem):
     matplotlib.use("Agg")
     from pmdtheory import plotting
 
-    from .panels import panels
+    from .study.panels import panels
 
     with plotting.style():
         plotting.save(panels(curves, "algorithm"), stem)
@@ -202,7 +202,7 @@ def _study(arguments):
     _positive(jobs=given.jobs)
 
     from . import study
-    from .studies import GPU_STUDIES, STUDIES
+    from .study.declared import GPU_STUDIES, STUDIES
 
     known = (*STUDIES, VALIDATION, *GPU_STUDIES)
     unknown = [name for name in given.names if name not in ("all", *known)]
@@ -216,7 +216,7 @@ def _study(arguments):
     if given.check:
         departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
         if VALIDATION in names:
-            from . import validation_study
+            from .validation import study as validation_study
 
             try:
                 departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
@@ -230,7 +230,7 @@ def _study(arguments):
     for declared in chosen:
         failed += study.run(declared, study.Tables.within(given.tables, declared.name), given.runs, given.jobs, _log)
     if VALIDATION in names:
-        from . import validation_study
+        from .validation import study as validation_study
 
         try:
             validation_study.run(given.tables, given.runs, given.jobs, _log)
@@ -258,7 +258,7 @@ def _dry_run(studies, validation, given):
         total += hours / given.jobs
         print(f"{declared.name}: {len(cells)} cells, {len(tuning)} of them for tuning; {hours / given.jobs:.1f} h\n")
     if validation:
-        from . import validation_study
+        from .validation import study as validation_study
 
         cells = validation_study.plan(given.tables, given.runs)
         hours = validation_study.predicted_seconds(cells, given.tables) / 3600
@@ -302,8 +302,8 @@ def _seeds(text):
 
 def _validate(arguments):
     from .config import parse
-    from .validate import ValidateConfig, validate
-    from .validate_tables import departures
+    from .validation.tables import departures
+    from .validation.validate import ValidateConfig, validate
 
     config = parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate")
     try:

@@ -50,12 +50,14 @@ import pandas as pd
 import torch
 from IPython.display import display
 from ipywidgets import SelectionSlider, interact
-from pmdllm import laws, models, outer_step, panels, tasks
+from pmdllm import models, tasks
 from pmdllm.config import Config, from_preset
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample
+from pmdllm.study import panels
 from pmdllm.train import train
-from pmdllm.validate import ValidateConfig, base
+from pmdllm.validation import fit, laws
+from pmdllm.validation.validate import ValidateConfig, base
 
 from figures import harness, network_against_theory
 from pmdtheory import plotting
@@ -129,7 +131,7 @@ pd.DataFrame(written).assign(answer=[problem.answer for problem in problems])
 # %%
 base_model, tokenizer = base(ValidateConfig(output=folder.name, warmup_steps=300), 0)
 numbers = [1234, 3456, 5678, 7890]
-anchor = outer_step.anchor(base_model, tokenizer, numbers, "graded")
+anchor = fit.anchor(base_model, tokenizer, numbers, "graded")
 p, r = anchor.policy, anchor.rewards.numpy()
 
 
@@ -170,14 +172,14 @@ for name, (algorithm, _) in losses.items():
 
     def log_ratio(model=model):
         """Compute s of the network, an array (4, 101)."""
-        return (outer_step.anchor(model, tokenizer, numbers, "graded").logp - anchor.logp).numpy()
+        return (fit.anchor(model, tokenizer, numbers, "graded").logp - anchor.logp).numpy()
 
     def watch(gradients, path=path, law=law, log_ratio=log_ratio):
         """Note how far the fit has come."""
         path[gradients] = laws.compare(p, r, tau, log_ratio(), law)
 
-    loss = outer_step.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
-    outer_step.lbfgs(model, loss, 300, watch, every=10)
+    loss = fit.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
+    fit.lbfgs(model, loss, 300, watch, every=10)
     log_ratios[name], found[name], paths[name] = log_ratio(), path[max(path)], path
 
 

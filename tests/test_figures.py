@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmdllm.studies import STUDIES
+from pmdllm.study.declared import STUDIES
 
 from figures import __main__ as command
 from figures import harness

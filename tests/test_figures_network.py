@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pmdllm import laws
-from pmdllm.experiments import WATCHED, Cell, _actions
-from pmdllm.outer_step import Anchor
-from pmdllm.validate import ValidateConfig, cells
-from pmdllm.validate_tables import summary
+from pmdllm.validation import laws
+from pmdllm.validation.experiments import WATCHED, Cell, _actions
+from pmdllm.validation.fit import Anchor
+from pmdllm.validation.tables import summary
+from pmdllm.validation.validate import ValidateConfig, cells
 
 from figures import harness
 from figures import network_against_theory as figure

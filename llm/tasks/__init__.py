@@ -24,7 +24,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..rewards import Verdict
+from .answers import Verdict
 
 __all__ = ["Problem", "Task", "fraction", "load"]
 

@@ -26,8 +26,8 @@ import re
 
 import numpy as np
 
-from .. import rewards
 from . import Problem, fraction
+from .answers import exact
 
 __all__ = ["ALPHABET", "Arithmetic", "evaluate", "reductions"]
 
@@ -169,8 +169,8 @@ class Arithmetic:
         return self._pool[split][:count]
 
     def judge(self, completions, answers):
-        """Compare the text after the last equals sign with the answer, as `pmdllm.rewards.exact` does."""
-        return rewards.exact(completions, answers)
+        """Compare the text after the last equals sign with the answer, as `pmdllm.tasks.answers.exact` does."""
+        return exact(completions, answers)
 
     def demonstrations(self, count, rng):
         """Draw prompts with a completion that takes a random possible operation at each step.

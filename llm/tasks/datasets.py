@@ -17,7 +17,7 @@ rows repeat every prompt many times and its prompts already say how to answer; a
 Splits named train, validation and test are used as they are; one that is missing is carved from the training rows by
 the hash of the question (`pmdllm.tasks.fraction`), 5% each. No question of a held-out split is a training question.
 
-Answers are checked by `pmdllm.rewards.math`.
+Answers are checked by `pmdllm.tasks.answers.math`.
 """
 
 import re
@@ -25,8 +25,9 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-from .. import rewards
 from . import Problem, fraction
+from .answers import last_boxed
+from .answers import math as compare_by_value
 
 __all__ = ["TEMPLATES", "Table", "dapo_math_17k", "file", "gsm8k", "hub", "math"]
 
@@ -140,8 +141,8 @@ class Table:
         return self._at_least(split, count)[:count]
 
     def judge(self, completions, answers):
-        """Compare by value, as `pmdllm.rewards.math` does."""
-        return rewards.math(completions, answers)
+        """Compare by value, as `pmdllm.tasks.answers.math` does."""
+        return compare_by_value(completions, answers)
 
     def _at_least(self, split, count):
         rows = self._problems[split]
@@ -252,7 +253,7 @@ def _after_hashes(text):
 def _boxed(text):
     r"""What the last box holds; LaTeX also allows ``\boxed 5`` without braces."""
     bare = re.findall(r"\\(?:boxed|fbox)\s+([^\s{$]+)", text)
-    return rewards.last_boxed(text) or (bare[-1].rstrip(".") if bare else "")
+    return last_boxed(text) or (bare[-1].rstrip(".") if bare else "")
 
 
 EXTRACT = {"plain": str, "hashes": _after_hashes, "boxed": _boxed}

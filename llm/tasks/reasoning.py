@@ -17,8 +17,8 @@ import re
 
 import numpy as np
 
-from ..rewards import Verdict
 from . import Problem, fraction
+from .answers import Verdict
 
 __all__ = ["ReasoningGym"]
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from pmdllm import cli, models, studies
+from pmdllm import cli, models
 from pmdllm.evaluate import evaluate
 from pmdllm.study import Setting, Study
+from pmdllm.study import declared as studies
 from pmdllm.tasks import load
 
 TASK = "arithmetic:terms=4,modulus=6"

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import models, study
 from pmdllm.config import Config, parse
-from pmdllm.studies import GPU_STUDIES, STUDIES
 from pmdllm.study import Setting, Study, Tables, grid
+from pmdllm.study.declared import GPU_STUDIES, STUDIES
 from pmdllm.tasks import load
 
 

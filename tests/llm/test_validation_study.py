@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from pmdllm import ordinary_training, validation_study
 from pmdllm.config import Config, from_preset
-from pmdllm.experiments import Cell
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
-from pmdllm.validate import ValidateConfig
-from pmdllm.validate_tables import departures, publish
+from pmdllm.validation import ordinary_training
+from pmdllm.validation import study as validation_study
+from pmdllm.validation.experiments import Cell
+from pmdllm.validation.tables import departures, publish
+from pmdllm.validation.validate import ValidateConfig
 
 TABLES = Path(__file__).parent.parent.parent / "figures" / "data"
 TINY = {

@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 
-from .config import from_preset
-from .study import prediction_interval
-from .study.tables import of, read
+from ..config import from_preset
+from ..study import prediction_interval
+from ..study.tables import of, read
 from .validate import ValidateConfig, missing, validate
 
 __all__ = ["check", "plan", "predicted_seconds", "run"]

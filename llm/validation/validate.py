@@ -1,7 +1,7 @@
 """Theory laid beside a network: the policy that a fitted network ends at, against the exact population solutions.
 
-Everything happens on the task of `pmdllm.enumerated`, where the network's whole policy is known. The experiments, each
-a list of cells::
+Everything happens on the task of `pmdllm.validation.sums`, where the network's whole policy is known. The experiments,
+each a list of cells::
 
     population    one outer step on the population loss, PMD-mean and log-partition, for every reward and τ
     rollouts      one outer step, n fresh rollouts per gradient step, drawn from the exact policy
@@ -13,7 +13,7 @@ a list of cells::
 
 A cell is one such fit from one seed: that of the base, the prompts and the rollouts. It is written to a folder of its
 own, renamed into place when it is whole, so a run can be interrupted and started again. Cells made with other budgets
-are kept apart. `pmdllm.validate_tables` says what the tables hold that every finished cell is merged into.
+are kept apart. `pmdllm.validation.tables` says what the tables hold that every finished cell is merged into.
 """
 
 import hashlib
@@ -26,13 +26,14 @@ from pathlib import Path
 
 import torch
 
-from . import enumerated, models, ordinary_training
-from .config import option
+from .. import models
+from ..config import option
+from ..study.processes import outcomes
+from ..study.tables import made_on
+from ..warmup import WarmupConfig, fit
+from . import ordinary_training, sums
 from .experiments import HELD_OUT, Cell, run
-from .study.processes import outcomes
-from .study.tables import made_on
-from .validate_tables import finished, publish, rows_of, write
-from .warmup import WarmupConfig, fit
+from .tables import finished, publish, rows_of, write
 
 __all__ = ["ValidateConfig", "base", "cells", "missing", "validate"]
 
@@ -99,11 +100,11 @@ class ValidateConfig:
                 raise ValueError(f"{name} must be an integer, got {value!r}.")
             if declared.type in (int, float) and not (0 < value < math.inf or (name == "threads" and value == 0)):
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
-        for name, accepted in {"experiments": tuple(BUDGETS), "rewards": tuple(enumerated.REWARDS)}.items():
+        for name, accepted in {"experiments": tuple(BUDGETS), "rewards": tuple(sums.REWARDS)}.items():
             for value in getattr(self, name).split(","):
                 if value not in accepted:
                     raise ValueError(f"{name} must be some of {', '.join(accepted)}, got {value!r}.")
-        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, enumerated.PROMPTS - HELD_OUT)}
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, sums.PROMPTS - HELD_OUT)}
         for name, (smallest, largest) in limits.items():
             for value in getattr(self, name).split(","):
                 if not value.isdecimal() or not smallest <= int(value) <= largest:
@@ -111,8 +112,8 @@ class ValidateConfig:
         for value in self.taus.split(","):
             if not NUMBER.fullmatch(value) or float(value) == 0:
                 raise ValueError(f"taus must be positive numbers, got {value!r}.")
-        if self.prompts > enumerated.PROMPTS:
-            raise ValueError(f"prompts must be at most {enumerated.PROMPTS}, got {self.prompts}.")
+        if self.prompts > sums.PROMPTS:
+            raise ValueError(f"prompts must be at most {sums.PROMPTS}, got {self.prompts}.")
         least = {"n": 3 if "training" in self.experiments.split(",") else 2, "training_prompts": 4}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
@@ -268,6 +269,6 @@ def base(config, seed):
     digest = hashlib.sha256(recipe.recipe().encode()).hexdigest()[:8]
     folder = Path(config.output) / f"base-{seed}-{digest}"
     if not (folder / "config.json").exists():
-        model, tokenizer, _ = fit(recipe, enumerated.Sums())
+        model, tokenizer, _ = fit(recipe, sums.Sums())
         models.save(model, tokenizer, folder)
     return models.load(folder)

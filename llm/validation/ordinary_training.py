@@ -1,9 +1,9 @@
-r"""Which law does ordinary training obey? λ and f from rollouts, on a task where nothing can be enumerated.
+r"""Which law does ordinary training obey? λ and f from rollouts, on a task where nothing can be sums.
 
 A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
 batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
-many prompts, none of them trained on, by `pmdllm.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL law. Ordinary
-training need not be near either. Close to p, with s = εD + η and η uncorrelated with D,
+many prompts, none of them trained on, by `pmdllm.validation.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL
+law. Ordinary training need not be near either. Close to p, with s = εD + η and η uncorrelated with D,
 
 .. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)} \approx
               \frac{2 [ε (1 − ε) \mathrm{Var}_p(D) − \mathrm{Var}_p(η)]}{[ε^2 \mathrm{Var}_p(D) + \mathrm{Var}_p(η)]^2}
@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .config import Config, from_preset
+from ..config import Config, from_preset
+from ..rollout import sample, token_logp
+from ..run_folder import RunFolder
+from ..train import Run
 from .laws import pooled_share
-from .rollout import sample, token_logp
-from .run_folder import RunFolder
-from .train import Run
 
 __all__ = ["measure", "run"]
 
@@ -41,9 +41,9 @@ def run(cell, config):
 
     Parameters
     ----------
-    cell : pmdllm.experiments.Cell
+    cell : pmdllm.validation.experiments.Cell
         Its algorithm, temperature, rollouts per prompt, prompts per batch (``size``) and seed.
-    config : pmdllm.validate.ValidateConfig
+    config : pmdllm.validation.validate.ValidateConfig
         ``training_iterations`` batches, ``training_epochs`` passes, ``training_learning_rate``.
 
     Returns

@@ -3,7 +3,7 @@
 ::
 
     validate.csv            a row per cell, split and outer step: quantiles over the prompts, options, versions, command
-    validate_prompts.csv    a row per prompt: what `pmdllm.laws.compare` says, and rewards
+    validate_prompts.csv    a row per prompt: what `pmdllm.validation.laws.compare` says, and rewards
     validate_steps.csv      medians over the prompts as a fit goes on
     validate_actions.csv    a row per action of three prompts, of the population cells of the first seed
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
@@ -17,8 +17,8 @@ from dataclasses import asdict, fields
 
 import pandas as pd
 
+from ..study.tables import merge, read
 from .experiments import Cell
-from .study.tables import merge, read
 
 __all__ = ["departures", "finished", "publish", "rows_of", "summary", "write"]
 
@@ -66,7 +66,7 @@ def departures(table):
     Parameters
     ----------
     table : DataFrame
-        What `pmdllm.validate.validate` returns.
+        What `pmdllm.validation.validate.validate` returns.
 
     Returns
     -------

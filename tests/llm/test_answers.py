@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pmdllm import rewards
+from pmdllm.tasks import answers as rewards
 
 HOSTILE = {
     "tower of powers": r"\boxed{9^{9^{9^9}}}",
@@ -170,7 +170,7 @@ def test_from_other_threads_at_once():
 
 def test_from_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from pmdllm import rewards\nprint(rewards.math(['= 5'], ['5']).correct)\n")
+    script.write_text("from pmdllm.tasks import answers as rewards\nprint(rewards.math(['= 5'], ['5']).correct)\n")
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert run.stdout == "[ True]\n" and run.stderr == ""
 

@@ -18,8 +18,8 @@ from pmdtheory import pmd_mean_update
 from pmdtheory.sampled import sampled_update
 from pmdtheory.theorems import binary_reward
 
-from . import enumerated, laws, outer_step
-from .losses import ALGORITHMS
+from ..losses import ALGORITHMS
+from . import fit, laws, sums
 
 __all__ = ["HELD_OUT", "Cell", "run"]
 
@@ -88,7 +88,7 @@ def run(cell, config, model, tokenizer):
     ----------
     cell : Cell
         What to fit.
-    config : pmdllm.validate.ValidateConfig
+    config : pmdllm.validation.validate.ValidateConfig
         Its budgets.
     model, tokenizer
         The base; it is left as it is.
@@ -100,16 +100,16 @@ def run(cell, config, model, tokenizer):
     """
     rng = np.random.default_rng((cell.seed, 1))
     generator = torch.Generator().manual_seed(cell.seed)
-    numbers = rng.permutation(enumerated.PROMPTS)
+    numbers = rng.permutation(sums.PROMPTS)
     if cell.experiment == "recursion":
         return {"prompts": _recursion(cell, config, model, tokenizer, numbers[: cell.size], rng, generator)}
 
     trained, unseen = numbers[: cell.size], numbers[-HELD_OUT:]
-    anchor = outer_step.anchor(model, tokenizer, trained, cell.reward)
+    anchor = fit.anchor(model, tokenizer, trained, cell.reward)
     actions = torch.multinomial(anchor.logp.exp(), config.n, replacement=True, generator=generator)
     judged = {"train": (trained[:HELD_OUT], anchor.rows(range(min(HELD_OUT, cell.size))), actions[:HELD_OUT].numpy())}
     if cell.experiment == "held-out":
-        judged["held-out"] = unseen, outer_step.anchor(model, tokenizer, unseen, cell.reward), None
+        judged["held-out"] = unseen, fit.anchor(model, tokenizer, unseen, cell.reward), None
     steps = []
 
     def watch(evaluations):
@@ -134,7 +134,7 @@ def _recursion(cell, config, model, tokenizer, numbers, rng, generator):
     """Outer steps in a row: each starts from the network that the one before led to."""
     rows, exact = [], None
     for iteration in range(1, config.outer_steps + 1):
-        anchor = outer_step.anchor(model, tokenizer, numbers, cell.reward)
+        anchor = fit.anchor(model, tokenizer, numbers, cell.reward)
         fitted = copy.deepcopy(model)
         _fit(cell, config, fitted, model, tokenizer, anchor, None, rng, generator, None)
         found, log_ratio, _ = _compare(cell, fitted, tokenizer, anchor)
@@ -157,19 +157,19 @@ def _fit(cell, config, fitted, base, tokenizer, anchor, actions, rng, generator,
     problem = fitted, tokenizer, anchor, ALGORITHMS[cell.algorithm], cell.tau
     chained = cell.experiment == "recursion"
     if cell.experiment == "held-out":
-        loss = outer_step.population(*problem, cell.law(anchor), min(config.held_out_batch, cell.size), rng)
-        outer_step.adam(fitted, loss, config.held_out_steps, config.learning_rate, watch)
+        loss = fit.population(*problem, cell.law(anchor), min(config.held_out_batch, cell.size), rng)
+        fit.adam(fitted, loss, config.held_out_steps, config.learning_rate, watch)
     elif math.isinf(cell.n):
-        loss = outer_step.population(*problem, cell.law(anchor))
-        outer_step.lbfgs(fitted, loss, config.recursion_evaluations if chained else _evaluations(cell, config), watch)
+        loss = fit.population(*problem, cell.law(anchor))
+        fit.lbfgs(fitted, loss, config.recursion_evaluations if chained else _evaluations(cell, config), watch)
     elif cell.experiment == "batch":
-        outer_step.lbfgs(fitted, outer_step.fixed_batch(*problem, actions), _evaluations(cell, config), watch)
+        fit.lbfgs(fitted, fit.fixed_batch(*problem, actions), _evaluations(cell, config), watch)
     else:
         if cell.experiment == "completions":
-            loss = outer_step.fresh_completions(fitted, base, *problem[1:], cell.n, generator)
+            loss = fit.fresh_completions(fitted, base, *problem[1:], cell.n, generator)
         else:
-            loss = outer_step.fresh_rollouts(*problem, cell.n, generator)
-        outer_step.adam(
+            loss = fit.fresh_rollouts(*problem, cell.n, generator)
+        fit.adam(
             fitted, loss, config.recursion_steps if chained else config.steps, config.learning_rate, watch
         )
 
@@ -182,11 +182,11 @@ def _evaluations(cell, config):
 def _compare(cell, fitted, tokenizer, anchor, actions=None):
     """What `laws.compare` and the rewards say of a fitted network, its log-ratio (P, 101), and the law."""
     with torch.no_grad():
-        logp = enumerated.log_policy(fitted, tokenizer, anchor.prompts).log_softmax(-1)
+        logp = sums.log_policy(fitted, tokenizer, anchor.prompts).log_softmax(-1)
     log_ratio, p, r = (logp - anchor.logp).numpy(), anchor.policy, anchor.rewards.numpy()
     law, seen = cell.law(anchor, actions), None
     if cell.experiment == "batch":
-        seen = (actions[:, :, None] == np.arange(enumerated.ACTIONS)).any(axis=1)
+        seen = (actions[:, :, None] == np.arange(sums.ACTIONS)).any(axis=1)
     found = laws.compare(p, r, cell.effective_tau, log_ratio, law, seen)
     found |= {"expected_reward": (p * r).sum(axis=1), "expected_reward_law": (law.policy * r).sum(axis=1)}
     return found, log_ratio, law
@@ -205,7 +205,7 @@ def _actions(cell, numbers, anchor, log_ratio, law):
     tables = [
         pd.DataFrame(
             asdict(cell)
-            | {"number": numbers[i], "action": np.arange(enumerated.ACTIONS), "policy": p[i], "reward_of_action": r[i]}
+            | {"number": numbers[i], "action": np.arange(sums.ACTIONS), "policy": p[i], "reward_of_action": r[i]}
             | {"log_ratio": log_ratio[i], "lambert": lambert[i], "kl_law": kl_law[i]}
         )
         for i in dict.fromkeys(order[[0, len(order) // 2, -1]])

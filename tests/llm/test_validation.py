@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pmdllm import enumerated, laws, outer_step, validate
 from pmdllm.config import from_preset, presets
-from pmdllm.experiments import Cell, run
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample, token_logp
-from pmdllm.validate import ValidateConfig, base, cells, missing
-from pmdllm.validate_tables import departures, summary
+from pmdllm.validation import fit, laws, sums, validate
+from pmdllm.validation.experiments import Cell, run
+from pmdllm.validation.tables import departures, summary
+from pmdllm.validation.validate import ValidateConfig, base, cells, missing
 from scipy.special import wrightomega
 
 from pmdtheory import kl_update, pmd_mean_update
@@ -45,13 +45,13 @@ def fitted_prompt(folder):
     """One prompt with graded reward, fitted to convergence: anchor, τ, and the log-ratios by algorithm."""
     config = ValidateConfig(output=str(folder), warmup_steps=100, warmup_batch=64)
     model, tokenizer = base(config, 0)
-    anchor, tau, found = outer_step.anchor(model, tokenizer, [4321], "graded"), 0.1, {}
+    anchor, tau, found = fit.anchor(model, tokenizer, [4321], "graded"), 0.1, {}
     for algorithm in ("pmd-mean", "pmd-part"):
         model, _ = base(config, 0)
         law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, ALGORITHMS[algorithm].estimator)
-        loss = outer_step.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
-        outer_step.lbfgs(model, loss, 100)
-        fitted = outer_step.anchor(model, tokenizer, [4321], "graded")
+        loss = fit.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
+        fit.lbfgs(model, loss, 100)
+        fitted = fit.anchor(model, tokenizer, [4321], "graded")
         found[algorithm] = (fitted.logp - anchor.logp).numpy()
     return anchor, tau, found
 
@@ -92,9 +92,9 @@ def test_a_converged_network_gains_what_statement_5_says(fitted_prompt):
 def test_the_trie_gives_the_probabilities_of_whole_completions(tiny):
     """Against one plain forward pass per completion, without mask or packing."""
     model, tokenizer = tiny
-    prompts = enumerated.prompts([907, 4321])
+    prompts = sums.prompts([907, 4321])
     with torch.no_grad():
-        logp = enumerated.log_policy(model, tokenizer, prompts)
+        logp = sums.log_policy(model, tokenizer, prompts)
     for row, prompt in enumerate(prompts):
         texts = [f"{prompt}{answer:02}{tokenizer.eos_token}" for answer in (0, 37, 99)]
         ids = torch.tensor(tokenizer(texts).input_ids)
@@ -108,13 +108,13 @@ def test_the_trie_gives_the_probabilities_of_whole_completions(tiny):
 def test_the_malformed_action_is_all_other_strings(tiny):
     """Its probability, and that of each answer, against the frequencies of generated completions."""
     model, tokenizer = tiny
-    rollouts = sample(model, tokenizer, enumerated.prompts([9876]), 20_000, 3, torch.Generator().manual_seed(0))
-    counts = np.bincount(enumerated.actions(rollouts, tokenizer), minlength=enumerated.ACTIONS)
+    rollouts = sample(model, tokenizer, sums.prompts([9876]), 20_000, 3, torch.Generator().manual_seed(0))
+    counts = np.bincount(sums.actions(rollouts, tokenizer), minlength=sums.ACTIONS)
     with torch.no_grad():
-        p = enumerated.log_policy(model, tokenizer, ["98+76="]).exp().numpy()[0]
+        p = sums.log_policy(model, tokenizer, ["98+76="]).exp().numpy()[0]
     expected = 20_000 * p
     often = expected > 20
-    assert often[enumerated.MALFORMED] and often.sum() > 10
+    assert often[sums.MALFORMED] and often.sum() > 10
     deviations = (counts - expected)[often] / np.sqrt(expected * (1 - p))[often]
     assert np.abs(deviations).max() < 4.5
 
@@ -126,14 +126,14 @@ def test_actions_are_read_from_tokens(tiny):
     mask = torch.ones(ids.shape, dtype=torch.bool)
     mask[1, 2] = False
     rollouts = type("", (), {"tokens": ids, "mask": mask})
-    assert enumerated.actions(rollouts, tokenizer).tolist() == [7, 100, 100, 100, 70, 100]
+    assert sums.actions(rollouts, tokenizer).tolist() == [7, 100, 100, 100, 70, 100]
 
 
 @pytest.mark.parametrize(
     "kind, level", [("binary", lambda e: float(e == 0)), ("graded", lambda e: math.exp(-e * e / 18))]
 )
 def test_rewards_fall_with_the_distance_around_the_circle(kind, level):
-    table = enumerated.rewards([9899, 5], kind)
+    table = sums.rewards([9899, 5], kind)
     for row, answer in zip(table, [97, 5]):
         assert row[100] == 0
         for y in range(100):
@@ -142,7 +142,7 @@ def test_rewards_fall_with_the_distance_around_the_circle(kind, level):
 
 def test_an_unknown_reward():
     with pytest.raises(ValueError, match="kind must be one of binary, graded, got 'gold'"):
-        enumerated.rewards([1], "gold")
+        sums.rewards([1], "gold")
 
 
 small = st.integers(0, 2**32 - 1).map(np.random.default_rng)
@@ -225,8 +225,8 @@ def test_the_pooled_share_averages_products_over_distinct_rollouts():
 def test_the_population_loss_is_the_mean_of_sampled_losses(tiny):
     """In expectation, up to the variance of the targets, which has no gradient: so compare gradients."""
     model, tokenizer = tiny
-    anchor = outer_step.anchor(model, tokenizer, [12, 5555], "graded")
-    moved = enumerated.log_policy(model, tokenizer, anchor.prompts)
+    anchor = fit.anchor(model, tokenizer, [12, 5555], "graded")
+    moved = sums.log_policy(model, tokenizer, anchor.prompts)
     anchor = replace(anchor, logp=(moved.detach() + 0.3 * torch.sin(torch.arange(101.0))).log_softmax(-1))
     tau, algorithm = 0.3, ALGORITHMS["pmd-mean-loo"]
     law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, "mean")
@@ -235,9 +235,9 @@ def test_the_population_loss_is_the_mean_of_sampled_losses(tiny):
         bias = model.lm_head.weight
         return torch.autograd.grad(loss, bias)[0]
 
-    exact = gradient(outer_step.population(model, tokenizer, anchor, algorithm, tau, law)())
+    exact = gradient(fit.population(model, tokenizer, anchor, algorithm, tau, law)())
     generator = torch.Generator().manual_seed(0)
-    fresh = outer_step.fresh_rollouts(model, tokenizer, anchor, algorithm, tau, 100_000, generator)
+    fresh = fit.fresh_rollouts(model, tokenizer, anchor, algorithm, tau, 100_000, generator)
     assert torch.allclose(gradient(fresh()), exact, atol=0.03 * exact.abs().max().item())
 
 
@@ -245,17 +245,17 @@ def test_completions_have_the_log_probabilities_of_their_actions(tiny):
     """The loss by token of generated completions is the loss of their actions, if all are well-formed."""
     model, tokenizer = tiny
     rollouts = sample(model, tokenizer, ["12+34="], 64, 3, torch.Generator().manual_seed(3))
-    drawn = enumerated.actions(rollouts, tokenizer)
+    drawn = sums.actions(rollouts, tokenizer)
     logp, _ = token_logp(model, rollouts)
-    table = enumerated.log_policy(model, tokenizer, ["12+34="])[0]
-    formed = drawn != enumerated.MALFORMED
+    table = sums.log_policy(model, tokenizer, ["12+34="])[0]
+    formed = drawn != sums.MALFORMED
     assert formed.sum() > 10
     assert logp.sum(1)[formed].detach().numpy() == pytest.approx(table[drawn[formed]].detach().numpy(), abs=1e-5)
 
 
 def test_a_fixed_batch_is_judged_by_statement_14(tiny):
     model, tokenizer = tiny
-    anchor = outer_step.anchor(model, tokenizer, [12], "graded")
+    anchor = fit.anchor(model, tokenizer, [12], "graded")
     cell = Cell("batch", "graded", 0.3, "pmd-mean-loo", 3, 1, 0)
     actions = np.array([[46, 46, 100]])
     expected = sampled_update(anchor.policy, actions, anchor.rewards.numpy()[:, actions[0]], 0.3, "loo_mean")

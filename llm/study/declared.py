@@ -5,7 +5,7 @@ for slow bases and seeds; comparisons take 60, where methods still differ. The s
 64 rollouts, in batches of 64 U. To add a study, list its settings; options to be tuned go into their ``trials``.
 """
 
-from .study import Setting, Study, grid
+from . import Setting, Study, grid
 
 __all__ = ["GPU_STUDIES", "STUDIES"]
 
