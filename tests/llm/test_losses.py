@@ -282,7 +282,7 @@ def test_unscaled_advantage_is_reward_minus_the_baseline_of_the_simulators(name)
     assert_close(ALGORITHMS[name].advantage(rewards, TAU), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("estimator", baselines.ESTIMATORS)
+@pytest.mark.parametrize("estimator", baselines.BASELINES)
 @pytest.mark.parametrize("scale", ["none", "std"])
 def test_masked_rollouts_are_as_if_they_were_not_there(estimator, scale):
     rewards = make_batch(n=5).rewards
