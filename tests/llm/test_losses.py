@@ -509,7 +509,7 @@ def bad_calls():
             logp, old_logp, mask, A, *CLIP, length_normalization="seq-mean-token-sum-norm"
         ),
         "scale must be one of none, std, got 'max'": lambda: advantages(batch.rewards, "mean", TAU, scale="max"),
-        "name must be one of .*, got 'median'": lambda: advantages(batch.rewards, "median", TAU),
+        "baseline must be one of .*, got 'median'": lambda: advantages(batch.rewards, "median", TAU),
         "at least two rollouts": lambda: advantages(batch.rewards[:, :1], "loo_mean", TAU),
     }
 
