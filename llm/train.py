@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from pmdtheory import baselines, knobs
 
-from . import checkpoint, metrics, models, tasks
+from . import metrics, models, tasks
 from .advantages import importance_weights
 from .evaluate import evaluate
 from .losses import ALGORITHMS, Settings
@@ -54,24 +54,24 @@ def train(config, progress=True):
     ValueError
         The folder holds a run with another configuration.
     """
-    folder = RunFolder(config)
-    if folder.result is not None:
-        return folder.result
-    run = Run(config, folder)
-    run.resume()
-    log = trackers(config)
-    with tqdm(total=config.iterations, initial=run.iteration, desc=config.algorithm, disable=not progress) as bar:
-        while not run.finished:
-            if not run.pending:
-                run.begin_iteration()
-            run.update()
-            if not run.pending:
-                line = run.end_iteration()
-                log(line)
-                bar.set_postfix(run.headline(line))
-                bar.update()
-            run.save_if_due()
-    return run.finish()
+    with RunFolder(config) as folder:
+        if folder.result is not None:
+            return folder.result
+        run = Run(config, folder)
+        run.resume()
+        log = trackers(config)
+        with tqdm(total=config.iterations, initial=run.iteration, desc=config.algorithm, disable=not progress) as bar:
+            while not run.finished:
+                if not run.pending:
+                    run.begin_iteration()
+                run.update()
+                if not run.pending:
+                    line = run.end_iteration()
+                    log(line)
+                    bar.set_postfix(run.headline(line))
+                    bar.update()
+                run.save_if_due()
+        return run.finish()
 
 
 class Run:
@@ -246,6 +246,7 @@ class Run:
     def finish(self):
         """Evaluate on the test prompts, write the model and, last, the result."""
         config = self.config
+        self.folder.save(self.state())
         after = self.evaluate("test", config.test_prompts)
         models.save(self.model, self.tokenizer, self.folder.path / "model")
         result = {"algorithm": config.algorithm, "seed": config.seed} | self.spent()
@@ -304,14 +305,13 @@ class Run:
     def save_if_due(self):
         """Write a checkpoint when the last one is old enough."""
         if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
-            checkpoint.save(self.folder.path / "checkpoints", self.state())
+            self.folder.save(self.state())
             self.saved = time.monotonic()
 
     def state(self):
         """Everything the rest of the run depends on."""
         return {name: getattr(self, name) for name in STATE} | {
             "sums": dict(self.sums),
-            "offsets": self.folder.offsets,
             "clock": (_clocks() - self.clock).tolist(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -321,7 +321,7 @@ class Run:
 
     def resume(self):
         """Take up the newest checkpoint, and cut the logs to where they were then."""
-        state = checkpoint.load_latest(self.folder.path / "checkpoints", self.device)
+        state = self.folder.load(self.device)
         if state is not None:
             for name in STATE:
                 setattr(self, name, state[name])
@@ -331,7 +331,6 @@ class Run:
             self.generator.set_state(state["generator"].cpu())
             self.rng.bit_generator.state = state["rng"]
             self.clock = _clocks() - state["clock"]
-        self.folder.cut(self.folder.offsets if state is None else state["offsets"])
 
 
 STATE = ("iteration", "updates", "rollouts", "tokens", "seconds", "reached", "before", "tau", "queue", "pending")
