@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from .losses import ALGORITHMS, LENGTH_NORMALIZATIONS, LogRatioRegression
+from .losses import ALGORITHMS, LENGTH_NORMALIZATIONS
 
 __all__ = ["Config", "from_preset", "parse", "presets"]
 
@@ -44,6 +44,10 @@ class Config:
     task: str = option("arithmetic", "task, e.g. arithmetic:terms=5, gsm8k, reasoning_gym:chain_sum, file:data.jsonl")
     model: str = option("base", "'base' for the shipped model, a folder, or a model name on the Hugging Face hub")
     trust_remote_code: bool = option(False, "run code that comes with a hub model")
+    chat: str = option("auto", "prompts in the model's chat template")
+    system_prompt: str | None = option(None, "system")
+    stop: str | None = option(None, "stop")
+    reward: str | None = option(None, "reward")
 
     algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS")
     tau: float = option(0.1, "regularisation temperature τ > 0, in reward units")
@@ -125,17 +129,17 @@ class Config:
             require("filter_low", self.filter_low < self.filter_high, f"below filter_high = {self.filter_high}")
         method = ALGORITHMS[self.algorithm]
         require(
-            "rollouts_per_prompt", self.rollouts_per_prompt > 1 or not method.estimator.startswith("loo"),
+            "rollouts_per_prompt", self.rollouts_per_prompt > 1 or not method.baseline.leaves_one_out,
             f"at least 2 for {self.algorithm}, whose baseline leaves one rollout out",
         )
         require("target_kl", self.target_kl >= 0, "at least 0")
-        if method.estimator == "loo_target_kl":
+        if method.baseline.needs_target:
             require("target_kl", self.target_kl > 0, f"positive for {self.algorithm}, whose baseline aims at it")
-        if not isinstance(method, LogRatioRegression):
+        if not method.is_regression:
             for name in ("target_kl", "tau_factor"):
                 require(name, getattr(self, name) == 0, f"0 for {self.algorithm}, which has no temperature")
         require("tau_factor", self.tau_factor >= 0, "at least 0")
-        moves_tau = self.target_kl and method.estimator != "loo_target_kl"
+        moves_tau = self.target_kl and not method.baseline.needs_target
         require("tau_factor", not (self.tau_factor and moves_tau), "0 where target_kl moves τ already")
         fresh = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
         require("target_kl", not (moves_tau and fresh), "0 with one update per rollout batch: λ is 0 before it")
@@ -151,7 +155,7 @@ class Config:
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
         method = ALGORITHMS[self.algorithm]
         once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0 and not self.importance_weights
-        return once and isinstance(method, LogRatioRegression) and method.estimator in ("mean", "loo_mean")
+        return once and method.is_regression and not method.baseline.uses_tau
 
     def to_yaml(self):
         """Return the configuration as the text of a preset."""

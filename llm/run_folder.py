@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from . import checkpoint
 from .checkpoint import write_atomically
 
 __all__ = ["RunFolder"]
@@ -97,3 +98,17 @@ class RunFolder:
         """Write the result and remove the checkpoints."""
         write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def load(self, device):
+        state = checkpoint.load_latest(self.path / "checkpoints", device)
+        self.cut(self.offsets if state is None else state["offsets"])
+        return state
+
+    def save(self, state):
+        checkpoint.save(self.path / "checkpoints", state | {"offsets": self.offsets})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass

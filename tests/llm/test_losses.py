@@ -282,7 +282,7 @@ def test_unscaled_advantage_is_reward_minus_the_baseline_of_the_simulators(name)
     assert_close(ALGORITHMS[name].advantage(rewards, TAU), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("estimator", baselines.ESTIMATORS)
+@pytest.mark.parametrize("estimator", baselines.BASELINES)
 @pytest.mark.parametrize("scale", ["none", "std"])
 def test_masked_rollouts_are_as_if_they_were_not_there(estimator, scale):
     rewards = make_batch(n=5).rewards
@@ -509,7 +509,7 @@ def bad_calls():
             logp, old_logp, mask, A, *CLIP, length_normalization="seq-mean-token-sum-norm"
         ),
         "scale must be one of none, std, got 'max'": lambda: advantages(batch.rewards, "mean", TAU, scale="max"),
-        "name must be one of .*, got 'median'": lambda: advantages(batch.rewards, "median", TAU),
+        "baseline must be one of .*, got 'median'": lambda: advantages(batch.rewards, "median", TAU),
         "at least two rollouts": lambda: advantages(batch.rewards[:, :1], "loo_mean", TAU),
     }
 
