@@ -1,20 +1,14 @@
 """The folder of a run: whole or absent, of one configuration, of one process, and nothing that is not a run's."""
 
 import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from pmdllm.config import Config
-from pmdllm.run_folder import RunFolder, write_atomically
+from pmdllm.run_folder import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 LOGS = ("metrics.jsonl", "timings.jsonl")
