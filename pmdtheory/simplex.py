@@ -10,6 +10,7 @@ import numpy as np
 
 SUM_TOLERANCE = 1e-4
 ROUNDING = 1e-14
+EQUAL = 1e-15
 
 
 def _floats(value, name):
@@ -118,6 +119,11 @@ def distribution(value, name="policy"):
         f"1 within {SUM_TOLERANCE:g} (divide it by its sum)",
     )
     return array / np.where(np.abs(total - 1) > ROUNDING, total, 1.0)[..., None]
+
+
+def equal_up_to_rounding(a, b):
+    """Where two numbers differ by what rounding does to a mean of many equal ones."""
+    return np.abs(a - b) <= 2 * ROUNDING * np.maximum(np.abs(a), np.abs(b))
 
 
 def problem(policy, reward, tau, **per_context):
