@@ -60,6 +60,8 @@ def solve(p, target):
         λ < 0.
     """
     top, below = _below_top(p, target)
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p)
 
     def at(rows, y):
         U, Y = principal_branch(y[:, None] ** 2 / 2 + below[rows])
@@ -68,7 +70,7 @@ def solve(p, target):
     def propose(rows, y):
         s, U, Y = at(rows, y)
         value = log_mean_exp(p[rows], s)
-        q = p[rows] * np.exp(s - value[:, None])
+        q = np.exp(log_p[rows] + s - value[:, None])
         with np.errstate(divide="ignore", invalid="ignore"):
             return value, y + value / (y * (q * U / Y).sum(axis=-1))
 

@@ -294,7 +294,7 @@ def _too_much(w, d, log_p):
 
 def _too_little(w, d, log_p, log_a):
     """s and μ < 0 of least loss for m < 1 and everything seen."""
-    offset, t, mean, D = _targets(w, d, log_p)
+    offset, t, _, _ = _targets(w, d, log_p)
     s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
     rows = np.flatnonzero(overestimated.largest_shift(w, t) >= 0)
     sigma, mu[rows] = overestimated.solve(w[rows], t[rows])

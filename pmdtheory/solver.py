@@ -63,12 +63,18 @@ def with_weight(p, D, weight, measured_from):
     """
     v = jensen_gap(p, D)
     s = D - v[:, None]
-    rows = np.flatnonzero(weight > 0)
+    with np.errstate(over="ignore"):  # s ≤ −log p of the largest target bounds v from below
+        top = np.maximum(np.take_along_axis(p, D.argmax(axis=-1)[:, None], axis=-1)[:, 0], 5e-324)
+        far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, 1.0)
+    rows = np.flatnonzero((weight > 0) & ~far)
     sd, _ = _spread(p[rows], D[rows])
     s[rows], v[rows] = _in_blocks(partial(_halley, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
-    rows = np.flatnonzero(v > np.maximum(weight, 1.0))
+    rows = np.flatnonzero(far | (v > np.maximum(weight, 1.0)))
     if rows.size:
-        s[rows] = _from_an_action(p[rows], weight[rows], partial(measured_from, rows))
+        mode, s[rows] = _ideal(p[rows], partial(measured_from, rows))
+        curved = weight[rows] > 0
+        if (some := rows[curved]).size:
+            s[some] = _from_an_action(p[some], weight[some], mode[curved], partial(measured_from, some))
         v[rows] = np.einsum("nk,nk->n", p[rows], -s[rows])
     return s, v
 
@@ -141,7 +147,7 @@ def _above_the_mean(p, D, c, target, rounding, rows):
 
 
 def _in_blocks(solve, p, D, *per_row):
-    """Run ``solve`` on blocks of rows that fit a cache; it writes s into its last argument and returns another array."""
+    """Run ``solve`` on blocks of rows that fit a cache; it writes s into its last argument, returns an array."""
     s, unknown = np.empty_like(D), np.empty(len(p))
     size = max(1, _BLOCK // p.shape[-1])
     for start in range(0, len(p), size):
@@ -164,8 +170,11 @@ def _halley(k, p, D, a, high, sd, s):
     for block in columns:
         s[:, block] = D[:, block] / (1 + a)[:, None]
     half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
-    rows = np.flatnonzero(half_variance > _TINY)  # elsewhere this first order is exact
-    v = _first_guess(k, p, s, half_variance)
+    tiny = half_variance <= _TINY
+    if tiny.any():  # there this first order is exact, unless a large target belongs to a tiny probability
+        tiny[tiny] = np.abs(s[tiny]).max(axis=-1) <= 1
+    rows = np.flatnonzero(~tiny)
+    v = np.maximum(_first_guess(k, p, s, half_variance), np.where(tiny, 0.0, 5e-324))
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
@@ -235,7 +244,8 @@ def _between(p, D, c, target, log_mass):
     def propose(rows, weight):
         P, v = p[rows], weight + c[rows]
         s, _, surplus, new = _newton_weight(P, target[rows], v, weight)
-        noise = np.where(v < 1, 1e-15 * v, 1e-15 + 4e-16 * np.einsum("nk,nk,nk->n", P, np.exp(s), np.abs(s)))
+        spread = np.einsum("nk,nk,nk->n", P, np.exp(np.minimum(s, 700.0)), np.abs(s))
+        noise = np.where(v < 1, 1e-15 * v, 1e-15 + 4e-16 * spread)
         return np.where(np.abs(surplus) <= noise, 0.0, surplus), new
 
     weight = roots.find(propose, high, np.zeros(len(p)), high, geometric=True)
@@ -277,26 +287,31 @@ def _newton_weight(p, target, v, weight, start=None):
     return solution, pull, surplus, new
 
 
-def _from_an_action(p, weight, measured_from):
+def _ideal(p, measured_from):
+    """Mode of the KL update, and its s, which is the solution for λ = 0."""
+    x = measured_from(p.argmax(axis=-1))
+    with np.errstate(divide="ignore"):
+        mode = (np.log(p) + (x - x.max(axis=-1, where=p > 0, initial=-np.inf)[:, None])).argmax(axis=-1)
+    x = measured_from(mode)
+    return mode, x - log_mean_exp(p, x)[:, None]
+
+
+def _from_an_action(p, weight, m, measured_from):
     """Newton on log E_p[e^s] in t = s of one action m, λ given: s_i + λ e^{s_i} = x_i + t + λ e^t. Returns s.
 
-    Here x = D − D_m. First m is the mode of the KL update; then the action whose own t + λ (e^t − 1) is smallest, from
-    which the others are known best.
+    Here x = D − D_m. First m is the action given, the mode of the KL update; then the one whose own t + λ (e^t − 1) is
+    smallest, from which the others are known best.
     """
-    with np.errstate(divide="ignore"):
-        log_p = np.log(p)
-    n = np.arange(len(p))
-    x = measured_from(p.argmax(axis=-1))
-    m = (log_p + (x - x.max(axis=-1, where=p > 0, initial=-np.inf)[:, None])).argmax(axis=-1)
-    t = np.zeros(len(p))
+    n, t = np.arange(len(p)), np.zeros(len(p))
     for _ in range(2):
         x, a = measured_from(m), weight[:, None]
 
         def solve(rows, t, x=x, a=a):
-            return log_ratio(x[rows] + (t[:, None] + a[rows] * np.expm1(t[:, None])), a[rows])
+            own = t + a[rows, 0] * np.expm1(t)
+            return log_ratio(x[rows] + own[:, None], a[rows])
 
         def propose(rows, t, solve=solve, a=a):
-            s, growth = solve(rows, t)
+            growth = solve(rows, t)[1]
             with np.errstate(all="ignore"):  # far from the root only
                 q = p[rows] * (1 + growth)
                 mass = q.sum(axis=-1)
@@ -304,7 +319,7 @@ def _from_an_action(p, weight, measured_from):
                 slope = (q / (1 + a[rows] * (1 + growth))).sum(axis=-1) / mass * (1 + a[rows, 0] * np.exp(t))
                 return -value, t - value / slope
 
-        high = -log_p[n, m]
+        high = np.minimum(-np.log(p[n, m]), 709.0)  # where e^t does not overflow
         low = np.minimum(-np.maximum(log_mean_exp(p, x), 0.0), high)
         t = roots.find(propose, np.clip(t, low, high), low, high, floor=1.0)
         s, growth = solve(n, t)

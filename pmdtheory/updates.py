@@ -21,6 +21,7 @@ Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv 2501.12599, eq. 3. Statemen
 ``pmdtheory/theorems/README.md``.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,9 +135,10 @@ def pmd_mean_update(policy, reward, tau):
     p, r, tau = simplex.problem(policy, reward, tau)
     expand, p2, r2 = _merged(p, r)
     D, top, m = centred_targets(p2, r2, tau)
-    s, weight = solver.with_shift(*_rows(p2, D, np.zeros(tau.shape)))
-    del D
-    return _update(p, expand(s), weight, top + tau * m)
+    with _failure_named(p, r, tau):
+        s, weight = solver.with_shift(*_rows(p2, D, np.zeros(tau.shape)))
+        del D
+        return _update(p, expand(s), weight, top + tau * m)
 
 
 def baseline_update(policy, reward, tau, baseline):
@@ -182,7 +184,9 @@ def baseline_update(policy, reward, tau, baseline):
         target = np.where(p2 > 0, (r2 - b[..., None]) / tau[..., None], 0.0)
         rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
     try:
-        s, weight = solver.with_shift(*_rows(p2, D, shift, target, rounding))
+        with _failure_named(p, r, tau):
+            s, weight = solver.with_shift(*_rows(p2, D, shift, target, rounding))
+            return _update(p, expand(s), weight, b.copy())
     except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
         largest = _below(top[index] + tau[index] * (m[index] + error.largest))
@@ -191,7 +195,6 @@ def baseline_update(policy, reward, tau, baseline):
             f"baseline must be at most {float(largest)} for a principal-branch solution to exist (Statement 11), "
             f"got {b[index]}{where}; any baseline up to tau * log Z is solvable."
         ) from None
-    return _update(p, expand(s), weight, b.copy())
 
 
 def largest_baseline(policy, reward, tau):
@@ -270,8 +273,26 @@ def mixed_update(policy, reward, tau, chi2_coef):
         own = np.take_along_axis(rewards[rows], actions[:, None], axis=-1)
         return np.where(support[rows], (rewards[rows] - own) / flat_tau[rows, None], 0.0)
 
-    s, v = solver.with_weight(*_rows(p2, D, a), measured_from)
-    return _update(p, expand(s), a, top + tau * (m + v.reshape(tau.shape) - a))
+    with _failure_named(p, r, tau):
+        s, v = solver.with_weight(*_rows(p2, D, a), measured_from)
+        return _update(p, expand(s), a, top + tau * (m + v.reshape(tau.shape) - a))
+
+
+@contextlib.contextmanager
+def _failure_named(p, r, tau):
+    """If a solver fails at the limits of floating-point numbers, say which argument is at them."""
+    try:
+        yield
+    except FloatingPointError:
+        tiny = np.finfo(float).tiny
+        smallest, spread = p.min(where=p > 0, initial=1.0), (r.max(axis=-1) - r.min(axis=-1)) / tau
+        if smallest < tiny:
+            problem = f"policy must have no probability between 0 and {tiny} here, got {smallest}: set it to 0."
+        elif spread.max() > 1e15:
+            problem = f"tau must be at least 1e-15 of the reward range here, got {tau.flat[spread.argmax()]}."
+        else:
+            raise
+        raise ValueError(problem) from None
 
 
 def _below(largest):
@@ -334,8 +355,8 @@ def normalised(p, s):
     with np.errstate(over="ignore"):
         q = np.exp(s)
         q *= p
-    if (large := s > 700).any():  # e^s may overflow where p e^s does not
-        q[large] = np.exp(np.log(p[large]) + s[large])
+        if (large := s > 700).any():  # e^s may overflow where p e^s does not
+            q[large] = np.exp(np.log(p[large]) + s[large])
     mass = q.sum(axis=-1, keepdims=True)
     if not np.all(np.abs(mass - 1) < 1e-9):
         raise FloatingPointError("the updated policy is not normalised; please report the arguments.")
