@@ -230,8 +230,12 @@ def regression(policy, actions, rewards, tau, baseline):
     b = _baseline(baseline, r, tau)
     with np.errstate(over="ignore"):
         target = (r - b) / tau[..., None]
-    if not np.isfinite(target).all():
-        raise ValueError(f"tau must be large enough for (rewards - baseline) / tau to be finite, got {tau.min()}.")
+        if not np.isfinite(target * target).all():
+            raise ValueError(
+                f"tau must be large enough for the square of (rewards - baseline) / tau to be finite, got {tau.min()}."
+            )
+    constant = np.ptp(r, axis=-1) <= simplex.EQUAL * np.abs(r).max(axis=-1)
+    target[constant & simplex.equal_up_to_rounding(r, b).all(axis=-1)] = 0.0
     return p, y, target, b.mean(axis=-1)
 
 
@@ -273,7 +277,8 @@ def _excess(p, w, d, log_a):
     """Σ_S p (e^d − 1), which is m − 1 plus the unseen mass, and its rounding error."""
     a = np.exp(np.minimum(log_a, 300.0))
     terms = np.where(d < 1, p * np.expm1(np.minimum(d, 1.0)), a - p)
-    return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + (a * np.abs(d)).sum(axis=-1))
+    unsettled = np.where(log_a < 1, a * np.abs(np.minimum(d, 1e3)), 0.0)  # beyond, m > 1 whatever rounding does
+    return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + unsettled.sum(axis=-1))
 
 
 def _targets(w, d, log_p):
