@@ -18,10 +18,12 @@ Statement 10.
 import numpy as np
 
 from .. import updates
-from . import moments, regressions
+from . import moments, problems, regressions
 from .claim import Claim
+from .statement import claims
 
 
+@claims("10", problems.contexts_with_baselines)
 def weight_identity(policy, reward, tau, baseline):
     """λ = KL(p‖q) + (r̄ − b)/τ.
 
@@ -52,6 +54,7 @@ def weight_identity(policy, reward, tau, baseline):
     return Claim("λ = KL(p‖q) + (r̄ − b)/τ", value, bound, _convex(x), "==", size)
 
 
+@claims("10", problems.contexts_with_baselines)
 def weight_decreases(policy, reward, tau, baseline):
     """λ decreases from each baseline to the next; arguments as in `weight_identity`, shape (..., B − 1).
 
@@ -65,6 +68,7 @@ def weight_decreases(policy, reward, tau, baseline):
     return Claim("λ decreasing in b", weight[..., 1:], weight[..., :-1], _convex(x)[..., 1:])
 
 
+@claims("10", problems.contexts_with_baselines)
 def reward_increases(policy, reward, tau, baseline):
     """E_q[r] is nondecreasing from each baseline to the next; arguments as in `weight_identity`, shape (..., B − 1)."""
     x, update = _at(policy, reward, tau, baseline)
@@ -72,6 +76,7 @@ def reward_increases(policy, reward, tau, baseline):
     return Claim("E_q r nondecreasing in b", gain[..., :-1], gain[..., 1:], _convex(x)[..., 1:])
 
 
+@claims("10", problems.contexts_with_baselines)
 def ideal_at_log_partition(policy, reward, tau, baseline):
     """At b = τ log Z the update is the KL update; arguments as in `weight_identity`, L1 distance of shape (..., B)."""
     x, update = _at(policy, reward, tau, baseline)
@@ -80,6 +85,7 @@ def ideal_at_log_partition(policy, reward, tau, baseline):
     return _same("b = τ log Z is the KL update", x, update, ideal, at_log_partition)
 
 
+@claims("10", problems.contexts_with_baselines)
 def pmd_mean_at_mean(policy, reward, tau, baseline):
     """At b = r̄ the update is PMD-mean; arguments as in `weight_identity`, L1 distance of shape (..., B)."""
     x, update = _at(policy, reward, tau, baseline)
@@ -87,6 +93,7 @@ def pmd_mean_at_mean(policy, reward, tau, baseline):
     return _same("b = r̄ is PMD-mean", x, update, mean, np.abs(x.shift) <= x.rounding)
 
 
+@claims("10", problems.contexts_with_baselines)
 def frozen_far_below(policy, reward, tau, baseline):
     """χ(q‖p) ≤ sd_p(r)/(r̄ − b) for b < r̄; arguments as in `weight_identity`, shape (..., B).
 

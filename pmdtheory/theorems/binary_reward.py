@@ -22,10 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import updates
-from . import moments
+from . import moments, problems
 from .claim import Claim
+from .statement import claims
 
 
+@claims("9", problems.binary_contexts)
 def success_ratio(policy, reward, tau):
     """log ρ₊ ≤ −log J.
 
@@ -53,6 +55,7 @@ def success_ratio(policy, reward, tau):
     return Claim("ρ₊ ≤ 1/J", s.max(axis=-1), -x.log_success, x.assumptions, scale=largest_target)
 
 
+@claims("9", problems.binary_contexts)
 def failure_ratio_from_above(policy, reward, tau):
     """log ρ₋ ≤ −J/τ; arguments and result as in `success_ratio`."""
     x = _binary(policy, reward, tau)
@@ -60,6 +63,7 @@ def failure_ratio_from_above(policy, reward, tau):
     return Claim("1 − J' ≤ (1 − J) e^{−J/τ}", s.min(axis=-1), -x.success / x.tau, x.assumptions)
 
 
+@claims("9", problems.binary_contexts)
 def failure_ratio_from_below(policy, reward, tau):
     """−J/τ − λ ≤ −J/τ − λ e^{−J/τ} ≤ log ρ₋.
 
@@ -87,6 +91,7 @@ def failure_ratio_from_below(policy, reward, tau):
     return Claim("1 − J' ≥ (1 − J) exp(−J/τ − λe^{−J/τ})", value, bound, x.assumptions[..., None])
 
 
+@claims("9", problems.binary_contexts)
 def kl_failure_ratio(policy, reward, tau):
     """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ}); arguments and result as in `success_ratio`."""
     x = _binary(policy, reward, tau)
@@ -97,6 +102,7 @@ def kl_failure_ratio(policy, reward, tau):
     return Claim("KL: 1 − J' in closed form", s.min(axis=-1), bound, x.assumptions, "==")
 
 
+@claims("9", problems.binary_contexts)
 def kl_failure_ratio_from_above(policy, reward, tau):
     """Log ρ₋ of the KL update is at most −1/τ − log J; arguments and result as in `success_ratio`."""
     x = _binary(policy, reward, tau)
@@ -106,6 +112,7 @@ def kl_failure_ratio_from_above(policy, reward, tau):
     return Claim("KL: 1 − J' ≤ (1 − J) e^{−1/τ}/J", s.min(axis=-1), bound, x.assumptions, scale=scale)
 
 
+@claims("9", problems.binary_contexts)
 def penalty_near_variance(policy, reward, tau):
     """J (1 − J + τ log J) ≤ τλ ≤ J(1 − J)/(1 − (1 − J) e^{−J/τ}).
 

@@ -15,8 +15,10 @@ Statement 5.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("5")
 def pmd_mean_improvement(policy, reward, tau):
     """(E_q r − E_p r)/τ = KL(q‖p) + λ(1 + χ²(q‖p)) for PMD-mean.
 
@@ -45,6 +47,7 @@ def pmd_mean_improvement(policy, reward, tau):
     return Claim("PMD-mean: ΔE r/τ = KL(q‖p) + λ(1 + χ²)", moments.improvement(p, s, D), bound, relation="==")
 
 
+@claims("5")
 def kl_improvement(policy, reward, tau):
     """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update; arguments and result as in `pmd_mean_improvement`.
 

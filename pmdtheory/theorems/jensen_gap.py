@@ -14,8 +14,10 @@ Statement 6.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("6")
 def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
     """log E_p[e^Δ] = KL(p‖q_KL).
 
@@ -41,6 +43,7 @@ def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
     return Claim("KL(p‖q_KL) = log E_p e^Δ", moments.reverse_kl(p, s), moments.jensen_gap(p, D), relation="==")
 
 
+@claims("6")
 def weight_below_jensen_gap(policy, reward, tau):
     """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ]; arguments and result as in `gap_is_reverse_kl_of_kl_update`.
 
@@ -56,6 +59,7 @@ def weight_below_jensen_gap(policy, reward, tau):
     return Claim("λ(1 + χ²) ≤ log E_p e^Δ", value, moments.jensen_gap(p, D))
 
 
+@claims("6")
 def weight_below_half_spread(policy, reward, tau):
     """λ ≤ sd_p(Δ)/2; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
     p, D = moments.targets(policy, reward, tau)
@@ -63,6 +67,7 @@ def weight_below_half_spread(policy, reward, tau):
     return Claim("λ ≤ sd_p(Δ)/2", update.chi2_weight, moments.spread(p, D) / 2)
 
 
+@claims("6")
 def weight_below_largest_target(policy, reward, tau):
     """λ ≤ max Δ; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
     p, D = moments.targets(policy, reward, tau)

@@ -37,8 +37,10 @@ from .. import updates
 from ..stationarity import excess
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("8")
 def weight_at_high_temperature_from_above(policy, reward, tau):
     """λ ≤ v ψ(M), near v/2.
 
@@ -65,6 +67,7 @@ def weight_at_high_temperature_from_above(policy, reward, tau):
     return Claim("λ ≤ Var ψ(M)/τ², hence ~ Var/(2τ²), τ→∞", update.chi2_weight, _weight_bound(p, D), hot)
 
 
+@claims("8")
 def weight_at_high_temperature_from_below(policy, reward, tau):
     """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²; arguments and result as in `weight_at_high_temperature_from_above`."""
     p, D, hot = _hot(policy, reward, tau)
@@ -75,6 +78,7 @@ def weight_at_high_temperature_from_below(policy, reward, tau):
     return Claim("λ ≥ Var ψ(m − λ̄)/(τ + τλ̄e^M)², τ→∞", value, update.chi2_weight, hot)
 
 
+@claims("8")
 def updates_agree_at_high_temperature(policy, reward, tau):
     """|s_mean − s_KL| ≤ λ̄ e^M on the support; arguments and result as in `weight_at_high_temperature_from_above`."""
     p, D, hot = _hot(policy, reward, tau)
@@ -85,6 +89,7 @@ def updates_agree_at_high_temperature(policy, reward, tau):
     return Claim("|s_mean − s_KL| ≤ λ̄e^M = O(τ⁻²), τ→∞", gap, bound, hot, scale=np.maximum(size, bound))
 
 
+@claims("8")
 def weight_at_low_temperature(policy, reward, tau):
     """−log 2 ≤ λ − a/τ ≤ w.
 
@@ -111,6 +116,7 @@ def weight_at_low_temperature(policy, reward, tau):
     return Claim("−τ log 2 ≤ τλ − E_p A₊ ≤ τ W(M), τ→0", value, bound, varies[..., None])
 
 
+@claims("8")
 def policy_at_low_temperature(policy, reward, tau):
     """The L1 distance of q from p A₊/a is at most (τ/a)(log 2 + w + max(log 2, w)).
 
@@ -136,6 +142,7 @@ def policy_at_low_temperature(policy, reward, tau):
     return Claim("‖q − pA₊/E_p A₊‖₁ = O(τ log 1/τ), τ→0", distance, _distance_bound(advantage, w), varies)
 
 
+@claims("8")
 def keeps_several_actions_at_low_temperature(policy, reward, tau):
     """PMD-mean is not greedy: actions below the best keep at least their limiting mass less half the L1 bound.
 
@@ -164,6 +171,7 @@ def keeps_several_actions_at_low_temperature(policy, reward, tau):
     return Claim("q keeps suboptimal mass, two levels > r̄, τ→0", value, bound, two_levels)
 
 
+@claims("8")
 def kl_update_is_greedy_at_low_temperature(policy, reward, tau):
     """The KL update leaves at most e^{−δ/τ} (1 − p*)/p* outside the best actions; in logarithms.
 

@@ -12,8 +12,10 @@ Statement 4.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("4")
 def weight_is_reverse_kl(policy, reward, tau):
     """KL(p‖q) = λ.
 
