@@ -200,5 +200,5 @@ def test_table_is_deterministic_and_fits_a_terminal():
 
 
 def test_check_wants_problems():
-    with pytest.raises(ValueError, match="problems must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="problems must be an integer of at least 1, got 0"):
         check.run(problems=0)

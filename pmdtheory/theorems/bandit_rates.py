@@ -60,7 +60,7 @@ def kl_rate(policy, reward, tau, steps=15):
 
 @claims("B11")
 def pmd_mean_rate(policy, reward, tau, steps=15):
-    """Bound B11 on the PMD-mean recursion; arguments and result as in `kl_rate`.
+    """Bound B11 on the PMD-mean recursion.
 
     Examples
     --------

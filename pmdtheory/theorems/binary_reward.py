@@ -31,18 +31,6 @@ from .statement import claims
 def success_ratio(policy, reward, tau):
     """log ρ₊ ≤ −log J.
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards, 0 or 1.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> claim = success_ratio([0.75, 0.25], [0.0, 1.0], tau=0.1)
@@ -57,7 +45,7 @@ def success_ratio(policy, reward, tau):
 
 @claims("9", problems.binary_contexts)
 def failure_ratio_from_above(policy, reward, tau):
-    """log ρ₋ ≤ −J/τ; arguments and result as in `success_ratio`."""
+    """log ρ₋ ≤ −J/τ."""
     x = _binary(policy, reward, tau)
     s = updates.pmd_mean_update(policy, reward, tau).log_ratio
     return Claim("1 − J' ≤ (1 − J) e^{−J/τ}", s.min(axis=-1), -x.success / x.tau, x.assumptions)
@@ -66,11 +54,6 @@ def failure_ratio_from_above(policy, reward, tau):
 @claims("9", problems.binary_contexts)
 def failure_ratio_from_below(policy, reward, tau):
     """−J/τ − λ ≤ −J/τ − λ e^{−J/τ} ≤ log ρ₋.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `success_ratio`.
 
     Returns
     -------
@@ -93,7 +76,7 @@ def failure_ratio_from_below(policy, reward, tau):
 
 @claims("9", problems.binary_contexts)
 def kl_failure_ratio(policy, reward, tau):
-    """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ}); arguments and result as in `success_ratio`."""
+    """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ})."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
     odds = x.log_success + 1 / x.tau
@@ -104,7 +87,7 @@ def kl_failure_ratio(policy, reward, tau):
 
 @claims("9", problems.binary_contexts)
 def kl_failure_ratio_from_above(policy, reward, tau):
-    """Log ρ₋ of the KL update is at most −1/τ − log J; arguments and result as in `success_ratio`."""
+    """Log ρ₋ of the KL update is at most −1/τ − log J."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
     bound = -1 / x.tau - x.log_success
@@ -115,11 +98,6 @@ def kl_failure_ratio_from_above(policy, reward, tau):
 @claims("9", problems.binary_contexts)
 def penalty_near_variance(policy, reward, tau):
     """J (1 − J + τ log J) ≤ τλ ≤ J(1 − J)/(1 − (1 − J) e^{−J/τ}).
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `success_ratio`.
 
     Returns
     -------

@@ -23,13 +23,6 @@ from .statement import claims
 def mixed_update_agrees(policy, reward, tau):
     """`mixed_update` with κ = τλ gives the same policy; relative to how far the policy moves.
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
     Returns
     -------
     Claim
@@ -54,8 +47,6 @@ def mixed_objective_is_largest(policy, reward, tau, rivals=4, seed=0):
 
     Parameters
     ----------
-    policy, reward, tau
-        As in `mixed_update_agrees`.
     rivals : int
         How many close and how many random ones.
     seed : int

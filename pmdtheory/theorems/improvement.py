@@ -22,18 +22,6 @@ from .statement import claims
 def pmd_mean_improvement(policy, reward, tau):
     """(E_q r − E_p r)/τ = KL(q‖p) + λ(1 + χ²(q‖p)) for PMD-mean.
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> claim = pmd_mean_improvement([0.5, 0.5], [0.0, 1.0], tau=1.0)
@@ -49,7 +37,7 @@ def pmd_mean_improvement(policy, reward, tau):
 
 @claims("5")
 def kl_improvement(policy, reward, tau):
-    """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update; arguments and result as in `pmd_mean_improvement`.
+    """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update.
 
     Examples
     --------

@@ -21,18 +21,6 @@ from .statement import claims
 def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
     """log E_p[e^Δ] = KL(p‖q_KL).
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> gap_is_reverse_kl_of_kl_update([0.5, 0.5], [0.0, 1.0], tau=1.0).value.round(4)
@@ -45,7 +33,7 @@ def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
 
 @claims("6")
 def weight_below_jensen_gap(policy, reward, tau):
-    """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ]; arguments and result as in `gap_is_reverse_kl_of_kl_update`.
+    """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ].
 
     Examples
     --------
@@ -61,7 +49,7 @@ def weight_below_jensen_gap(policy, reward, tau):
 
 @claims("6")
 def weight_below_half_spread(policy, reward, tau):
-    """λ ≤ sd_p(Δ)/2; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    """λ ≤ sd_p(Δ)/2."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
     return Claim("λ ≤ sd_p(Δ)/2", update.chi2_weight, moments.spread(p, D) / 2)
@@ -69,7 +57,7 @@ def weight_below_half_spread(policy, reward, tau):
 
 @claims("6")
 def weight_below_largest_target(policy, reward, tau):
-    """λ ≤ max Δ; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    """λ ≤ max Δ."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
     return Claim("λ ≤ max Δ", update.chi2_weight, moments.extremes(p, D)[1])

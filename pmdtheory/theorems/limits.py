@@ -44,13 +44,6 @@ from .statement import claims
 def weight_at_high_temperature_from_above(policy, reward, tau):
     """λ ≤ v ψ(M), near v/2.
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
     Returns
     -------
     Claim
@@ -69,7 +62,7 @@ def weight_at_high_temperature_from_above(policy, reward, tau):
 
 @claims("8")
 def weight_at_high_temperature_from_below(policy, reward, tau):
-    """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²; arguments and result as in `weight_at_high_temperature_from_above`."""
+    """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²."""
     p, D, hot = _hot(policy, reward, tau)
     low, high = moments.extremes(p, D)
     above = _weight_bound(p, D)
@@ -80,7 +73,7 @@ def weight_at_high_temperature_from_below(policy, reward, tau):
 
 @claims("8")
 def updates_agree_at_high_temperature(policy, reward, tau):
-    """|s_mean − s_KL| ≤ λ̄ e^M on the support; arguments and result as in `weight_at_high_temperature_from_above`."""
+    """|s_mean − s_KL| ≤ λ̄ e^M on the support."""
     p, D, hot = _hot(policy, reward, tau)
     mean, kl = updates.pmd_mean_update(policy, reward, tau), updates.kl_update(policy, reward, tau)
     gap = np.abs(mean.log_ratio - kl.log_ratio).max(axis=-1)
@@ -92,11 +85,6 @@ def updates_agree_at_high_temperature(policy, reward, tau):
 @claims("8")
 def weight_at_low_temperature(policy, reward, tau):
     """−log 2 ≤ λ − a/τ ≤ w.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------
@@ -120,11 +108,6 @@ def weight_at_low_temperature(policy, reward, tau):
 def policy_at_low_temperature(policy, reward, tau):
     """The L1 distance of q from p A₊/a is at most (τ/a)(log 2 + w + max(log 2, w)).
 
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
-
     Returns
     -------
     Claim
@@ -145,11 +128,6 @@ def policy_at_low_temperature(policy, reward, tau):
 @claims("8")
 def keeps_several_actions_at_low_temperature(policy, reward, tau):
     """PMD-mean is not greedy: actions below the best keep at least their limiting mass less half the L1 bound.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------
@@ -174,11 +152,6 @@ def keeps_several_actions_at_low_temperature(policy, reward, tau):
 @claims("8")
 def kl_update_is_greedy_at_low_temperature(policy, reward, tau):
     """The KL update leaves at most e^{−δ/τ} (1 − p*)/p* outside the best actions; in logarithms.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------

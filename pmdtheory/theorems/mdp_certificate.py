@@ -30,11 +30,6 @@ def advantage_below_gap(mdp, policy):
     policy : array_like, shape (..., S, A)
         Leading axes only for a dense MDP.
 
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> from pmdtheory.mdp import chain
@@ -48,7 +43,7 @@ def advantage_below_gap(mdp, policy):
 
 @claims("B10", mdp_problems.mdps_with_policies)
 def gap_below_certificate(mdp, policy):
-    """Largest gap ≤ largest advantage over 1−γ; arguments and result as in `advantage_below_gap`."""
+    """Largest gap ≤ largest advantage over 1−γ."""
     advantage, gap = _gaps(mdp, policy)
     bound = advantage / (1 - mdp.gamma)
     return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=mdp_optimum.scale(mdp, bound))

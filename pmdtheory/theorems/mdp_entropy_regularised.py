@@ -76,7 +76,7 @@ def lan_rate(mdp, policy, weight, eta, steps=10):
 
 @claims("B7", mdp_problems.regularised_mdps)
 def npg_rate(mdp, policy, weight, eta, steps=10):
-    """Bound B7 on the regularised iteration; arguments as in `lan_rate`.
+    """Bound B7 on the regularised iteration.
 
     Returns
     -------

@@ -36,10 +36,6 @@ def no_solution_above_largest_baseline(policy, reward, tau, baseline):
 
     Parameters
     ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
     baseline : array_like, shape (..., B)
         B baselines per context, as large as you like.
 
@@ -73,8 +69,6 @@ def solution_up_to_largest_baseline(policy, reward, tau, baseline):
 
     Parameters
     ----------
-    policy, reward, tau
-        As in `no_solution_above_largest_baseline`.
     baseline : array_like, shape (..., B)
         B baselines per context, none beyond b_max.
 
@@ -103,7 +97,7 @@ def solution_up_to_largest_baseline(policy, reward, tau, baseline):
 
 @claims("11", problems.contexts_with_high_baselines)
 def strict_local_minimum(policy, reward, tau, baseline):
-    """−λρ ≤ 1, so the Hessian p (1 + λρ) of the Lagrangian is positive; as in `solution_up_to_largest_baseline`.
+    """−λρ ≤ 1, so the Hessian p (1 + λρ) of the Lagrangian is positive; shape (..., B).
 
     Examples
     --------
@@ -122,8 +116,6 @@ def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
 
     Parameters
     ----------
-    policy, reward, tau, baseline
-        As in `solution_up_to_largest_baseline`.
     rivals : int
         How many mixtures and how many random policies.
     seed : int
@@ -156,11 +148,6 @@ def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
 @claims("11", problems.contexts_with_high_baselines)
 def dumping_costs_less(policy, reward, tau, baseline):
     """Putting all left-over mass on the rarest action costs less than the stationary point, if that action is rare.
-
-    Parameters
-    ----------
-    policy, reward, tau, baseline
-        As in `solution_up_to_largest_baseline`.
 
     Returns
     -------

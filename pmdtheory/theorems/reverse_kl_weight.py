@@ -19,18 +19,6 @@ from .statement import claims
 def weight_is_reverse_kl(policy, reward, tau):
     """KL(p‖q) = λ.
 
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> claim = weight_is_reverse_kl([0.5, 0.5], [0.0, 1.0], tau=1.0)
