@@ -15,10 +15,12 @@ Statement 16; Ju and Lan, arXiv 2409.19437.
 """
 
 from ..mdp import advantage_gap, evaluate, optimal
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
+@claims("B10", mdp_problems.mdps_with_policies)
 def advantage_below_gap(mdp, policy):
     """Largest advantage ≤ largest gap.
 
@@ -27,11 +29,6 @@ def advantage_below_gap(mdp, policy):
     mdp : MDP
     policy : array_like, shape (..., S, A)
         Leading axes only for a dense MDP.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
 
     Examples
     --------
@@ -44,8 +41,9 @@ def advantage_below_gap(mdp, policy):
     return Claim("max A ≤ max (V* − V)", advantage, gap, scale=mdp_optimum.scale(mdp, gap))
 
 
+@claims("B10", mdp_problems.mdps_with_policies)
 def gap_below_certificate(mdp, policy):
-    """Largest gap ≤ largest advantage over 1−γ; arguments and result as in `advantage_below_gap`."""
+    """Largest gap ≤ largest advantage over 1−γ."""
     advantage, gap = _gaps(mdp, policy)
     bound = advantage / (1 - mdp.gamma)
     return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=mdp_optimum.scale(mdp, bound))
