@@ -30,7 +30,7 @@ import numpy as np
 from .. import divergences, simplex
 from ..updates import pmd_mean_update
 from . import inexact
-from .evaluation import advantage_gap, evaluate
+from .evaluation import evaluate
 from .mirror_maps import kl_to_greedy
 
 __all__ = ["FLOOR", "Iteration", "iterate", "lookahead_values"]
@@ -116,11 +116,11 @@ def iterate(
     Returns
     -------
     Iteration
-        Its table has the columns iteration; value (exact, from ρ); certificate (advantage gap over 1 − γ); max_gap
-        (over states) and mean_gap (over ρ), if asked for; entropy; and of the step that led here (NaN in the first
-        row) tau, kl, reverse_kl, chi2, chi2_weight and chi2_weight_max. Entropy, divergences and λ are means over the
-        states that are not terminal. A mirror map that takes all mass from an action has an infinite reverse KL
-        there, and no λ (NaN).
+        Its table has the columns iteration; value (exact, from ρ); certificate (that of `Evaluation`: advantage gap
+        over 1 − γ, rounding included); max_gap (over states) and mean_gap (over ρ), if asked for; entropy; and of the
+        step that led here (NaN in the first row) tau, kl, reverse_kl, chi2, chi2_weight and chi2_weight_max. Entropy,
+        divergences and λ are means over the states that are not terminal (over all, if all are). A mirror map that
+        takes all mass from an action has an infinite reverse KL there, and no λ (NaN).
 
     Raises
     ------
@@ -159,22 +159,21 @@ def iterate(
             raise ValueError(f"optimal_value must have shape ({mdp.states},), got {optimal_value.shape}.")
 
     rng = np.random.default_rng(seed)
-    live = ~mdp.terminal if mdp.terminal.any() else slice(None)
+    live = slice(None) if mdp.terminal.all() else ~mdp.terminal
     rows, kept = [], {name: [] for name in keep}
     led_here, chi2_weight = _no_step(), np.full(mdp.states, np.nan)
     for k in _counter(steps + 1, progress):
         truth = evaluate(mdp, p)
         # From here on the numbers of one action lie side by side: NumPy then handles S at a time instead of A.
         policy = np.asfortranarray(truth.policy)
-        certificate = advantage_gap(truth) / (1 - mdp.gamma)
-        row = {"iteration": k, "value": truth.value, "certificate": certificate}
+        row = {"iteration": k, "value": truth.value, "certificate": truth.certificate}
         if optimal_value is not None:
             gap = optimal_value - truth.V
             row |= {"max_gap": gap.max(), "mean_gap": gap @ mdp.rho}
         rows.append(row | {"entropy": divergences.entropy(policy[live]).mean()} | led_here)
         for name, arrays in kept.items():
             arrays.append({"V": truth.V, "policy": truth.policy, "chi2_weight": chi2_weight}[name])
-        if tolerance is not None and certificate <= tolerance:
+        if tolerance is not None and truth.certificate <= tolerance:
             break
         if k == steps:
             continue  # not break: the progress bar then ends full

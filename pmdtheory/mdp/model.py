@@ -99,6 +99,20 @@ class MDP:
         """Smallest and largest expected reward; values lie between these, divided by 1 − γ."""
         return float(self.R.min()), float(self.R.max())
 
+    @cached_property
+    def anchor(self):
+        """A state that others lead to: the first terminal one, or else the one that most transitions enter."""
+        if self.terminal.any():
+            return int(self.terminal.argmax())
+        return int(np.asarray(self.rows.sum(axis=0)).argmax())
+
+    @cached_property
+    def most_successors(self):
+        """Largest number of next states that one action can lead to."""
+        if self.is_sparse:
+            return int(np.diff(self.P.indptr).max())
+        return int(np.count_nonzero(self.P, axis=-1).max())
+
     def uniform_policy(self):
         """The policy that takes every action with equal probability, shape (S, A)."""
         return np.full(self.R.shape, 1 / self.actions)
