@@ -139,7 +139,7 @@ def occupancy(mdp, policy, start=None):
     Returns
     -------
     ndarray, shape (..., S)
-        Sums to 1.
+        Sums to 1, up to rounding over 1 − γ where several classes of states do not lead to one another.
 
     Examples
     --------

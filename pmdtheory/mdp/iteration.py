@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import divergences, simplex
-from ..updates import pmd_mean_update
+from ..updates import Update, pmd_mean_update
 from . import inexact
 from .evaluation import evaluate
 from .mirror_maps import kl_to_greedy
@@ -87,7 +87,7 @@ def iterate(
         Where to start; uniform by default. Positive probabilities never fall below ``FLOOR``; zeros stay, except under
         a mirror map that can raise them.
     update : callable
-        ``update(policy, reward, tau) -> Update`` on all states at once: `pmdtheory.kl_update`,
+        ``update(policy, reward, tau) -> pmdtheory.Update`` on all states at once: `pmdtheory.kl_update`,
         `pmdtheory.pmd_mean_update`, ``functools.partial(pmdtheory.mixed_update, chi2_coef=0.1)``, those of
         `pmdtheory.convex`, `Euclidean()`, `Tsallis(0.5)`.
     tau : float
@@ -180,7 +180,7 @@ def iterate(
 
         Q = np.asfortranarray(lookahead_values(mdp, evaluation(mdp, truth, rng), lookahead))
         tau_k = next_tau(k, policy, Q)
-        step = update(policy, Q, tau_k)
+        step = _checked(update(policy, Q, tau_k), mdp)
         chi2_weight = step.chi2_weight
         led_here = _measure(policy, step, tau_k, live)
         p = np.ascontiguousarray(np.where(support, np.maximum(step.policy, FLOOR), step.policy))
@@ -218,6 +218,20 @@ def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
         "geometric": lambda k, policy, Q: max(tau * growth**-k, smallest),
         "adaptive": adaptive,
     }[step_sizes]
+
+
+def _checked(step, mdp):
+    """The step, if it is what an update must return."""
+    if not isinstance(step, Update):
+        raise ValueError(
+            "update must return a pmdtheory.Update, with policy q, log_ratio log(q/p), chi2_weight and baseline (NaN "
+            f"where there are none) and local (False), got {type(step).__name__}."
+        )
+    for name, shape in (("policy", mdp.R.shape), ("log_ratio", mdp.R.shape), ("chi2_weight", mdp.R.shape[:1])):
+        if np.shape(getattr(step, name)) != shape:
+            raise ValueError(f"update must return a {name} of shape {shape}, got {np.shape(getattr(step, name))}.")
+    simplex.distribution(step.policy, "policy returned by update")
+    return step
 
 
 def _measure(policy, step, tau, live):

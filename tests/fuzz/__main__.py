@@ -29,7 +29,6 @@ def main(argv=None):
     if root < 0:
         parser.error(f"--seed must be nonnegative, got {root}")
 
-    print(f"fuzzing {', '.join(names)} for {arguments.minutes:g} min, seed {root}; Ctrl-C ends it", flush=True)
     tried, failed = _harness.run(names, 60 * arguments.minutes, root, arguments.jobs)
     for name in names:
         print(f"{name:>15} {tried[name]:>8} problems {failed[name]:>6} failures")

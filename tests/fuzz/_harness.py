@@ -18,6 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def recorded(path=FOUND):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run(names, seconds, root, jobs, *, most=None, cpu_seconds=CPU_SECONDS, package=PACKAGE, path=FOUND, say=print):
+_say = partial(print, flush=True)
+
+
+def run(names, seconds, root, jobs, *, most=None, cpu_seconds=CPU_SECONDS, package=PACKAGE, path=FOUND, say=_say):
     """Try new problems until the time is over or Ctrl-C; every target gets the same share of it.
 
     Parameters
@@ -112,6 +116,7 @@ def run(names, seconds, root, jobs, *, most=None, cpu_seconds=CPU_SECONDS, packa
                 record({"target": target, "seed": seed, "message": message}, path)
 
     try:
+        say(f"trying {', '.join(names)} from seed {root}; Ctrl-C ends it")
         workers += [_Worker(package, cpu_seconds) for _ in range(jobs)]
         while time.monotonic() < end and (most is None or tried.total() < most):
             for worker in workers:
