@@ -203,7 +203,7 @@ def _start(mdp, policy):
 
 def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
     """The rule (iteration, policy, Q) -> τ of this iteration."""
-    growth = growth if growth is not None else 1 / mdp.gamma if mdp.gamma else 2.0
+    growth = growth if growth is not None else min(1 / mdp.gamma, 1e300) if mdp.gamma else 2.0
     if not 1 <= growth < np.inf:
         raise ValueError(f"growth must be a number of at least 1, got {growth}.")
     distance = getattr(update, "distance_to_greedy", kl_to_greedy)
@@ -256,4 +256,4 @@ def _counter(total, progress):
         return range(total)
     from tqdm import tqdm
 
-    return tqdm(range(total), desc="iterations", unit="it")
+    return tqdm(range(total), total=total, desc="iterations", unit="it")
