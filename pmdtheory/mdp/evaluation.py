@@ -108,7 +108,7 @@ def evaluate(mdp, policy):
     g, h = cycle.values(_mean(policy, mdp.R))
     A, residual, off, rounding = _advantages(mdp, policy, g, h)
     for _ in range(_REFINEMENTS):
-        if np.all(off <= rounding):
+        if np.all(off <= 8 * rounding):
             break
         more_g, more_h = cycle.values(residual)
         new = _advantages(mdp, policy, g + more_g, h + more_h)
@@ -165,8 +165,8 @@ def advantage_gap(evaluation):
 def optimal(mdp, tolerance=None):
     """Find an optimal policy by policy iteration, and certify it.
 
-    A state changes its action only for one that is better by more than rounding, so that every change is a real
-    improvement, equally good actions do not alternate, and the iteration ends.
+    A state changes its action only for one that is better by more than rounding, so that equally good actions do not
+    alternate. Should rounding lead back to an earlier policy all the same, the best certified one is returned.
 
     Parameters
     ----------
@@ -193,15 +193,17 @@ def optimal(mdp, tolerance=None):
     >>> best.V, bool(best.certificate < 1e-13)
     (array([2., 0.]), True)
     """
-    every = np.arange(mdp.states)
+    every, best, seen = np.arange(mdp.states), None, set()
     choice = mdp.R.argmax(axis=1)
-    while True:
+    while (policy := hash(choice.tobytes())) not in seen:
+        seen.add(policy)
         current = evaluate(mdp, np.eye(mdp.actions)[choice])
-        best = current.A.argmax(axis=1)
-        better = current.A[every, best] > current.A[every, choice] + 2 * current.rounding
-        if not better.any():
-            return certified(mdp, current, tolerance)
-        choice = np.where(better, best, choice)
+        if best is None or current.certificate <= best.certificate:
+            best = current
+        greedy = current.A.argmax(axis=1)
+        better = current.A[every, greedy] > current.A[every, choice] + 2 * current.rounding
+        choice = np.where(better, greedy, choice)
+    return certified(mdp, best, tolerance)
 
 
 def certified(mdp, evaluation, tolerance):

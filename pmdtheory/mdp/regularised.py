@@ -28,6 +28,8 @@ from .model import MDP
 
 __all__ = ["SoftEvaluation", "evaluate", "iterate", "optimal"]
 
+_MOST_STEPS = 1000  # each is a step of policy iteration, which needs a handful
+
 
 @dataclass(frozen=True, eq=False)
 class SoftEvaluation:
@@ -155,7 +157,9 @@ def optimal(mdp, weight, tolerance=None):
     """
     weight = _weight(weight)
     current = _evaluate(mdp, np.log(mdp.uniform_policy()), weight)
-    while _soft_advantage(current.A, weight).max() > 2 * current.rounding:
+    for _ in range(_MOST_STEPS):
+        if _soft_advantage(current.A, weight).max() <= 2 * current.rounding:
+            break
         current = _evaluate(mdp, _step(current, weight, np.inf), weight)
     return certified(mdp, current, tolerance)
 
