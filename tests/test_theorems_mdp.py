@@ -339,6 +339,18 @@ def test_certificate_on_an_optimal_policy():
         assert result.value[1] > 0.1
 
 
+@pytest.mark.parametrize("gamma", [1 - 1e-4, 1 - 1e-7])
+def test_certificate_near_gamma_one(gamma, monkeypatch):
+    """B10 holds there, to a tolerance that is far below the gap, so that a bound too small by a tenth is noticed."""
+    mdp = garnet(20, 3, 4, np.random.default_rng(1), gamma)
+    policies = np.stack([mdp.uniform_policy(), np.eye(3)[mdp.R.argmax(axis=1)], optimal(mdp).policy])
+    for claim, factor in ((mdp_certificate.advantage_below_gap, 1e8), (mdp_certificate.gap_below_certificate, 1e-3)):
+        assert np.all(claim(mdp, policies).holds)
+        monkeypatch.setattr(mdp_certificate, "advantage_gap", lambda e, factor=factor: factor * EXACT_GAP(e))
+        assert not np.any(claim(mdp, policies[:2]).holds)
+        monkeypatch.undo()
+
+
 def test_samplers():
     """Seeded, a tenth of the problems but at least 40, within the ranges told."""
     assert [mdp_problems.count(n) for n in (1, 30, 100, 400, 1000)] == [1, 30, 40, 40, 100]
