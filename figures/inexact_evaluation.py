@@ -30,7 +30,7 @@ TAUS = {"constant": 0.03, "adaptive": 1.0}
 
 def hide(error):
     """The adversary that makes every advantage smaller by `error`, to 0 if need be."""
-    return lambda mdp, truth, rng: truth.Q - np.clip(truth.A, -error, error)
+    return lambda mdp, truth, rng: truth.V[:, None] + (truth.A - np.clip(truth.A, -error, error))
 
 
 ORACLES = {

@@ -14,9 +14,11 @@ References
 Statement 16; Ju and Lan, arXiv 2409.19437.
 """
 
+import numpy as np
+
 from ..mdp import advantage_gap, evaluate, optimal
-from . import mdp_optimum, mdp_problems
-from .claim import Claim
+from . import mdp_problems
+from .claim import TOLERANCE, Claim
 from .statement import claims
 
 
@@ -37,18 +39,20 @@ def advantage_below_gap(mdp, policy):
     >>> claim.value.round(3), claim.bound.round(3)
     (np.float64(0.606), np.float64(1.164))
     """
-    advantage, gap = _gaps(mdp, policy)
-    return Claim("max A ≤ max (V* − V)", advantage, gap, scale=mdp_optimum.scale(mdp, gap))
+    advantage, gap, scale = _gaps(mdp, policy)
+    return Claim("max A ≤ max (V* − V)", advantage, gap, scale=np.maximum(gap, scale))
 
 
 @claims("B10", mdp_problems.mdps_with_policies)
 def gap_below_certificate(mdp, policy):
     """Largest gap ≤ largest advantage over 1−γ."""
-    advantage, gap = _gaps(mdp, policy)
+    advantage, gap, scale = _gaps(mdp, policy)
     bound = advantage / (1 - mdp.gamma)
-    return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=mdp_optimum.scale(mdp, bound))
+    return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=np.maximum(bound, scale))
 
 
 def _gaps(mdp, policy):
-    current = evaluate(mdp, policy)
-    return advantage_gap(current), (optimal(mdp).V - current.V).max(axis=-1)
+    """Largest advantage, largest gap, and the scale at which the errors of both stay within the tolerance of claims."""
+    current, best = evaluate(mdp, policy), optimal(mdp)
+    errors = current.error + best.error + best.certificate
+    return advantage_gap(current), (best.V - current.V).max(axis=-1), errors / TOLERANCE
