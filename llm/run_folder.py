@@ -45,6 +45,7 @@ FREE = ("output", "overwrite", "checkpoint_seconds", "report_to")
 LOGS = ("metrics.jsonl", "timings.jsonl")
 FILES = ("config.yaml", *LOGS, "result.json", "model", "checkpoints")
 DIGITS = 32
+_LOCKS = set()  # descriptors; a process that is forked off must not hold the lock of a dead one
 
 
 class RunFolder:
@@ -74,8 +75,9 @@ class RunFolder:
     def __init__(self, config):
         self.path, self.config, self.result = Path(config.output), config, None
         self._logs, self._begun, self._lock = dict.fromkeys(LOGS, ""), False, None
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._made = []
         try:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
             self._look()
@@ -96,14 +98,13 @@ class RunFolder:
 
     def close(self):
         """Give the lock back; a folder that was made for a run without a line goes."""
-        if self._lock is not None:
+        if self._lock in _LOCKS:
             (self.path / ".lock").unlink(missing_ok=True)
+            _LOCKS.remove(self._lock)
             os.close(self._lock)
-            self._lock = None
-        if not self._begun:
+        for folder in () if self._begun else self._made:
             with contextlib.suppress(OSError):
-                for folder in self._made:
-                    folder.rmdir()
+                folder.rmdir()
 
     def _look(self):
         """Refuse what is no run, or a run of another configuration; find its result."""
@@ -116,20 +117,20 @@ class RunFolder:
             )
         if self.config.overwrite or not present:
             return
-        if declared is None:
-            declared = next((content["config"] for _, content in self._contents("cpu")), None)
-            warnings.warn(f"{self.path}/config.yaml is missing or damaged; the checkpoints are asked.", stacklevel=4)
-            if declared is None:
-                raise ValueError(
-                    f"output {self.path} holds a run without an intact config.yaml or checkpoint: choose another "
-                    "output, or start anew with --overwrite."
-                )
+        lost = declared is None
+        if lost and (declared := next((content["config"] for _, content in self._contents("cpu")), None)) is None:
+            raise ValueError(
+                f"output {self.path} holds a run without an intact config.yaml or checkpoint: choose another output, "
+                "or start anew with --overwrite."
+            )
         began = bool(checkpoints) or (self.path / "result.json").exists() or bool(_text(self.path / "metrics.jsonl"))
         if began and (differ := _differences(declared, self.config)):
             raise ValueError(
                 f"output {self.path} holds a run with other settings: {', '.join(differ)}. Choose another output, or "
                 "start anew with --overwrite."
             )
+        if lost:
+            warnings.warn(f"{self.path}/config.yaml is missing or damaged; its checkpoint says the same.", stacklevel=3)
         if (self.path / "result.json").exists() and declared.get("iterations") == self.config.iterations:
             self.result = self._read_result()
 
@@ -137,11 +138,12 @@ class RunFolder:
         """The result, if it and the logs before it are intact."""
         try:
             result = json.loads(_text(self.path / "result.json"))
-            if isinstance(result, dict) and not self._damaged_logs(self._newest("cpu")):
-                return result
+            if not isinstance(result, dict):
+                raise ValueError
+            return None if self._damaged_logs(self._newest("cpu")) else result
         except ValueError:
             warnings.warn(f"{self.path}/result.json is damaged; it is computed again.", stacklevel=5)
-        return None
+            return None
 
     def load(self, device="cpu"):
         """Return the state of the newest intact checkpoint of this configuration, or None.
@@ -161,7 +163,7 @@ class RunFolder:
         content = None if self.config.overwrite else self._newest(device)
         if content is None:
             if self._checkpoints() and not self.config.overwrite:
-                warnings.warn(f"no checkpoint in {self.path} can be used: the run starts from its beginning.", stacklevel=2)
+                warnings.warn(f"no checkpoint in {self.path} can be used: the run starts anew.", stacklevel=2)
             return None
         self._damaged_logs(content)
         self._logs = content["logs"]
@@ -290,7 +292,17 @@ def _lock(folder):
             os.close(descriptor)
             raise
         warnings.warn(f"{path}: this file system has no locks; start one process at a time.", stacklevel=4)
+    _LOCKS.add(descriptor)
     return descriptor
+
+
+def _forked():
+    for descriptor in _LOCKS:
+        os.close(descriptor)
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @contextlib.contextmanager
