@@ -20,7 +20,6 @@ from scipy.stats import binom, binomtest
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
 from pmdtheory.bandit import draw_actions
-from pmdtheory.baselines import ESTIMATORS
 from pmdtheory.intervals import half_width
 from pmdtheory.sampled import sampled_update
 
@@ -43,6 +42,7 @@ KEYS = ["rewards", "actions", "mean_reward", "tau", "rollouts", "estimator"]
 
 MOST = 256
 COLD = 0.03
+ESTIMATORS = ("mean", "loo_mean", "log_partition", "loo_log_partition")
 PARTS = {"mean": "log_partition", "loo_mean": "loo_log_partition"}
 
 

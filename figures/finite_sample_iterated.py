@@ -16,10 +16,9 @@ from scipy.stats import binomtest
 
 from pmdtheory import plotting
 from pmdtheory.bandit import Bandit, draw_actions, iterate
-from pmdtheory.baselines import ESTIMATORS
 from pmdtheory.sampled import sampled_update
 
-from .finite_sample_improvement import LABELS, ROLES, instance, mean_and_half
+from .finite_sample_improvement import ESTIMATORS, LABELS, ROLES, instance, mean_and_half
 
 FULL = {
     "cases": ("binary", "graded", "noisy"),

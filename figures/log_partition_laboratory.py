@@ -12,6 +12,8 @@ from scipy.stats import binom
 
 from pmdtheory import baselines, kl_update, plotting
 
+from .finite_sample_improvement import ESTIMATORS
+
 FULL = {
     "rollouts": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512),
     "successes": tuple(round(float(x), 12) for x in np.geomspace(0.005, 0.9, 40)),
@@ -57,7 +59,7 @@ def compute(rollouts, successes, taus, cold):
     rows = []
     settings = [("rollouts", n, J, tau) for n in rollouts for tau in cold]
     settings += [("success", N, success, TAU) for success in successes] + [("tau", N, J, tau) for tau in taus]
-    for name in baselines.ESTIMATORS:
+    for name in ESTIMATORS:
         for sweep, n, success, tau in settings:
             key = {"sweep": sweep, "estimator": name, "rollouts": n, "success": success, "tau": tau}
             rows.append(key | summary(name, n, success, tau))

@@ -110,7 +110,7 @@ class Config:
     system_prompt: str | None = option(None, "what the chat template is told before the prompt")
     stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
 
-    algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS")
+    algorithm: str = option("pmd-mean", "a name of pmdllm.losses.ALGORITHMS, or pmd:BASELINE")
     tau: float = option(0.1, "regularisation temperature τ, in reward units", at_least=1e-6, at_most=1e6)
     target_kl: float = option(
         0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, τ; 0: off", at_least=0, at_most=1e3
@@ -186,12 +186,9 @@ class Config:
     report_to: str = option("none", "also log to tensorboard, wandb, trackio (comma-separated)")
 
     def __post_init__(self):
-        from .losses import ALGORITHMS, LogRatioRegression
-
         check(self)
         if self.output is None:
             object.__setattr__(self, "output", self._default_output())
-        must_be(self, "algorithm", f"one of {', '.join(ALGORITHMS)}", self.algorithm in ALGORITHMS)
         must_be(
             self, "updates_per_batch",
             f"at most prompts_per_batch = {self.prompts_per_batch}, for a minibatch holds whole groups",
@@ -203,16 +200,16 @@ class Config:
         )
         if None not in (self.filter_low, self.filter_high):
             must_be(self, "filter_low", f"below filter_high = {self.filter_high}", self.filter_low < self.filter_high)
-        method = ALGORITHMS[self.algorithm]
+        method = self.method
         reason = (
-            "whose baseline leaves one rollout out" if method.estimator.startswith("loo")
+            "whose baseline leaves one rollout out" if method.baseline.leaves_one_out
             else "whose baseline of a single rollout is its own reward: the advantage would always be 0"
         )  # fmt: skip
         must_be(self, "rollouts_per_prompt", f"at least 2 for {self.algorithm}, {reason}", self.rollouts_per_prompt > 1)
-        aims = method.estimator == "loo_target_kl"
+        aims = method.baseline.needs_target
         if aims:
             must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
-        if not isinstance(method, LogRatioRegression):
+        if not method.is_regression:
             for name in ("target_kl", "tau_factor"):
                 must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
         moves_tau = self.target_kl and not aims
@@ -227,13 +224,17 @@ class Config:
             )
 
     @property
+    def method(self):
+        """The `pmdllm.losses.Algorithm`."""
+        from .losses import algorithm
+
+        return algorithm(self.algorithm)
+
+    @property
     def tau_is_without_effect(self):
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
-        from .losses import ALGORITHMS, LogRatioRegression
-
-        method = ALGORITHMS[self.algorithm]
         once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0 and not self.importance_weights
-        return once and isinstance(method, LogRatioRegression) and method.estimator in ("mean", "loo_mean")
+        return once and self.method.is_regression and not self.method.baseline.uses_tau
 
     def to_yaml(self):
         """Return the configuration as the text of a preset."""

@@ -1,20 +1,37 @@
 """Evaluation of a model on held-out prompts: sampled and greedy accuracy, with intervals over prompts.
 
-Per prompt, k completions are sampled and one is chosen greedily; every mean has a 95% interval over the prompts, which
-are the independent units. The random numbers are the evaluation's own, so evaluating changes nothing in a training run.
+Per prompt, k completions are sampled and one is chosen greedily. The random numbers are the evaluation's own, so
+evaluating changes nothing in a training run. Means over P prompts come with the half-width of their 95% confidence
+interval. Prompts are the independent units, so it covers both their choice and the sampling; it is Student's, hence too
+short where nearly all prompts agree, and NaN for a single prompt. For k of n samples, drawn without replacement, and
+sorted rewards r_(1) ≤ … ≤ r_(n)::
+
+    best@k = E max = Σ_i r_(i) C(i−1, k−1)/C(n, k),    pass@k = 1 − C(n−c, k)/C(n, k) for c successes,
+
+both unbiased for k new samples; the second is the first at rewards 0 and 1. avg@n and maj@n use all n samples.
+
+References
+----------
+Chen et al., arXiv 2107.03374, eq. 1 (pass@k). Wang et al., arXiv 2203.11171 (majority votes).
 """
+
+import math
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from . import metrics
+from pmdtheory.intervals import half_width
+
 from .rollout import sample
 
-__all__ = ["evaluate"]
+__all__ = ["Estimate", "avg_at_k", "best_at_k", "evaluate", "greedy_accuracy", "maj_at_k", "pass_at_k"]
 
 
 def evaluate(
-    model, tokenizer, task, split, prompts, samples, max_new_tokens, seed=0, temperature=1.0, top_p=1.0, batch=0
+    model, tokenizer, task, split, prompts, samples, max_new_tokens, seed=0, temperature=1.0, top_p=1.0, batch=0,
+    **prompting,
 ):
     """Return accuracies of `model` on the first `prompts` prompts of a split.
 
@@ -36,6 +53,8 @@ def evaluate(
         Of the sampled completions.
     batch : int
         Completions sampled at once; 0 for all.
+    **prompting
+        ``chat``, ``system_prompt`` and ``stop`` of `pmdllm.rollout.sample`.
 
     Returns
     -------
@@ -46,33 +65,223 @@ def evaluate(
     """
     problems = task.held_out(split, prompts)
     generator = torch.Generator(model.device).manual_seed(seed)
-    drawn = _judged(model, tokenizer, task, problems, samples, max_new_tokens, generator, temperature, top_p, batch)
-    greedy = _judged(model, tokenizer, task, problems, 1, max_new_tokens, None, 1.0, 1.0, batch)
-    correct, answers = drawn["correct"], drawn["answers"]
+
+    def judged(n, **sampling):
+        """Sample n completions per problem, in batches of whole groups, and judge them: arrays (prompts, n)."""
+        step = max(1, batch // n) if batch else len(problems)
+        columns = {"correct": [], "answers": [], "length": [], "truncated": [], "unparsed": []}
+        for start in range(0, len(problems), step):
+            some = problems[start : start + step]
+            rollouts = sample(
+                model, tokenizer, [problem.prompt for problem in some], n, max_new_tokens, **sampling, **prompting
+            )
+            verdict = task.judge(rollouts.texts(tokenizer), [problem.answer for problem in some for _ in range(n)])
+            columns["correct"].append(verdict.correct)
+            columns["answers"].append(np.array(verdict.answers, dtype=object))
+            columns["length"].append(rollouts.mask.sum(1).cpu().numpy())
+            columns["truncated"].append(~rollouts.ended.cpu().numpy())
+            columns["unparsed"].append(~verdict.parsed)
+        return {name: np.concatenate(values).reshape(len(problems), n) for name, values in columns.items()}
+
+    drawn = judged(samples, generator=generator, temperature=temperature, top_p=top_p)
+    greedy = judged(1)
     estimates = {
-        f"avg@{samples}": metrics.avg_at_k(correct),
-        f"pass@{samples}": metrics.pass_at_k(correct, samples),
-        f"maj@{samples}": metrics.maj_at_k(answers, correct),
-        "greedy": metrics.greedy_accuracy(greedy["correct"][:, 0]),
+        f"avg@{samples}": avg_at_k(drawn["correct"]),
+        f"pass@{samples}": pass_at_k(drawn["correct"], samples),
+        f"maj@{samples}": maj_at_k(drawn["answers"], drawn["correct"]),
+        "greedy": greedy_accuracy(greedy["correct"][:, 0]),
     }
-    found = {name: estimate.value for name, estimate in estimates.items()}
-    found |= {f"{name}_ci": estimate.half_width for name, estimate in estimates.items()}
-    return found | {name: float(np.mean(drawn[name])) for name in ("length", "truncated", "unparsed")}
+    accuracies = {name: estimate.value for name, estimate in estimates.items()}
+    accuracies |= {f"{name}_ci": estimate.half_width for name, estimate in estimates.items()}
+    return accuracies | {name: float(np.mean(drawn[name])) for name in ("length", "truncated", "unparsed")}
 
 
-def _judged(model, tokenizer, task, problems, n, max_new_tokens, generator, temperature, top_p, batch):
-    """Sample n completions per problem, in batches of whole groups, and judge them: arrays (prompts, n)."""
-    step = max(1, batch // n) if batch else len(problems)
-    found = {"correct": [], "answers": [], "length": [], "truncated": [], "unparsed": []}
-    for start in range(0, len(problems), step):
-        part = problems[start : start + step]
-        rollouts = sample(
-            model, tokenizer, [problem.prompt for problem in part], n, max_new_tokens, generator, temperature, top_p
+class Estimate(NamedTuple):
+    """A mean over prompts and the half-width of its 95% confidence interval."""
+
+    value: float
+    half_width: float
+
+
+def avg_at_k(rewards):
+    """Mean reward of the samples, averaged over prompts: avg@n, accuracy where rewards are 0 and 1.
+
+    Parameters
+    ----------
+    rewards : array_like (P, n)
+        Correctness or finite rewards of n samples for each of P prompts.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        The shape is not (P, n) with both at least 1, or a reward is not finite.
+
+    Examples
+    --------
+    >>> avg_at_k([[1, 1, 0, 0], [1, 0, 0, 0]]).value
+    0.375
+    """
+    return _over_prompts(_rewards(rewards).mean(axis=1))
+
+
+def best_at_k(rewards, k):
+    """Expected largest reward of k samples, averaged over prompts; unbiased for k ≤ n.
+
+    Parameters
+    ----------
+    rewards
+        As in `avg_at_k`.
+    k : int
+        From 1 to n.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        As `avg_at_k`, and if ``k`` is not an integer from 1 to n.
+
+    Examples
+    --------
+    >>> round(best_at_k([[0.0, 0.5, 1.0]], k=2).value, 4)
+    0.8333
+    """
+    rewards = _rewards(rewards)
+    n = rewards.shape[1]
+    if not isinstance(k, int | np.integer) or not 1 <= k <= n:
+        raise ValueError(f"k must be an integer from 1 to the number of samples, {n}, got {k}: draw more samples.")
+    is_largest = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
+    return _over_prompts(np.sort(rewards, axis=1) @ is_largest)
+
+
+def pass_at_k(correct, k):
+    """Probability that k samples contain a correct one, averaged over prompts; unbiased for k ≤ n.
+
+    Parameters
+    ----------
+    correct : array_like (P, n)
+        Whether each sample is correct: booleans, or 0 and 1.
+    k : int
+        From 1 to n.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        As `best_at_k`, and if ``correct`` has a value other than 0 and 1.
+
+    References
+    ----------
+    Chen et al., arXiv 2107.03374, eq. 1.
+
+    Examples
+    --------
+    >>> round(pass_at_k([[1, 0, 0, 0]], k=2).value, 4)
+    0.5
+    """
+    return best_at_k(_correct(correct), k)
+
+
+def maj_at_k(answers, correct):
+    """Accuracy of the majority vote among all n samples, averaged over prompts: maj@n.
+
+    The most frequent answer wins. Samples without an answer have no vote unless no sample has one; ties are broken
+    uniformly, of which this is the expected value. Where copies of an answer were judged differently, it is as correct
+    as they are on average.
+
+    Parameters
+    ----------
+    answers : sequence of P sequences of n, each str or None
+        Canonical answers; None where no answer could be read.
+    correct : array_like (P, n)
+        Whether each sample is correct.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        As `avg_at_k`, or ``answers`` does not have the shape of ``correct``, or ``correct`` a value other than 0 and 1.
+
+    References
+    ----------
+    Wang et al., arXiv 2203.11171.
+
+    Examples
+    --------
+    >>> maj_at_k([["7", "7", "3", None], ["7", "3", None, None]], [[1, 1, 0, 0], [1, 0, 0, 0]]).value
+    0.75
+    """
+    correct = _correct(correct)
+    shape = [len(row) for row in answers]
+    if shape != len(correct) * [correct.shape[1]]:
+        raise ValueError(f"answers must have the shape of correct, {correct.shape}, got rows of lengths {shape}.")
+    return _over_prompts(np.array([_majority(*row) for row in zip(answers, correct)]))
+
+
+def greedy_accuracy(correct):
+    """Accuracy of one greedy completion for each prompt.
+
+    Parameters
+    ----------
+    correct : array_like (P,)
+        Whether each completion is correct.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError
+        ``correct`` is not of shape (P,) with P at least 1, or has a value other than 0 and 1.
+
+    Examples
+    --------
+    >>> greedy_accuracy([True, False, True, True]).value
+    0.75
+    """
+    return avg_at_k(_correct(np.asarray(correct)[..., None]))
+
+
+def _rewards(rewards):
+    rewards = np.asarray(rewards, dtype=np.float64)
+    if rewards.ndim != 2 or 0 in rewards.shape:
+        raise ValueError(
+            f"rewards must have shape (P, n), n samples for each of P prompts, both at least 1, got {rewards.shape}."
         )
-        verdict = task.judge(rollouts.texts(tokenizer), [problem.answer for problem in part for _ in range(n)])
-        found["correct"].append(verdict.correct)
-        found["answers"].append(np.array(verdict.answers, dtype=object))
-        found["length"].append(rollouts.mask.sum(1).cpu().numpy())
-        found["truncated"].append(~rollouts.ended(tokenizer.eos_token_id).cpu().numpy())
-        found["unparsed"].append(~verdict.parsed)
-    return {name: np.concatenate(parts).reshape(len(problems), n) for name, parts in found.items()}
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"rewards must be finite, got {rewards[~np.isfinite(rewards)][0]}.")
+    return rewards
+
+
+def _correct(correct):
+    correct = _rewards(correct)
+    other = (correct != 0) & (correct != 1)
+    if other.any():
+        raise ValueError(f"correct must be True or False, 1 or 0, got {correct[other][0]}.")
+    return correct
+
+
+def _majority(answers, correct):
+    votes = Counter(answer for answer in answers if answer is not None) or Counter(answers)
+    most = max(votes.values())
+    # All winners have equally many copies, so a mean over the copies is a mean over the winners.
+    return np.mean([right for answer, right in zip(answers, correct) if votes[answer] == most])
+
+
+def _over_prompts(values):
+    count = len(values)
+    width = half_width(np.std(values, ddof=1), count) if count > 1 else math.nan
+    return Estimate(float(np.mean(values)), float(width))

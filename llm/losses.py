@@ -11,7 +11,7 @@ instead uses the ratio ρ = e^s and stops where ρ leaves [1 − ε_low, 1 + ε_
 
     L = −Σ_t min(ρ_t A, clip(ρ_t) A) / N.
 
-Every algorithm is a choice of three factors: the baseline b̂ (`pmdllm.advantages`), what s or ρ is taken of, and N:
+Every algorithm is a choice of three factors: the baseline b̂, what s or ρ is taken of, and N:
 
 =========================  ==========================================  =====================  =======================
 name                       b̂, a baseline of the prompt's n rewards     s or ρ of              N
@@ -25,6 +25,7 @@ grpo                       mean; A divided by the standard deviation   ρ_t, eac
 dr-grpo                    mean                                        ρ_t, each token        seq-mean-token-sum-norm
 rloo                       leave-one-out mean                          ρ = e^s, sequence      none
 gspo                       mean; A divided by the standard deviation   ρ_t = e^{s/|y|}        seq-mean-token-mean
+pmd:NAME                   any of `pmdtheory.baselines.BASELINES`      s, sequence            none
 =========================  ==========================================  =====================  =======================
 
 N is 1 (``none``), the completion's length |y| (``seq-mean-token-mean``) or the constant ``max_length``
@@ -53,26 +54,107 @@ Statements 10, 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zh
 """
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from .advantages import advantages
+from pmdtheory import knobs  # noqa: F401  registers its baselines
+from pmdtheory.baselines import BASELINES, Baseline
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
-    "ClippedPolicyGradient",
-    "LogRatioRegression",
     "Settings",
+    "advantages",
+    "algorithm",
     "clipped_policy_gradient",
+    "importance_weights",
     "log_ratio",
     "log_ratio_regression",
 ]
 
 LENGTH_NORMALIZATIONS = ("none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 LARGEST_EXPONENT = 20.0
+STD_FLOOR = 1e-4
+
+
+def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
+    """Advantage of each rollout over its group's baseline, A = r − b̂, optionally in standard deviations.
+
+    Parameters
+    ----------
+    rewards : tensor (P, n)
+        Rewards of n rollouts for each of P prompts, finite where valid; booleans and integers are promoted.
+    baseline : pmdtheory.baselines.Baseline
+        An entry of `pmdtheory.baselines.BASELINES`; each group has its ``smallest_group`` of rollouts, or none.
+    tau : float
+        Temperature τ > 0 in reward units; the means do not use it.
+    mask : boolean tensor (P, n), optional
+        False where there is no rollout; its reward may be anything.
+    scale : {'none', 'std'}
+        'std' divides by the group's standard deviation (n − 1 in it) plus 1e-4.
+    target_kl : float
+        KL divergence in nats, for a baseline that aims at one.
+
+    Returns
+    -------
+    tensor (P, n)
+        Advantages in reward units, or in standard deviations; 0 where masked. A constant: no gradient.
+
+    Raises
+    ------
+    ValueError
+        ``scale`` is unknown, and as the baseline does.
+
+    References
+    ----------
+    Statements 12 and 13.
+
+    Examples
+    --------
+    >>> advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), BASELINES["loo_mean"], tau=0.1)
+    tensor([[ 1.0000, -0.3333, -0.3333, -0.3333]])
+    """
+    _one_of("scale", scale, ("none", "std"))
+    rewards = rewards.detach()
+    subtracted = baseline(rewards, tau, mask, target_kl)
+    valid = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
+    advantage = torch.where(valid, rewards, subtracted) - subtracted
+    if scale == "std":
+        count = valid.sum(-1, keepdim=True)
+        centred = torch.where(valid, rewards, 0) - BASELINES["mean"](rewards, tau, mask)
+        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+        advantage = advantage / (variance.sqrt() + STD_FLOOR)
+    return advantage
+
+
+def importance_weights(rewards, tau, mask=None):
+    """Weights e^{r/τ}/Ẑ that turn a mean over p into one over q ∝ p e^{r/τ}; Ẑ is the mean of e^{r/τ} over the group.
+
+    They average 1 over a group's rollouts and are at most n, so nothing overflows.
+
+    Parameters
+    ----------
+    rewards, tau, mask
+        As in `advantages`.
+
+    Returns
+    -------
+    tensor (P, n)
+        Nonnegative weights, 0 where masked.
+
+    References
+    ----------
+    Statement 1: the ratio of the KL update is e^{r/τ}/Z.
+
+    Examples
+    --------
+    >>> importance_weights(torch.tensor([[0.0, 0.6931472, 0.0, 0.0]]), tau=1.0)
+    tensor([[0.8000, 1.6000, 0.8000, 0.8000]])
+    """
+    weight = (advantages(rewards, BASELINES["log_partition"], tau, mask) / tau).exp()
+    return weight if mask is None else torch.where(mask, weight, 0)
 
 
 def log_ratio(logp, old_logp, mask):
@@ -141,15 +223,14 @@ def log_ratio_regression(
     max_length : float, optional
         The constant of 'seq-mean-token-sum-norm', above 0; otherwise unused.
     weight : tensor (B,), optional
-        Factor of each completion's loss, such as `pmdllm.advantages.importance_weights`; a constant.
+        Factor of each completion's loss, such as `importance_weights`; a constant.
 
     Returns
     -------
     loss : tensor ()
         In reward units.
     metrics : dict of str to tensor ()
-        Detached: ``ratio/mean``, ``ratio/std``, ``ratio/max`` (of |s|) over the completions' s, and ``residual``, the
-        root mean square of A − τ s (of A − τ s_t, over tokens).
+        Detached: ``residual``, the root mean square of A − τ s (of A − τ s_t, over tokens).
 
     Raises
     ------
@@ -177,7 +258,7 @@ def log_ratio_regression(
     valid, fitted = (mask, s) if granularity == "token" else (mask.any(-1, keepdim=True), total[:, None])
     squares = torch.where(valid, advantage[:, None] - tau * fitted, 0).square()
     loss = (weight * squares.sum(-1)).sum() / (2 * tau)
-    return loss, _ratio_metrics(total, mask) | {"residual": _average(squares, valid).sqrt()}
+    return loss, {"residual": _average(squares, valid).sqrt()}
 
 
 def clipped_policy_gradient(
@@ -187,7 +268,7 @@ def clipped_policy_gradient(
     advantage,
     clip_low,
     clip_high,
-    ratio="token",
+    granularity="token",
     length_normalization="none",
     max_length=None,
     weight=None,
@@ -204,7 +285,7 @@ def clipped_policy_gradient(
         A, a constant.
     clip_low, clip_high : float
         How far ρ may leave 1 downwards where A < 0 and upwards where A > 0; at least 0, infinite for no clipping.
-    ratio : {'token', 'sequence', 'geometric'}
+    granularity : {'token', 'sequence', 'geometric'}
         ρ_t = e^{s_t}; one ρ = e^s for the completion, in a sum of one term; or ρ_t = e^{s/|y|} at every token.
     length_normalization, max_length, weight
         As in `log_ratio_regression`.
@@ -214,8 +295,8 @@ def clipped_policy_gradient(
     loss : tensor ()
         In the units of ``advantage``.
     metrics : dict of str to tensor ()
-        Detached: ``ratio/mean``, ``ratio/std``, ``ratio/max`` as in `log_ratio_regression`, and ``clip_fraction``, the
-        share of tokens (of completions, for 'sequence') without gradient because their ratio is clipped.
+        Detached: ``clip_fraction``, the share of tokens (of completions, for 'sequence') without gradient because their
+        ratio is clipped.
 
     Raises
     ------
@@ -236,28 +317,28 @@ def clipped_policy_gradient(
     >>> logp.grad, metrics["clip_fraction"]
     (tensor([[-1.,  0.]]), tensor(0.5000))
     """
-    _one_of("ratio", ratio, ("token", "sequence", "geometric"))
+    _one_of("granularity", granularity, ("token", "sequence", "geometric"))
     for name, value in {"clip_low": clip_low, "clip_high": clip_high}.items():
         if not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}; math.inf turns clipping off.")
     s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length)
     total, advantage = s.sum(-1), advantage[:, None]
-    valid = mask.any(-1, keepdim=True) if ratio == "sequence" else mask
-    if ratio == "sequence":
+    valid = mask.any(-1, keepdim=True) if granularity == "sequence" else mask
+    if granularity == "sequence":
         s = total[:, None]
-    elif ratio == "geometric":
+    elif granularity == "geometric":
         s = (total / _length(mask))[:, None].expand_as(mask)
     rho = _exp(s)
     clipped = rho.clamp(1 - clip_low, 1 + clip_high)
     gain = torch.minimum(rho * advantage, clipped * advantage)
     loss = -(weight * torch.where(valid, gain, 0).sum(-1)).sum()
     is_clipped = ((rho < 1 - clip_low) & (advantage < 0)) | ((rho > 1 + clip_high) & (advantage > 0))
-    return loss, _ratio_metrics(total, mask) | {"clip_fraction": _average(is_clipped.to(rho.dtype), valid)}
+    return loss, {"clip_fraction": _average(is_clipped.to(rho.dtype), valid)}
 
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What `Algorithm.loss` needs besides the batch; each algorithm reads what concerns it.
+    """What `Algorithm.loss` needs besides the batch; each objective reads what concerns it.
 
     Parameters
     ----------
@@ -267,9 +348,7 @@ class Settings:
         As in `clipped_policy_gradient`.
     length_normalization : str, optional
         Replaces the algorithm's own.
-    max_length : float, optional
-        As in `log_ratio_regression`.
-    weight : tensor (B,), optional
+    max_length, weight : optional
         As in `log_ratio_regression`; ``dataclasses.replace(settings, weight=…)`` gives each minibatch its own.
     """
 
@@ -282,77 +361,84 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Algorithm(ABC):
-    """A baseline, the scale of its advantages and the length normalisation; subclasses say what the loss is.
+class Algorithm:
+    """A row of the module's table.
 
     Parameters
     ----------
-    estimator, scale
-        As in `pmdllm.advantages.advantages`.
-    length_normalization
-        As in `log_ratio_regression`, used unless the settings say otherwise.
+    baseline : pmdtheory.baselines.Baseline
+        b̂.
+    objective : callable
+        `log_ratio_regression` or `clipped_policy_gradient`.
+    granularity : str
+        What s or ρ is taken of, as in the objective.
+    length_normalization : str
+        N, unless the settings say otherwise.
+    scale : {'none', 'std'}
+        As in `advantages`.
     """
 
-    estimator: str
-    scale: str = "none"
+    baseline: Baseline
+    objective: Callable
+    granularity: str = "sequence"
     length_normalization: str = "none"
+    scale: str = "none"
+
+    @property
+    def is_regression(self):
+        """Whether it regresses log-ratios, and so has a temperature; else it clips ratios."""
+        return self.objective is log_ratio_regression
 
     def advantage(self, rewards, tau, mask=None, target_kl=0.0):
-        """`pmdllm.advantages.advantages` (P, n) by this algorithm's baseline and scale."""
-        return advantages(rewards, self.estimator, tau, mask, self.scale, target_kl)
-
-    @abstractmethod
-    def loss(self, logp, old_logp, mask, advantage, settings):
-        """Loss and metrics of a batch: arguments as in `log_ratio_regression`, the rest in a `Settings`."""
-
-    def _normalization(self, settings):
-        chosen = settings.length_normalization
-        return {
-            "length_normalization": self.length_normalization if chosen is None else chosen,
-            "max_length": settings.max_length,
-            "weight": settings.weight,
-        }
-
-
-@dataclass(frozen=True)
-class LogRatioRegression(Algorithm):
-    """An algorithm whose loss is `log_ratio_regression`."""
-
-    granularity: str = "sequence"
+        """`advantages` (P, n) over this algorithm's baseline, in its scale."""
+        return advantages(rewards, self.baseline, tau, mask, self.scale, target_kl)
 
     def loss(self, logp, old_logp, mask, advantage, settings):
-        """`log_ratio_regression` at the settings' τ."""
-        return log_ratio_regression(
-            logp, old_logp, mask, advantage, settings.tau, self.granularity, **self._normalization(settings)
-        )
+        """Loss and metrics of a batch: arguments as in the objective, the rest in a `Settings`."""
+        scope = (settings.tau,) if self.is_regression else (settings.clip_low, settings.clip_high)
+        normalization = settings.length_normalization or self.length_normalization
+        return self.objective(
+            logp, old_logp, mask, advantage, *scope, self.granularity, normalization, settings.max_length,
+            settings.weight,
+        )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ClippedPolicyGradient(Algorithm):
-    """An algorithm whose loss is `clipped_policy_gradient`."""
-
-    ratio: str = "token"
-
-    def loss(self, logp, old_logp, mask, advantage, settings):
-        """`clipped_policy_gradient` at the settings' clip range."""
-        clip = settings.clip_low, settings.clip_high
-        return clipped_policy_gradient(
-            logp, old_logp, mask, advantage, *clip, self.ratio, **self._normalization(settings)
-        )
-
-
+_PER_TOKEN, _SUM = "seq-mean-token-mean", "seq-mean-token-sum-norm"
 ALGORITHMS = {
-    "pmd-mean": LogRatioRegression("mean"),
-    "pmd-mean-loo": LogRatioRegression("loo_mean"),
-    "pmd-part": LogRatioRegression("log_partition"),
-    "pmd-part-loo": LogRatioRegression("loo_log_partition"),
-    "pmd-target": LogRatioRegression("loo_target_kl"),
-    "kimi-token": LogRatioRegression("mean", granularity="token"),
-    "grpo": ClippedPolicyGradient("mean", "std", "seq-mean-token-mean"),
-    "dr-grpo": ClippedPolicyGradient("mean", "none", "seq-mean-token-sum-norm"),
-    "rloo": ClippedPolicyGradient("loo_mean", ratio="sequence"),
-    "gspo": ClippedPolicyGradient("mean", "std", "seq-mean-token-mean", ratio="geometric"),
+    "pmd-mean": Algorithm(BASELINES["mean"], log_ratio_regression),
+    "pmd-mean-loo": Algorithm(BASELINES["loo_mean"], log_ratio_regression),
+    "pmd-part": Algorithm(BASELINES["log_partition"], log_ratio_regression),
+    "pmd-part-loo": Algorithm(BASELINES["loo_log_partition"], log_ratio_regression),
+    "pmd-target": Algorithm(BASELINES["loo_target_kl"], log_ratio_regression),
+    "kimi-token": Algorithm(BASELINES["mean"], log_ratio_regression, "token"),
+    "grpo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "token", _PER_TOKEN, "std"),
+    "dr-grpo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "token", _SUM),
+    "rloo": Algorithm(BASELINES["loo_mean"], clipped_policy_gradient),
+    "gspo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "geometric", _PER_TOKEN, "std"),
 }
+
+
+def algorithm(name):
+    """Return the algorithm of a name: a key of `ALGORITHMS`, or ``pmd:NAME`` with a key of ``BASELINES``.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name; the message lists them.
+
+    Examples
+    --------
+    >>> algorithm("pmd:loo_mean") == algorithm("pmd-mean-loo")
+    True
+    """
+    baseline = str(name).removeprefix("pmd:")
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if baseline != name and baseline in BASELINES:
+        return Algorithm(BASELINES[baseline], log_ratio_regression)
+    raise ValueError(
+        f"algorithm must be one of {', '.join(ALGORITHMS)}, or pmd: and one of {', '.join(BASELINES)}, got {name!r}."
+    )
 
 
 def _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length):
@@ -392,14 +478,6 @@ def _exp(x):
 def _average(values, valid):
     """Detached mean over the valid entries, 0 if there are none."""
     return torch.where(valid, values.detach(), 0).sum() / valid.sum().clamp(min=1)
-
-
-def _ratio_metrics(total, mask):
-    present, total = mask.any(-1), total.detach()
-    mean = _average(total, present)
-    std = _average((total - mean).square(), present).sqrt()
-    largest = total.abs().max() if len(total) else torch.zeros_like(mean)
-    return {"ratio/mean": mean, "ratio/std": std, "ratio/max": largest}
 
 
 def _shaped(name, value, shape):

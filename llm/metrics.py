@@ -1,7 +1,7 @@
-r"""What is measured: how far the policy has moved from the one that sampled, and how good it is.
+r"""What is measured while training: how far the policy has moved from the one that sampled, and how it writes.
 
-**While training**, on tensors. Completions are sampled from p = π_old and s = log q/p is the log-ratio of the present
-policy q. Schulman's three estimators of KL(p‖q) are means over the samples::
+Completions are sampled from p = π_old and s = log q/p is the log-ratio of the present policy q. Schulman's three
+estimators of KL(p‖q) are means over the samples::
 
     k1 = −s,    k2 = s²/2,    k3 = e^s − 1 − s.
 
@@ -12,46 +12,27 @@ that same KL(p‖q) (Statement 4), so k3 over a prompt's rollouts estimates the 
 The entropy of a completion is the expected sum of the entropies of its tokens (chain rule), which varies less than
 −log π: entropies of the policy that sampled give it unbiasedly.
 
-**When evaluating**, on arrays (P, n): n samples for each of P prompts. Means over prompts come with the half-width of
-their 95% confidence interval. Prompts are the independent units, so it covers both their choice and the sampling; it is
-Student's, hence too short where nearly all prompts agree, and NaN for a single prompt. For k of the n samples, drawn
-without replacement, and sorted rewards r_(1) ≤ … ≤ r_(n)::
-
-    best@k = E max = Σ_i r_(i) C(i−1, k−1)/C(n, k),    pass@k = 1 − C(n−c, k)/C(n, k) for c successes,
-
-both unbiased for k new samples; the second is the first at rewards 0 and 1. avg@n and maj@n use all n samples.
-
 References
 ----------
-Statement 4 of ``pmdtheory/theorems/README.md``. Schulman, *Approximating KL Divergence* (2020). Chen et al., arXiv
-2107.03374, eq. 1 (pass@k). Wang et al., arXiv 2203.11171 (majority votes).
+Statement 4 of ``pmdtheory/theorems/README.md``. Schulman, *Approximating KL Divergence* (2020).
 """
 
-import math
-from collections import Counter
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from pmdtheory.intervals import half_width
-
 __all__ = [
-    "Estimate",
-    "avg_at_k",
-    "best_at_k",
+    "complaint",
     "entropy_statistics",
-    "greedy_accuracy",
     "implied_lambda",
     "kl_estimates",
     "length_statistics",
-    "maj_at_k",
-    "pass_at_k",
-    "ratio_statistics",
+    "log_ratio_statistics",
 ]
 
+ALARM = 0.95
 
-def ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
+
+def log_ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
     """Mean, standard deviation and largest size of s = log q/p, and how many ratios e^s a clip range excludes.
 
     Parameters
@@ -66,20 +47,20 @@ def ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
     Returns
     -------
     dict of str to tensor ()
-        ``ratio/mean``, ``ratio/std`` (of the samples themselves: divided by their number), ``ratio/max`` (of |s|), and
-        ``ratio/outside_clip``, a share.
+        ``log_ratio/mean``, ``log_ratio/std`` (of the samples themselves: divided by their number), ``log_ratio/max``
+        (of |s|), and ``ratio/outside_clip``, a share.
 
     Examples
     --------
-    >>> ratio_statistics(torch.tensor([0.0, 0.3]))["ratio/outside_clip"]
+    >>> log_ratio_statistics(torch.tensor([0.0, 0.3]))["ratio/outside_clip"]
     tensor(0.5000, dtype=torch.float64)
     """
     s, valid = _read(log_ratio, mask)
     mean, ratio = _mean(s, valid), s.exp()
     return {
-        "ratio/mean": mean,
-        "ratio/std": _mean((s - mean).square(), valid).sqrt(),
-        "ratio/max": torch.cat([s.abs().flatten(), s.new_zeros(1)]).max(),
+        "log_ratio/mean": mean,
+        "log_ratio/std": _mean((s - mean).square(), valid).sqrt(),
+        "log_ratio/max": torch.cat([s.abs().flatten(), s.new_zeros(1)]).max(),
         "ratio/outside_clip": _mean(((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).double(), valid),
     }
 
@@ -90,7 +71,7 @@ def kl_estimates(log_ratio, mask=None):
     Parameters
     ----------
     log_ratio, mask
-        As in `ratio_statistics`. With the s of tokens these are per token, and unbiased where k1 and k3 are.
+        As in `log_ratio_statistics`. With the s of tokens these are per token, and unbiased where k1 and k3 are.
 
     Returns
     -------
@@ -191,163 +172,29 @@ def length_statistics(mask):
     return {"length": _mean(length, mask.any(-1)), "length/max": torch.cat([length, length.new_zeros(1)]).max()}
 
 
-class Estimate(NamedTuple):
-    """A mean over prompts and the half-width of its 95% confidence interval."""
-
-    value: float
-    half_width: float
-
-
-def avg_at_k(rewards):
-    """Mean reward of the samples, averaged over prompts: avg@n, accuracy where rewards are 0 and 1.
+def complaint(length, truncated, unparsed):
+    """Say what is wrong with completions nearly all of which cannot be judged, and the likely cause; else None.
 
     Parameters
     ----------
-    rewards : array_like (P, n)
-        Correctness or finite rewards of n samples for each of P prompts.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        The shape is not (P, n) with both at least 1, or a reward is not finite.
+    length : float
+        Mean tokens of a completion.
+    truncated, unparsed : float
+        Shares of completions without an end, and without a readable answer.
 
     Examples
     --------
-    >>> avg_at_k([[1, 1, 0, 0], [1, 0, 0, 0]]).value
-    0.375
+    >>> complaint(length=1.0, truncated=0.0, unparsed=1.0)
+    'nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)'
+    >>> complaint(length=12.0, truncated=0.1, unparsed=0.4)
     """
-    return _over_prompts(_rewards(rewards).mean(axis=1))
-
-
-def best_at_k(rewards, k):
-    """Expected largest reward of k samples, averaged over prompts; unbiased for k ≤ n.
-
-    Parameters
-    ----------
-    rewards
-        As in `avg_at_k`.
-    k : int
-        From 1 to n.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `avg_at_k`, and if ``k`` is not an integer from 1 to n.
-
-    Examples
-    --------
-    >>> round(best_at_k([[0.0, 0.5, 1.0]], k=2).value, 4)
-    0.8333
-    """
-    rewards = _rewards(rewards)
-    n = rewards.shape[1]
-    if not isinstance(k, int | np.integer) or not 1 <= k <= n:
-        raise ValueError(f"k must be an integer from 1 to the number of samples, {n}, got {k}: draw more samples.")
-    is_largest = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
-    return _over_prompts(np.sort(rewards, axis=1) @ is_largest)
-
-
-def pass_at_k(correct, k):
-    """Probability that k samples contain a correct one, averaged over prompts; unbiased for k ≤ n.
-
-    Parameters
-    ----------
-    correct : array_like (P, n)
-        Whether each sample is correct: booleans, or 0 and 1.
-    k : int
-        From 1 to n.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `best_at_k`, and if ``correct`` has a value other than 0 and 1.
-
-    References
-    ----------
-    Chen et al., arXiv 2107.03374, eq. 1.
-
-    Examples
-    --------
-    >>> round(pass_at_k([[1, 0, 0, 0]], k=2).value, 4)
-    0.5
-    """
-    return best_at_k(_correct(correct), k)
-
-
-def maj_at_k(answers, correct):
-    """Accuracy of the majority vote among all n samples, averaged over prompts: maj@n.
-
-    The most frequent answer wins. Samples without an answer have no vote unless no sample has one; ties are broken
-    uniformly, of which this is the expected value. Where copies of an answer were judged differently, it is as correct
-    as they are on average.
-
-    Parameters
-    ----------
-    answers : sequence of P sequences of n, each str or None
-        Canonical answers; None where no answer could be read.
-    correct : array_like (P, n)
-        Whether each sample is correct.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `avg_at_k`, or ``answers`` does not have the shape of ``correct``, or ``correct`` a value other than 0 and 1.
-
-    References
-    ----------
-    Wang et al., arXiv 2203.11171.
-
-    Examples
-    --------
-    >>> maj_at_k([["7", "7", "3", None], ["7", "3", None, None]], [[1, 1, 0, 0], [1, 0, 0, 0]]).value
-    0.75
-    """
-    correct = _correct(correct)
-    shape = [len(row) for row in answers]
-    if shape != len(correct) * [correct.shape[1]]:
-        raise ValueError(f"answers must have the shape of correct, {correct.shape}, got rows of lengths {shape}.")
-    return _over_prompts(np.array([_majority(*row) for row in zip(answers, correct)]))
-
-
-def greedy_accuracy(correct):
-    """Accuracy of one greedy completion for each prompt.
-
-    Parameters
-    ----------
-    correct : array_like (P,)
-        Whether each completion is correct.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        ``correct`` is not of shape (P,) with P at least 1, or has a value other than 0 and 1.
-
-    Examples
-    --------
-    >>> greedy_accuracy([True, False, True, True]).value
-    0.75
-    """
-    return avg_at_k(_correct(np.asarray(correct)[..., None]))
+    if unparsed < ALARM:
+        return None
+    if length < 2:
+        return "nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)"
+    if truncated > ALARM:
+        return "nearly all completions are truncated before their answer: raise --max_new_tokens"
+    return "nearly no completion has a readable answer: compare the task's template with what the model was taught"
 
 
 def _read(values, mask):
@@ -363,35 +210,3 @@ def _mean(values, valid):
 
 def _k3(s):
     return torch.expm1(s) - s
-
-
-def _rewards(rewards):
-    rewards = np.asarray(rewards, dtype=np.float64)
-    if rewards.ndim != 2 or 0 in rewards.shape:
-        raise ValueError(
-            f"rewards must have shape (P, n), n samples for each of P prompts, both at least 1, got {rewards.shape}."
-        )
-    if not np.isfinite(rewards).all():
-        raise ValueError(f"rewards must be finite, got {rewards[~np.isfinite(rewards)][0]}.")
-    return rewards
-
-
-def _correct(correct):
-    correct = _rewards(correct)
-    other = (correct != 0) & (correct != 1)
-    if other.any():
-        raise ValueError(f"correct must be True or False, 1 or 0, got {correct[other][0]}.")
-    return correct
-
-
-def _majority(answers, correct):
-    votes = Counter(answer for answer in answers if answer is not None) or Counter(answers)
-    most = max(votes.values())
-    # All winners have equally many copies, so a mean over the copies is a mean over the winners.
-    return np.mean([right for answer, right in zip(answers, correct) if votes[answer] == most])
-
-
-def _over_prompts(values):
-    count = len(values)
-    width = half_width(np.std(values, ddof=1), count) if count > 1 else math.nan
-    return Estimate(float(np.mean(values)), float(width))

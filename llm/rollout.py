@@ -1,24 +1,26 @@
 """Rollouts with the log-probabilities of the law they were drawn from, and the log-probabilities a policy gives them.
 
-A group is the n completions y_1, ..., y_n of one prompt x. A completion is a token sequence that ends with the
-end-of-sequence token, or is truncated after ``max_new_tokens`` without one. Its log-probability is a sum over its
-tokens, the end-of-sequence token included (Statement 17)::
+A group is the n completions y_1, ..., y_n of one prompt x. A completion is a token sequence that ends with one
+of the model's end tokens, or is truncated after ``max_new_tokens`` without one. Its log-probability is a sum over its
+tokens, the end token included (Statement 17)::
 
     log π(y|x) = Σ_t mask_t · log π(y_t | x, y_<t)
 
 π_old is the law sampled from: log-probabilities are recorded while sampling, after temperature and truncation, in
 float32 whatever the type of the model's arithmetic. On CPU they agree with a fresh forward pass to float32 rounding.
 
-Prompts are padded on the left, completions on the right. Keys and values are cached: growing tensors on CPU, where a
-copy is cheap, and a static buffer on GPU, where a fixed shape is.
+Prompts are padded on the left, completions on the right. A prompt is read once for its whole group. Keys and values
+are cached: growing tensors on CPU, where a copy is cheap, and a static buffer on GPU, where a fixed shape is.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, StaticCache, TopPLogitsWarper
 
-__all__ = ["Rollouts", "sample", "token_logp"]
+__all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample", "token_logp"]
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Rollouts:
         True at the completion's own tokens, the end-of-sequence token included.
     logp : float32 tensor (B, T)
         log π_old of each token, in nats; 0 where masked.
+    ended : bool tensor (B,)
+        Whether the completion ended by itself; False where truncated.
     """
 
     prompt_ids: torch.Tensor
@@ -44,6 +48,7 @@ class Rollouts:
     tokens: torch.Tensor
     mask: torch.Tensor
     logp: torch.Tensor
+    ended: torch.Tensor
 
     def __len__(self):
         return len(self.tokens)
@@ -57,12 +62,8 @@ class Rollouts:
         prompt, completion = self.prompt_mask.any(0), self.mask.any(0)
         return Rollouts(
             self.prompt_ids[:, prompt], self.prompt_mask[:, prompt],
-            self.tokens[:, completion], self.mask[:, completion], self.logp[:, completion],
-        )
-
-    def ended(self, eos):
-        """Tell which completions end with the token `eos`: a bool tensor (B,), False where truncated."""
-        return ((self.tokens == eos) & self.mask).any(1)
+            self.tokens[:, completion], self.mask[:, completion], self.logp[:, completion], self.ended,
+        )  # fmt: skip
 
     def texts(self, tokenizer):
         """Decode the completions, special tokens left out."""
@@ -72,7 +73,8 @@ class Rollouts:
 
 @torch.no_grad()
 def sample(
-    model, tokenizer, prompts, n, max_new_tokens, generator=None, temperature=1.0, top_p=1.0, static_cache=None
+    model, tokenizer, prompts, n, max_new_tokens, generator=None, temperature=1.0, top_p=1.0, static_cache=None,
+    chat="auto", system_prompt=None, stop=(),
 ):
     """Draw n completions of every prompt and record the log-probability of each token.
 
@@ -83,11 +85,11 @@ def sample(
     tokenizer : PreTrainedTokenizerBase
         With a padding and an end-of-sequence token.
     prompts : list of str
-        Prompts, encoded with the tokenizer's own special tokens.
+        What the user says.
     n : int
         Completions per prompt.
     max_new_tokens : int
-        Tokens after which a completion is truncated.
+        Tokens after which a completion is truncated, at least 1.
     generator : torch.Generator, optional
         On the model's device. Without one completions are greedy (temperature → 0) and `logp` is the model's own.
     temperature, top_p : float
@@ -95,6 +97,10 @@ def sample(
         the policy itself: both 1.
     static_cache : bool, optional
         Static buffers for keys and values; by default on GPU only.
+    chat, system_prompt
+        As in `encode`.
+    stop : sequence of str
+        Texts at which a completion ends, besides the end tokens; they are the last it holds.
 
     Returns
     -------
@@ -106,6 +112,8 @@ def sample(
     ValueError
         No prompts, a prompt that the tokenizer cannot encode, a completion that would exceed the model's longest
         sequence, or a tokenizer without padding or end-of-sequence token.
+    FloatingPointError
+        The model's logits are not numbers: its weights have diverged or are damaged.
 
     References
     ----------
@@ -113,46 +121,121 @@ def sample(
     """
     if not prompts:
         raise ValueError("prompts is empty, but at least one prompt is needed.")
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    if eos is None or pad is None:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError("tokenizer needs a padding and an end-of-sequence token: set pad_token and eos_token.")
-    encoded = _encoded(tokenizer, prompts).to(model.device)
-    prompt_ids = encoded.input_ids.repeat_interleave(n, 0)
-    prompt_mask = encoded.attention_mask.bool().repeat_interleave(n, 0)
-    static = model.device.type != "cpu" if static_cache is None else static_cache
-    length = prompt_ids.shape[1] + max_new_tokens
-    longest = getattr(model.config, "max_position_embeddings", None) or length
-    if length > longest:
+    rows = [torch.tensor(ids, device=model.device) for ids in encode(tokenizer, prompts, chat, system_prompt)]
+    prompt_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id, padding_side="left")
+    prompt_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left").bool()
+    room = longest_sequence(model) - prompt_ids.shape[1]
+    if max_new_tokens > room:
         raise ValueError(
-            f"max_new_tokens must be at most {longest - prompt_ids.shape[1]}, got {max_new_tokens}: the model reads "
-            f"{longest} tokens and the longest prompt has {prompt_ids.shape[1]}."
+            f"max_new_tokens must be at most {room:g}, got {max_new_tokens}: the model reads "
+            f"{longest_sequence(model):g} tokens and the longest prompt has {prompt_ids.shape[1]}."
         )
-    cache = StaticCache(config=model.config, max_cache_len=length) if static else DynamicCache(config=model.config)
+    static = model.device.type != "cpu" if static_cache is None else static_cache
+    ends = torch.tensor(end_tokens(model, tokenizer), device=model.device)
     cut = TopPLogitsWarper(top_p) if top_p < 1 else None
-    ids, attention = prompt_ids, prompt_mask
-    positions = _positions(prompt_mask)
+    logits, cache = _prefill(model, prompt_ids, prompt_mask, n, max_new_tokens if static else None)
+    prompt_ids, prompt_mask = prompt_ids.repeat_interleave(n, 0), prompt_mask.repeat_interleave(n, 0)
+    attention, positions = prompt_mask, _positions(prompt_mask)[:, -1:]
     running = torch.ones(len(prompt_ids), dtype=torch.bool, device=model.device)
     tokens, masks, logps = [], [], []
-    for _ in range(max_new_tokens):
-        logits = model(
-            input_ids=ids, attention_mask=attention.long(), position_ids=positions, past_key_values=cache,
-            logits_to_keep=1,
-        ).logits[:, -1].float() / temperature
+    for step in range(max_new_tokens):
+        if step:
+            attention, positions = torch.cat([attention, masks[-1][:, None]], 1), positions + 1
+            logits = _last_logits(model, tokens[-1][:, None], attention, positions, cache)
+        logits = logits.float() / temperature
         law = torch.log_softmax(logits if cut is None else cut(None, logits), -1)
+        if not torch.isfinite(law.amax(-1)).all():
+            raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged.")
         if generator is None:
             chosen = law.argmax(-1, keepdim=True)
         else:
             chosen = torch.multinomial(law.exp(), 1, generator=generator)
-        tokens.append(torch.where(running, chosen[:, 0], pad))
+        tokens.append(torch.where(running, chosen[:, 0], tokenizer.pad_token_id))
         logps.append(torch.where(running, law.gather(1, chosen)[:, 0], 0.0))
         masks.append(running)
-        running = running & (chosen[:, 0] != eos)
+        running = running & ~torch.isin(chosen[:, 0], ends)
+        if stop:
+            running[running.clone()] = ~_stopped(tokenizer, torch.stack(tokens, 1)[running], stop)
         if not running.any():
             break
-        ids = tokens[-1][:, None]
-        attention = torch.cat([attention, masks[-1][:, None]], 1)
-        positions = positions[:, -1:] + 1
-    return Rollouts(prompt_ids, prompt_mask, *(torch.stack(column, 1) for column in (tokens, masks, logps)))
+    return Rollouts(prompt_ids, prompt_mask, *(torch.stack(column, 1) for column in (tokens, masks, logps)), ~running)
+
+
+def encode(tokenizer, prompts, chat="auto", system_prompt=None):
+    """Encode prompts as the model expects them: in its own chat template, or as they are.
+
+    Without a template the tokenizer's own special tokens are added, but a prompt begins with one beginning-of-sequence
+    token at most, even if it spells one, and does not end with an end-of-sequence token that it does not spell.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+        Of the model.
+    prompts : list of str
+        What the user says.
+    chat : {'auto', 'on', 'off'}
+        Whether a prompt is a user's turn in the tokenizer's chat template; auto: if it has one.
+    system_prompt : str, optional
+        The system's turn before it.
+
+    Returns
+    -------
+    list of list of int
+        Token ids of each prompt.
+
+    Raises
+    ------
+    ValueError
+        The tokenizer has no template or its template refuses, or it cannot encode a prompt.
+    """
+    templated = tokenizer.chat_template is not None if chat == "auto" else chat == "on"
+    if templated and tokenizer.chat_template is None:
+        raise ValueError("chat must be auto or off for a model without a chat template, got 'on'.")
+    if system_prompt is not None and not templated:
+        raise ValueError("system_prompt needs a chat template: set chat to on, with a model that has one.")
+    try:
+        if templated:
+            system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+            turns = [[*system, {"role": "user", "content": prompt}] for prompt in prompts]
+            texts = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            return tokenizer(texts, add_special_tokens=False).input_ids
+        rows = tokenizer(list(prompts)).input_ids
+    except Exception as error:  # the tokenizers library and templates raise nothing narrower
+        raise ValueError(
+            f"prompts cannot be encoded by the model's tokenizer ({' '.join(str(error).split())}): choose a model "
+            "that goes with the task."
+        ) from error
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    doubled = [bos is not None and ids[:2] == [bos, bos] for ids in rows]
+    spelled = [eos is not None and text.endswith(tokenizer.eos_token) for text in prompts]
+    closed = [ids[-1 - own :] == [eos] * (1 + own) for ids, own in zip(rows, spelled)]
+    rows = [ids[twice : len(ids) - end] for ids, twice, end in zip(rows, doubled, closed)]
+    if not all(rows):
+        raise ValueError("prompts must have at least one token each, got an empty prompt.")
+    return rows
+
+
+def fitting(model, tokenizer, max_new_tokens, chat="auto", system_prompt=None):
+    """Return a function that tells which of a list of prompts leave the model room for ``max_new_tokens`` tokens."""
+    room = longest_sequence(model) - max_new_tokens
+    return lambda prompts: [len(ids) <= room for ids in encode(tokenizer, prompts, chat, system_prompt)]
+
+
+def longest_sequence(model):
+    """Tokens of prompt and completion together that a model can read; infinite if its configuration does not say."""
+    return getattr(model.config, "max_position_embeddings", None) or float("inf")
+
+
+def end_tokens(model, tokenizer):
+    """Tokens that end a completion: those that the tokenizer or either configuration of the model declares."""
+    generation = getattr(model, "generation_config", None)
+    declared = (getattr(place, "eos_token_id", None) for place in (tokenizer, model.config, generation))
+    lists = (ids if isinstance(ids, list | tuple) else [ids] for ids in declared if ids is not None)
+    return sorted({token for ids in lists for token in ids})
 
 
 def token_logp(model, rollouts, temperature=1.0):
@@ -188,17 +271,36 @@ def token_logp(model, rollouts, temperature=1.0):
     law = torch.log_softmax(logits, -1)
     logp = torch.where(rollouts.mask, law.gather(2, rollouts.tokens[..., None])[..., 0], 0.0)
     with torch.no_grad():
-        entropy = torch.where(rollouts.mask, -(law.exp() * law).sum(-1), 0.0)
+        terms = torch.where(law > -math.inf, law.exp() * law, 0.0)
+        entropy = torch.where(rollouts.mask, -terms.sum(-1), 0.0)
     return logp, entropy
 
 
-def _encoded(tokenizer, prompts):
-    try:
-        return tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt")
-    except Exception as error:  # the tokenizers library raises nothing narrower
-        raise ValueError(
-            f"prompts cannot be encoded by the model's tokenizer ({error}): choose a model that goes with the task."
-        ) from error
+def _prefill(model, ids, mask, n, static_tokens):
+    """Read each prompt once; return the logits (P n, V) after it, and the keys and values of n copies."""
+    cache = DynamicCache(config=model.config)
+    logits = _last_logits(model, ids, mask, _positions(mask), cache).repeat_interleave(n, 0)
+    cache.batch_repeat_interleave(n)
+    if static_tokens is None:
+        return logits, cache
+    buffers = StaticCache(config=model.config, max_cache_len=ids.shape[1] + static_tokens)
+    for number, layer in enumerate(cache.layers):
+        buffers.update(layer.keys, layer.values, number)
+    return logits, buffers
+
+
+def _stopped(tokenizer, tokens, stop):
+    """Whether one of the texts in `stop` has just been completed, a character being four tokens at most."""
+    tails = tokens[:, -4 * max(map(len, stop)) :].tolist()
+    texts = tokenizer.batch_decode(tails, skip_special_tokens=True)
+    return torch.tensor([any(text in tail for text in stop) for tail in texts], dtype=torch.bool, device=tokens.device)
+
+
+def _last_logits(model, ids, attention, positions, cache):
+    return model(
+        input_ids=ids, attention_mask=attention.long(), position_ids=positions, past_key_values=cache,
+        logits_to_keep=1,
+    ).logits[:, -1]  # fmt: skip
 
 
 def _positions(mask):

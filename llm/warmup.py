@@ -206,7 +206,8 @@ class _Demonstrations(Dataset):
                 f"{self.task.spec}, got {self.config.max_length}."
             )
         mask = completion.attention_mask.bool()
-        return prompt.input_ids, prompt.attention_mask.bool(), completion.input_ids, mask, torch.zeros(mask.shape)
+        logp, ended = torch.zeros(mask.shape), mask.any(1)
+        return prompt.input_ids, prompt.attention_mask.bool(), completion.input_ids, mask, logp, ended
 
 
 def _card(config, task, model, found):

@@ -1,6 +1,6 @@
 """Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
 
-from . import baselines, divergences
+from . import baselines, divergences, knobs
 from .updates import Update, baseline_update, kl_update, largest_baseline, mixed_update, pmd_mean_update
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "baselines",
     "divergences",
     "kl_update",
+    "knobs",
     "largest_baseline",
     "mixed_update",
     "pmd_mean_update",

@@ -149,7 +149,7 @@ def iterate(
     rollouts : int, optional
         n rollouts per context and step: then the sampled regression is solved instead.
     estimator : str or callable
-        Baseline estimator of the sampled regression: a name of ``baselines.ESTIMATORS``, or one's own
+        Baseline estimator of the sampled regression: a key of ``baselines.BASELINES``, or one's own
         ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n).
     unseen : str
         Rule for the mass of unseen actions, see `sampled_update`.

@@ -19,15 +19,20 @@ A rollout whose ``mask`` is False does not exist, and its reward may be anything
 gives 0 there, and a group without rollouts has baseline 0. Where all rewards are equal, every estimator
 returns exactly that reward.
 
+`BASELINES` names them all, and those of ``knobs.py``; whatever takes a baseline by name looks it up there.
+
 References
 ----------
 Statements 12 and 13 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-__all__ = ["ESTIMATORS", "estimate", "log_partition", "loo_log_partition", "loo_mean", "mean"]
+__all__ = ["BASELINES", "Baseline", "estimate", "log_partition", "loo_log_partition", "loo_mean", "mean"]
 
 
 def mean(rewards, mask=None):
@@ -185,15 +190,83 @@ def loo_log_partition(rewards, tau, mask=None, clamp=None):
     return xp.where(valid, xp.where(is_top, without_top, without), 0.0)
 
 
-def estimate(name, rewards, tau, mask=None):
-    """Baseline of every rollout by the estimator called ``name``.
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline under its name, with what it needs; call it for the baseline of every rollout.
+
+    Attributes
+    ----------
+    name : str
+        Its key in `BASELINES`.
+    function : callable
+        ``function(rewards, mask=mask)``, with the temperature and then the target after the rewards where it uses them.
+        It returns one baseline per group, shape (...), or one per rollout, shape (..., n), where one is left out.
+    leaves_one_out : bool
+        A rollout's baseline comes from the other rollouts of its group.
+    uses_tau : bool
+        It depends on the temperature.
+    needs_target : bool
+        It aims at a KL divergence.
+
+    Examples
+    --------
+    >>> best = Baseline("best", lambda rewards, mask: np.where(mask, rewards, -np.inf).max(axis=-1))
+    >>> print(best([1.0, 0.0, 0.5], tau=0.1), best.smallest_group)
+    [1. 1. 1.] 1
+    """
+
+    name: str
+    function: Callable
+    leaves_one_out: bool = False
+    uses_tau: bool = False
+    needs_target: bool = False
+
+    @property
+    def smallest_group(self):
+        """How many rollouts a group must have."""
+        return 2 if self.leaves_one_out else 1
+
+    def __call__(self, rewards, tau, mask=None, target_kl=0.0):
+        """Baseline of every rollout; arguments and result as in `estimate`."""
+        xp, rewards, valid = _read(rewards, mask)
+        needs = [tau] * self.uses_tau + [target_kl] * self.needs_target
+        baseline = self.function(rewards, *needs, mask=valid)
+        return baseline if self.leaves_one_out else xp.where(valid, baseline[..., None], 0.0)
+
+
+BASELINES = {
+    baseline.name: baseline
+    for baseline in (
+        Baseline("mean", mean),
+        Baseline("loo_mean", loo_mean, leaves_one_out=True),
+        Baseline("log_partition", log_partition, uses_tau=True),
+        Baseline("loo_log_partition", loo_log_partition, leaves_one_out=True, uses_tau=True),
+    )
+}
+
+
+def by_name(name):
+    """Return the entry of `BASELINES` called ``name``, or raise a ``ValueError`` that lists the names."""
+    if name not in BASELINES:
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, got {name!r}.")
+    return BASELINES[name]
+
+
+def estimate(name, rewards, tau, mask=None, target_kl=0.0):
+    """Baseline of every rollout, by name.
 
     Parameters
     ----------
-    name : {'mean', 'loo_mean', 'log_partition', 'loo_log_partition'}
-        A key of `ESTIMATORS`, whose values take ``(rewards, tau, mask=None)`` and return what this does.
-    rewards, tau, mask
-        As in the estimator of that name; the means ignore ``tau``.
+    name : str
+        A key of `BASELINES`.
+    rewards : array (..., n)
+        As in `mean`, every group with at least ``BASELINES[name].smallest_group`` rollouts or none.
+    tau : float or array broadcastable to (...)
+        Temperature τ > 0 in reward units; unread where the baseline does not use it.
+    mask : boolean array, optional
+        As in `mean`.
+    target_kl : float or array broadcastable to (...)
+        KL divergence in nats that a baseline with ``needs_target`` aims at; unread by the others.
 
     Returns
     -------
@@ -203,7 +276,7 @@ def estimate(name, rewards, tau, mask=None):
     Raises
     ------
     ValueError
-        ``name`` is unknown, and as the estimator does.
+        ``name`` is unknown, and as the baseline's function does.
 
     References
     ----------
@@ -214,24 +287,7 @@ def estimate(name, rewards, tau, mask=None):
     >>> print(estimate("mean", [1, 0, 0, 0], tau=0.1))
     [0.25 0.25 0.25 0.25]
     """
-    if name not in ESTIMATORS:
-        raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}, got {name!r}.")
-    return ESTIMATORS[name](rewards, tau, mask)
-
-
-ESTIMATORS = {
-    "mean": lambda rewards, tau, mask=None: _per_rollout(mean(rewards, mask), rewards, mask),
-    "loo_mean": lambda rewards, tau, mask=None: loo_mean(rewards, mask),
-    "log_partition": lambda rewards, tau, mask=None: _per_rollout(
-        log_partition(rewards, tau, mask), rewards, mask
-    ),
-    "loo_log_partition": loo_log_partition,
-}
-
-
-def _per_rollout(baseline, rewards, mask):
-    xp, _, valid = _read(rewards, mask)
-    return xp.where(valid, baseline[..., None], 0.0)
+    return by_name(name)(rewards, tau, mask, target_kl)
 
 
 def _log_partition(xp, rewards, tau, valid):

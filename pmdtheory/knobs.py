@@ -121,6 +121,11 @@ def loo_target_kl_baseline(rewards, tau, target, mask=None):
     return xp.where(valid, found[..., 0], 0.0)
 
 
+baselines.BASELINES["loo_target_kl"] = baselines.Baseline(
+    "loo_target_kl", loo_target_kl_baseline, leaves_one_out=True, uses_tau=True, needs_target=True
+)
+
+
 def next_tau(tau, weight, target, largest_factor=2.0):
     """Temperature after a step with χ² weight λ measured at τ, for λ to become the target.
 

@@ -306,7 +306,7 @@ def iterate(
     steps, rollouts : int
         T ≥ 0 batches of n ≥ 1 rollouts per context.
     estimator : str or callable
-        A name of ``baselines.ESTIMATORS``, or one's own ``(rewards, tau) -> baselines`` from arrays (runs, C, n) and
+        A key of ``baselines.BASELINES``, or one's own ``(rewards, tau) -> baselines`` from arrays (runs, C, n) and
         (runs, C) to one (runs, C, n); leave-one-out needs n ≥ 2.
     updates : int, optional
         U ≥ 1 steps of `Adam` a batch, at `learning_rate`: the rollouts are dealt at random into U minibatches.

@@ -68,8 +68,8 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     tau : array_like, shape (...)
         Temperature, positive, reward units. The batch axes of all four broadcast.
     baseline : str, callable or array_like
-        Name of an estimator of ``pmdtheory.baselines``, or one's own ``(rewards, tau) -> baselines``, or baselines in
-        reward units: one per rollout if the array has one axis more than the batch, else one per context.
+        Key of ``baselines.BASELINES``, or one's own ``(rewards, tau) -> baselines``, or baselines in reward units: one
+        per rollout if the array has one axis more than the batch, else one per context.
     unseen : {"proportional", "softmax"}
         How unseen actions share the mass that the targets leave free (module docstring).
 
@@ -238,10 +238,12 @@ def regression(policy, actions, rewards, tau, baseline):
 def _baseline(baseline, r, tau):
     """Baseline of every rollout, shape of r."""
     if isinstance(baseline, str):
-        if baseline not in baselines.ESTIMATORS:
-            names = ", ".join(baselines.ESTIMATORS)
-            raise ValueError(f"baseline must be an array or one of {names}, got {baseline!r}.")
-        return baselines.estimate(baseline, r, tau)
+        baseline = baselines.by_name(baseline)
+        if baseline.needs_target:
+            raise ValueError(
+                f"baseline {baseline.name!r} needs a target: give functools.partial(BASELINES[{baseline.name!r}], "
+                "target_kl=...) instead of its name."
+            )
     b = simplex.finite(baseline(r, tau) if callable(baseline) else baseline, "baseline")
     try:
         return np.broadcast_to(b if b.ndim == r.ndim else b[..., None], r.shape)

@@ -1,8 +1,5 @@
 """Baseline estimators against 50-digit arithmetic, deletion, closed forms and exact enumeration."""
 
-import ast
-from pathlib import Path
-
 import mpmath
 import numpy as np
 import pytest
@@ -13,7 +10,10 @@ from hypothesis.extra import numpy as npst
 from mpmath import mp, mpf
 from scipy.stats import binom
 
-from pmdtheory import baselines
+from pmdtheory import baselines, cli, loglinear
+from pmdtheory.bandit import Bandit, iterate
+from pmdtheory.loglinear import LogLinear, sampled_regression
+from pmdtheory.sampled import sampled_loss, sampled_update
 
 NAMES = ("mean", "loo_mean", "log_partition", "loo_log_partition")
 LEAVE_ONE_OUT = ("loo_mean", "loo_log_partition")
@@ -259,13 +259,6 @@ def test_gradients_are_finite_in_a_group_without_rollouts():
         assert torch.isfinite(rewards.grad).all() and (rewards.grad[0] == 0).all()
 
 
-def test_the_module_does_not_import_torch():
-    tree = ast.parse(Path(baselines.__file__).read_text(encoding="utf-8"))
-    imported = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
-    imported += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert imported == ["numpy", "array_api_compat"]
-
-
 # Statement 12: binary rewards, exact enumeration over the number of successes k ~ Binomial(n, J)
 
 
@@ -367,19 +360,54 @@ def test_clamp_out_of_reach_changes_nothing():
 # Names and errors
 
 
-def test_estimators_share_one_signature():
-    rewards, mask = np.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.0]]), np.array([[True], [True]])
-    assert tuple(baselines.ESTIMATORS) == NAMES
-    for name, estimator in baselines.ESTIMATORS.items():
-        function = getattr(baselines, name)
-        direct = function(rewards) if name.endswith("mean") else function(rewards, 0.3)
-        expected = direct if name in LEAVE_ONE_OUT else np.repeat(direct[:, None], 3, axis=1)
-        np.testing.assert_array_equal(estimator(rewards, 0.3, mask), expected)
-        np.testing.assert_array_equal(baselines.estimate(name, rewards, 0.3), expected)
+def test_the_named_baselines_say_what_they_do():
+    """Each attribute is what changing one argument shows."""
+    rewards, moved, tau = np.array([0.0, 1.0, 0.5]), np.array([0.3, 1.0, 0.5]), 0.3
+    for name, baseline in baselines.BASELINES.items():
+        result = baseline(rewards, tau, target_kl=0.5)
+        assert baseline.name == name
+        assert result.shape == (3,)
+        assert baseline.leaves_one_out == (abs(baseline(moved, tau, target_kl=0.5)[0] - result[0]) < 1e-12)
+        assert baseline.uses_tau == np.any(baseline(rewards, 2 * tau, target_kl=0.5) != result)
+        assert baseline.needs_target == np.any(baseline(rewards, tau, target_kl=0.6) != result)
+        np.testing.assert_array_equal(baselines.estimate(name, rewards, tau, target_kl=0.5), result)
+        smallest = rewards[: baseline.smallest_group]
+        assert np.isfinite(baseline(smallest, tau)).all()
+        if baseline.smallest_group > 1:
+            with pytest.raises(ValueError, match="single rollout"):
+                baseline(rewards[:1], tau)
+
+
+def test_a_baseline_is_one_entry(monkeypatch, capsys):
+    """One more entry, the best reward of a group, works wherever a name does."""
+
+    def best(rewards, mask):
+        return np.where(mask, rewards, -np.inf).max(axis=-1)
+
+    monkeypatch.setitem(baselines.BASELINES, "best", baselines.Baseline("best", best))
+    rewards, mask = np.array([[0.0, 1.0, 0.5], [0.25, 1.0, 0.0]]), np.array([[True] * 3, [True, False, True]])
+    np.testing.assert_array_equal(baselines.estimate("best", rewards, 1.0, mask), [[1, 1, 1], [0.25, 0, 0.25]])
+    policy, actions, tau = np.array([[0.2, 0.3, 0.5]] * 2), np.array([[0, 1, 2]] * 2), 0.5
+    named, own = (sampled_update(policy, actions, rewards, tau, b) for b in ("best", rewards.max(axis=-1)))
+    np.testing.assert_array_equal(named.policy, own.policy)
+    named, own = (sampled_loss(policy, policy, actions, rewards, tau, b) for b in ("best", rewards.max(axis=-1)))
+    np.testing.assert_array_equal(named, own)
+    regressions = (sampled_regression(policy, actions, rewards, tau, b) for b in ("best", rewards.max(axis=-1)))
+    np.testing.assert_array_equal(*(r.goal for r in regressions))
+    bandit, options = Bandit([[0.0, 0.5, 1.0]]), {"tau": tau, "steps": 2, "rollouts": 4}
+    named, own = (iterate(bandit, policy[0], **options, estimator=b) for b in ("best", lambda r, tau: r.max(axis=-1)))
+    assert named.equals(own)
+    model = LogLinear(np.eye(3).reshape(1, 3, 3), policy[:1])
+    named, own = (
+        loglinear.iterate(model, [bandit], **options, estimator=b) for b in ("best", lambda r, tau: r.max(axis=-1))
+    )
+    np.testing.assert_array_equal(named, own)
+    assert cli.main(["bandit", "--steps", "1", "--rollouts", "4", "--estimator", "best"]) == 0
+    assert "4 rollouts, best" in capsys.readouterr().out
 
 
 def test_unknown_name_lists_the_names():
-    with pytest.raises(ValueError, match="mean, loo_mean, log_partition, loo_log_partition, got 'median'"):
+    with pytest.raises(ValueError, match=f"{', '.join(baselines.BASELINES)}, got 'median'"):
         baselines.estimate("median", [0, 1], 1.0)
 
 

@@ -74,6 +74,8 @@ def test_solve_marks_local_minima(capsys):
         ("bandit --actions 0", "actions must be"),
         ("bandit --rollouts 1", "leave-one-out needs at least two rollouts"),
         ("bandit --rollouts 8 --estimator median", "median"),
+        ("bandit --rollouts 8 --estimator loo_target_kl", "--estimator loo_target_kl needs --target-kl"),
+        ("bandit --rollouts 8 --target-kl 0.5", "--estimator loo_mean has no use for --target-kl"),
         ("check --problems 0", "problems must be"),
         ("mdp --tau 0", "tau must be positive, got 0.0"),
         ("mdp --gamma 1", "gamma must be one number in [0, 1), got 1.0"),

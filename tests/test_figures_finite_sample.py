@@ -29,7 +29,7 @@ def at(table, problem, n, tau=0.03):
 # --- one step -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", baselines.ESTIMATORS)
+@pytest.mark.parametrize("estimator", improvement.ESTIMATORS)
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_one_action_for_all_unseen_ones_is_exact(estimator, tau):
     rng = np.random.default_rng(12)

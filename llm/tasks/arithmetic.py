@@ -168,6 +168,11 @@ class Arithmetic:
         self._reject_more_than(len(self._pool[split]), count, split)
         return self._pool[split][:count]
 
+    stop = ()
+
+    def restrict(self, fits):
+        pass
+
     def judge(self, completions, answers):
         """Compare the text after the last equals sign with the answer, as `pmdllm.tasks.answers.exact` does."""
         return exact(completions, answers)

@@ -140,6 +140,11 @@ class Table:
             raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
         return self._at_least(split, count)[:count]
 
+    stop = ()
+
+    def restrict(self, fits):
+        pass
+
     def judge(self, completions, answers):
         """Compare by value, as `pmdllm.tasks.answers.math` does."""
         return compare_by_value(completions, answers)

@@ -108,6 +108,11 @@ class ReasoningGym:
             raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
         return self._first(split, count, range(len(self.dataset)))
 
+    stop = ()
+
+    def restrict(self, fits):
+        pass
+
     def judge(self, completions, answers):
         """Score the text between the last pair of answer tags by the data set's own rule; 1 is correct, less is not.
 

@@ -64,7 +64,7 @@ class Cell:
     @property
     def estimator(self):
         """Baseline of the loss."""
-        return ALGORITHMS[self.algorithm].estimator
+        return ALGORITHMS[self.algorithm].baseline.name
 
     @property
     def effective_tau(self):

@@ -64,19 +64,20 @@ def run(cell, config):
         )  # fmt: skip
         training = Run(options, RunFolder(options))
         unseen = training.task.held_out("test", cell.size)
+        training.evaluate_base()
         while not training.finished:
-            policy = copy.deepcopy(training.model)
-            problems = training.task.sample(cell.size, copy.deepcopy(training.rng))  # those that it will draw
-            training.begin_iteration()
-            for epoch in range(1, options.epochs + 1):
-                for _ in range(options.updates_per_batch):
-                    training.update()
-                judged = {"train": problems} | ({"held-out": unseen} if epoch == options.epochs else {})
-                for split, shown in judged.items():
+            policy, batch = copy.deepcopy(training.model), training.next_batch()
+            for minibatch in batch.minibatches(training.rng):
+                training.update(minibatch)
+                epoch, cut = divmod(minibatch.number + 1, options.updates_per_batch)
+                if cut:
+                    continue
+                judged = {"train": batch.problems} | ({"held-out": unseen} if epoch == options.epochs else {})
+                for split, problems in judged.items():
                     place = {"split": split, "iteration": training.iteration + 1, "epoch": epoch}
-                    found = measure(training, policy, shown, rng)
-                    rows.append(asdict(cell) | place | {"updates": training.updates} | found)
-            training.end_iteration()
+                    measured = measure(training, policy, problems, rng)
+                    rows.append(asdict(cell) | place | {"updates": training.updates} | measured)
+            training.close(batch)
     return {"training": pd.DataFrame(rows)}
 
 

@@ -1,5 +1,6 @@
 """``pmdtheory bandit``: policy mirror descent on a random bandit, exact or from rollouts."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ def add_to(commands):
     bandit.add_argument("--steps", type=int, default=10, help="steps T (default: 10)")
     bandit.add_argument("--update", choices=["mean", "kl"], default="mean", help="the exact update (default: mean)")
     bandit.add_argument("--rollouts", type=int, help="n rollouts per context and step instead of the exact update")
-    names = ", ".join(baselines.ESTIMATORS)
+    names = ", ".join(baselines.BASELINES)
     bandit.add_argument("--estimator", default="loo_mean", help=f"baseline from rollouts: {names} (default: loo_mean)")
+    bandit.add_argument("--target-kl", type=float, help="KL divergence, nats, that loo_target_kl aims at")
     bandit.add_argument("--seeds", type=int, default=1, help="independent runs (default: 1)")
     bandit.add_argument("--seed", type=int, default=0, help="root of all random numbers (default: 0)")
     bandit.add_argument("--csv", type=Path, help="also write the whole table here")
@@ -40,7 +42,7 @@ def _bandit(arguments):
         arguments.steps,
         update=updates.pmd_mean_update if arguments.update == "mean" else updates.kl_update,
         rollouts=arguments.rollouts,
-        estimator=arguments.estimator,
+        estimator=_estimator(arguments),
         seeds=arguments.seeds,
         seed=arguments.seed,
     )
@@ -57,3 +59,11 @@ def _bandit(arguments):
         means = rows[["kl", "chi2_weight", "max_ratio", "entropy"]].mean()
         print(f"{step:>5} {rows.reward.mean():>9.4f} {spread} {cells(means, (10, 10, 10, 8))}")
     return 0
+
+
+def _estimator(arguments):
+    baseline, target = baselines.by_name(arguments.estimator), arguments.target_kl
+    if baseline.needs_target != (target is not None):
+        does = "needs" if baseline.needs_target else "has no use for"
+        raise ValueError(f"--estimator {baseline.name} {does} --target-kl.")
+    return functools.partial(baseline, target_kl=target) if baseline.needs_target else baseline

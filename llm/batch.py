@@ -1,0 +1,192 @@
+"""A rollout batch: completions with their rewards' advantages, and the minibatches that updates are made of.
+
+A batch holds P prompts and n completions of each, drawn from one policy π_old. Baselines, importance weights and the
+filter on mean rewards are those of the whole batch, computed once. A minibatch is some whole groups in random order.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pmdtheory import baselines
+
+from . import metrics
+from .losses import importance_weights
+from .rollout import Rollouts, token_logp
+from .tasks import Problem
+
+__all__ = ["Batch", "Minibatch"]
+
+
+@dataclass
+class Minibatch:
+    """Completions of one update.
+
+    Attributes
+    ----------
+    number : int
+        Position among the minibatches of its batch, those that the filter left empty included.
+    rollouts : Rollouts
+        B valid completions of G groups.
+    advantage : tensor (B,)
+        A in reward units, or in standard deviations.
+    weight : tensor (B,) or None
+        Factors of the completions' losses.
+    valid : bool tensor (G, n)
+        Which of the groups' completions the B are.
+    tau, drawn_after
+        As in `Batch`.
+    """
+
+    number: int
+    rollouts: Rollouts
+    advantage: torch.Tensor
+    weight: torch.Tensor | None
+    valid: torch.Tensor
+    tau: float
+    drawn_after: int
+
+    def backward(self, model, algorithm, settings, micro_batch, arithmetic):
+        """Accumulate the gradient of the loss, at most `micro_batch` completions at a time (0: all); return metrics.
+
+        Parameters
+        ----------
+        model : PreTrainedModel
+            The policy π_θ.
+        algorithm : pmdllm.losses.Algorithm
+            Its loss.
+        settings : pmdllm.losses.Settings
+            Of the loss; ``weight`` is this minibatch's own.
+        micro_batch : int
+            Completions of a forward pass.
+        arithmetic : callable
+            Returns the context in which the model computes.
+        """
+        logps, entropies, values = [], [], defaultdict(float)
+        step = micro_batch or len(self.rollouts)
+        for rows in (slice(start, start + step) for start in range(0, len(self.rollouts), step)):
+            piece = self.rollouts.rows(rows)
+            with arithmetic():
+                logp, entropy = token_logp(model, piece)
+            own = replace(settings, weight=None if self.weight is None else self.weight[rows])
+            loss, details = algorithm.loss(logp, piece.logp, piece.mask, self.advantage[rows], own)
+            share = len(piece) / len(self.rollouts)
+            (loss * share).backward()
+            logps.append(logp.detach())
+            entropies.append(entropy)
+            for name, value in (details | {"loss": loss.detach()}).items():
+                values[name] += share * float(value)
+        s = (torch.cat(logps) - self.rollouts.logp).sum(1)
+        by_group = torch.zeros(self.valid.shape, device=s.device).masked_scatter(self.valid, s)
+        weights = metrics.implied_lambda(by_group, self.valid)
+        values |= metrics.log_ratio_statistics(s, settings.clip_low, settings.clip_high) | metrics.kl_estimates(s)
+        values |= metrics.entropy_statistics(torch.cat(entropies), self.rollouts.mask)
+        return values | {"lambda/mean": weights.mean(), "lambda/max": weights.max()}
+
+
+@dataclass
+class Batch:
+    """P prompts with n completions each.
+
+    Attributes
+    ----------
+    problems : list of pmdllm.tasks.Problem
+        The P problems.
+    rollouts : Rollouts
+        Their P n completions, group after group.
+    advantage : tensor (P n,)
+        A = r − b̂; 0 where not valid.
+    weight : tensor (P n,) or None
+        Importance weights.
+    valid : bool tensor (P, n)
+        Completions that count: all, or those that ended; at least ``smallest_group`` of a group, or none.
+    groups : list of int
+        Groups that the filter keeps.
+    tau : float
+        Temperature τ > 0 of advantages and losses, in reward units.
+    drawn_after : int
+        Updates that the policy had behind it when it was sampled.
+    epochs, updates : int
+        Passes over the batch, and minibatches of a pass.
+    summary : dict of str to float
+        What the iteration's line says of it.
+    seconds : float
+        Spent on sampling and judging.
+    """
+
+    problems: list
+    rollouts: Rollouts
+    advantage: torch.Tensor
+    weight: torch.Tensor | None
+    valid: torch.Tensor
+    groups: list
+    tau: float
+    drawn_after: int
+    epochs: int
+    updates: int
+    summary: dict
+    seconds: float = 0.0
+
+    @classmethod
+    def judged(cls, config, algorithm, problems, rollouts, rewards, parsed, tau, drawn_after):
+        """Make a batch of completions with rewards (P n,) and whether an answer could be read in them (P n,)."""
+        shape = len(problems), config.rollouts_per_prompt
+        rewards = torch.as_tensor(rewards, dtype=torch.float32, device=rollouts.tokens.device).reshape(shape)
+        ended = rollouts.ended.reshape(shape)
+        valid = ended if config.truncated == "drop" else torch.ones_like(ended)
+        valid = valid & (valid.sum(1, keepdim=True) >= algorithm.baseline.smallest_group)
+        mean = baselines.mean(rewards, valid)
+        low = -math.inf if config.filter_low is None else config.filter_low
+        high = math.inf if config.filter_high is None else config.filter_high
+        kept = valid.any(1) & (mean > low) & (mean < high)
+        return cls(
+            problems=problems,
+            rollouts=rollouts,
+            advantage=algorithm.advantage(rewards, tau, valid, config.target_kl).flatten(),
+            weight=importance_weights(rewards, tau, valid).flatten() if config.importance_weights else None,
+            valid=valid,
+            groups=torch.nonzero(kept)[:, 0].tolist(),
+            tau=tau,
+            drawn_after=drawn_after,
+            epochs=config.epochs,
+            updates=config.updates_per_batch,
+            summary={
+                "reward": float(rewards.mean()),
+                "length": float(metrics.length_statistics(rollouts.mask)["length"]),
+                "truncated": float(1 - ended.float().mean()),
+                "unparsed": float(1 - np.mean(parsed)),
+                "groups_kept": float(kept.float().mean()),
+                "groups_mixed": float(((rewards.amax(1) > rewards.amin(1)) & valid.any(1)).float().mean()),
+            },
+        )
+
+    def minibatches(self, rng):
+        """Yield the minibatches, pass after pass; `rng` puts the groups of a pass in order."""
+        for epoch in range(self.epochs):
+            for cut, groups in enumerate(np.array_split(rng.permutation(self.groups), self.updates)):
+                if len(groups):
+                    yield self._minibatch(epoch * self.updates + cut, torch.from_numpy(groups.astype(np.int64)))
+
+    def _minibatch(self, number, groups):
+        groups = groups.to(self.advantage.device)
+        n = self.valid.shape[1]
+        valid = self.valid[groups]
+        rows = (groups[:, None] * n + torch.arange(n, device=groups.device))[valid]
+        weight = None if self.weight is None else self.weight[rows]
+        return Minibatch(
+            number, self.rollouts.rows(rows).trimmed(), self.advantage[rows], weight, valid, self.tau, self.drawn_after
+        )
+
+    def state(self):
+        """Return the batch as tensors and plain containers."""
+        problems = [(problem.prompt, problem.answer) for problem in self.problems]
+        return vars(self) | {"problems": problems, "rollouts": vars(self.rollouts)}
+
+    @classmethod
+    def from_state(cls, state):
+        """Make the batch that `state` was called on."""
+        problems = [Problem(*pair) for pair in state["problems"]]
+        return cls(**state | {"problems": problems, "rollouts": Rollouts(**state["rollouts"])})
