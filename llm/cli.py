@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 __all__ = ["main"]
@@ -125,65 +124,25 @@ def _compare(arguments):
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")
     parser.add_argument("--preset", default="tiny-cpu", help="preset of pmd-llm train (default: tiny-cpu)")
-    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder (default: runs/compare)")
+    parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a CPU thread each; 1 on GPU (default: 1)")
     given, rest = parser.parse_known_args(arguments)
     _positive(jobs=given.jobs)
 
-    from .config import Config, from_preset, parse
-    from .study import Setting, Study, Tables, read, run
+    from . import study
+    from .study import compare
 
-    usual = asdict(from_preset(Config, given.preset))
-    config = asdict(parse(Config, ["--preset", given.preset, *rest], prog="pmd-llm compare"))
-    options = {name: value for name, value in config.items() if value != usual[name] and name != "algorithm"}
-    names = [name.strip() for name in given.algorithms.split(",")]
-    study = Study(
-        "compare",
-        settings=tuple(Setting({"algorithm": name}, options | {"algorithm": name}) for name in names),
-        seeds=_seeds(given.seeds),
-        preset=given.preset,
-    )
-    tables = Tables(*(given.output / f"{name}.csv" for name in ("results", "curves", "tuning")))
-    for path in (tables.results, tables.curves):
-        path.unlink(missing_ok=True)
-    failed = run(study, tables, given.output / "runs", given.jobs, _log)
-    if failed:
-        return _failed(failed)
-    _draw(read(tables.curves), given.output / "panels")
-    print(_comparison(read(tables.results)))
-    print(f"Tables and pictures are in {given.output}")
-    return 0
-
-
-def _draw(curves, stem):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from pmdtheory import plotting
-
-    from .study.panels import panels
-
-    with plotting.style():
-        plotting.save(panels(curves, "algorithm"), stem)
-
-
-def _comparison(table):
-    """Mean and 95% interval over the seeds of each algorithm, and what was spent for it."""
-    from pmdtheory.intervals import half_width
-
-    from .study import accuracy
-
-    names = [accuracy(table, "test"), "test/greedy"]
-    titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
-    lines = [f"{'algorithm':<14}{'seeds':>6} {titles} {'rollouts':>10}{'updates':>9}{'seconds':>9}"]
-    for algorithm, rows in table.groupby("algorithm"):
-        half = {name: float(half_width(rows[name].std(ddof=1), len(rows))) for name in names}
-        shown = " ".join(f"{rows[name].mean():.3f} ± {half[name]:.3f}".rjust(15) for name in names)
-        spent = rows[["rollouts", "updates", "seconds"]].mean()
-        lines.append(
-            f"{algorithm:<14}{len(rows):>6} {shown} {spent.rollouts:>10.0f}{spent.updates:>9.0f}{spent.seconds:>9.0f}"
-        )
-    return "\n".join([*lines, "test prompts, mean ± 95% interval over seeds; spending is the mean of a run"])
+    declared = compare.declare(given.algorithms, compare.seeds(given.seeds), given.preset, rest)
+    output = given.output or compare.default_folder(declared)
+    compare.check_start(declared, output)
+    print(f"Comparison in {output}", flush=True)
+    failed = study.run(declared, output, output / "runs", given.jobs, _log)
+    table = declared.results(output).read()
+    if len(table):
+        compare.draw(output)
+        print(compare.comparison(table))
+        print(f"Tables and pictures are in {output}")
+    return _failed(failed)
 
 
 def _study(arguments):
@@ -209,68 +168,34 @@ def _study(arguments):
     if unknown:
         raise ValueError(f"no study is called {unknown[0]!r}; there are {', '.join(known)}.")
     named = [name for name in given.names if name != "all"]
-    names = list(dict.fromkeys([*STUDIES, VALIDATION, *named])) if "all" in given.names else named
-    chosen = [(STUDIES | GPU_STUDIES)[name] for name in names if name != VALIDATION]
-    if given.dry_run:
-        return _dry_run(chosen, VALIDATION in names, given)
-    if given.check:
-        departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
-        if VALIDATION in names:
-            from .validation import study as validation_study
+    names = dict.fromkeys([*STUDIES, VALIDATION, *named] if "all" in given.names else named)
+    declared = STUDIES | GPU_STUDIES
+    if VALIDATION in names:
+        from .validation.declared import Validation, full
 
-            try:
-                departures += validation_study.check(given.tables, given.runs / "check", given.jobs, _log)
-            except RuntimeError as error:
-                departures.append(f"{VALIDATION}: {error}")
+        declared |= {VALIDATION: Validation(full())}
+    chosen = [declared[name] for name in names]
+    if given.dry_run:
+        study.describe(chosen, given.tables, given.runs, given.jobs, _log)
+        return 0
+    if given.check:
+        compared, departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
         for departure in departures:
             print(f"DEPARTS: {departure}")
-        print(f"{len(departures)} departures from the committed tables.")
-        return 1 if departures else 0
+        print(f"{compared} numbers compared with the committed tables, {len(departures)} departures.")
+        return 1 if departures or not compared else 0
     failed = []
-    for declared in chosen:
-        failed += study.run(declared, study.Tables.within(given.tables, declared.name), given.runs, given.jobs, _log)
-    if VALIDATION in names:
-        from .validation import study as validation_study
-
-        try:
-            validation_study.run(given.tables, given.runs, given.jobs, _log)
-        except RuntimeError as error:
-            failed.append(f"{VALIDATION}: {error}")
-    if failed:
-        return _failed(failed)
-    print(f"Every cell of {', '.join(names)} is in {given.tables}.")
-    return 0
-
-
-def _dry_run(studies, validation, given):
-    from . import study
-
-    total = 0
-    for declared in studies:
-        tables = study.Tables.within(given.tables, declared.name)
-        tuning, final, undecided = study.plan(declared, tables)
-        for cell in (*tuning, *final):
-            print(f"{cell}\n    {cell.command(given.runs)}")
-        for cell in undecided:
-            print(f"{declared.name}: {cell.columns}, seed {cell.seed}, with the options that tuning chooses")
-        cells = [*tuning, *final, *undecided]
-        hours = study.predicted_seconds([cell.config(given.runs) for cell in cells], study.read(tables.results)) / 3600
-        total += hours / given.jobs
-        print(f"{declared.name}: {len(cells)} cells, {len(tuning)} of them for tuning; {hours / given.jobs:.1f} h\n")
-    if validation:
-        from .validation import study as validation_study
-
-        cells = validation_study.plan(given.tables, given.runs)
-        hours = validation_study.predicted_seconds(cells, given.tables) / 3600
-        total += hours / given.jobs
-        print(*cells, f"{VALIDATION}: {len(cells)} cells; {hours / given.jobs:.1f} h\n", sep="\n")
-    print(f"{total:.1f} h in all, {given.jobs} at a time")
-    return 0
+    for each in chosen:
+        failed += study.run(each, given.tables, given.runs, given.jobs, _log)
+    if not failed:
+        print(f"Every cell of {', '.join(names)} is in {given.tables}.")
+    return _failed(failed)
 
 
 def _failed(cells):
-    print(f"{len(cells)} cells failed (see above): {'; '.join(map(str, cells))}", file=sys.stderr)
-    return 1
+    if cells:
+        print(f"{len(cells)} cells failed (see above): {'; '.join(map(str, cells))}", file=sys.stderr)
+    return 1 if cells else 0
 
 
 def _accuracies(columns):
@@ -288,38 +213,21 @@ def _part(result, prefix):
     return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
 
 
-def _seeds(text):
-    """Read seeds as in ``0-2`` or ``0,3,5``."""
-    try:
-        ends = [part.split("-") for part in text.split(",")]
-        seeds = tuple(seed for part in ends for seed in range(int(part[0]), int(part[-1]) + 1))
-    except ValueError:
-        seeds = ()
-    if not seeds:
-        raise ValueError(f"seeds must be as in 0-2 or 0,3,5, got {text!r}.")
-    return seeds
-
-
 def _validate(arguments):
     from .config import parse
-    from .validation.tables import departures
-    from .validation.validate import ValidateConfig, validate
+    from .study import run
+    from .validation.declared import ValidateConfig, Validation, departures, report
 
-    config = parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate")
-    try:
-        table = validate(config, _log)
-    except RuntimeError as error:
-        print(f"pmd-llm validate: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    cell = ["experiment", "reward", "tau", "algorithm", "n", "size", "seed", "split", "iteration"]
-    shown = table.reindex(columns=[*cell, "share", "r2_lambert", "r2_kl_law"])
-    print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
-    print("share: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts")
-    print(f"Tables in {config.output}")
-    found = departures(table)
-    for line in found:
+    declared = Validation(parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate"))
+    output = Path(declared.config.output)
+    failed = run(declared, output, output / "runs", declared.config.jobs, _log)
+    table = declared.rows(output)
+    if len(table):
+        print(f"{report(table)}\nTables in {output}")
+    departing = departures(table)
+    for line in departing:
         print(f"DEPARTS from its law: {line}")
-    return 1 if found else 0
+    return 1 if departing else _failed(failed)
 
 
 def _positive(**values):

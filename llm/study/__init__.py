@@ -1,43 +1,66 @@
-"""Studies: many training runs of known cost, a row of a table each, kept as soon as it is there.
+"""Studies: many runs of known cost, a row of a table each, kept as soon as it is there.
 
-A `Study` is a list of `Setting` objects times seeds. A `Cell` is one training run of it. Settings may have options to
-be tuned: then a study has two stages,
+One engine runs every study, the training studies of `pmdllm.study.declared` and the validation of
+`pmdllm.validation.declared` alike: `run` computes what the tables lack, `plan` and `describe` say what that is, `check`
+runs a few cells anew and compares. A cell whose row is in the table with the same options is finished, whoever ran it.
+So short runs on several machines add up, and an empty folder of tables runs everything anew.
+
+A study has a ``name`` and
+
+=======================  ===============================================================================================
+``stages(folder)``       yields each `Stage`, cells and the tables for their rows; a later one may depend on the rows
+                         of an earlier one
+``results(folder)``      the `Table` of results of the last stage
+``undecided(folder)``    cells of a later stage that an earlier one has to decide on, with the first candidates
+``checked_cells(..)``    cells that `check` runs again
+=======================  ===============================================================================================
+
+A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the options that decide the outcome, as text;
+``folder``, that of its run in the folder of all runs; and, `runs` being the latter,
+
+=======================  ===============================================================================================
+``command(runs)``        the shell command that does the same run
+``validate(runs)``       raises ValueError if that cannot be
+``run(runs)``            does it, or goes on with it
+``rows(runs)``           its rows by table, when it is finished
+``seconds(table)``       predicted from rows of the table of results
+``base(runs)``           folder of what it starts from, if that has to be made by ``make_base(runs)``
+``headline(rows)``       its outcome in a few words
+``judged(rows)``         the numbers that `check` compares
+=======================  ===============================================================================================
+
+A training study (`Study`) is a list of `Setting` objects times seeds. Settings may have options to be tuned: then there
+are two stages,
 
 1. every trial of every setting on the tuning seeds; the trial with the largest mean validation avg@k is chosen;
 2. the settings with their chosen trials on the seeds of the study, which are others.
 
 In each stage all settings run at the first seed, then all at the second, so a study that is stopped early is a smaller
-study. Each finished cell is merged into CSV tables, where it replaces the row of the same setting and seed::
+study. Its tables::
 
     study_NAME.csv          a row per setting and seed: accuracies, costs, chosen options, versions, device, command
     study_NAME_tuning.csv   the same for the first stage, a row per setting, trial and seed
     study_NAME_curves.csv   a row per setting, seed and iteration
-
-A cell whose row is in the table with the same options is finished, whoever trained it. So short runs on several
-machines add up, and an empty folder of tables trains everything anew.
 """
 
 from .check import check, prediction_interval
 from .design import Cell, Setting, Study, choose, grid
-from .runner import plan, predicted_seconds, run
-from .tables import Tables, accuracy, curves, merge, of, read, results
+from .runner import describe, plan, run
+from .tables import Stage, Table, accuracy, of
 
 __all__ = [
     "Cell",
     "Setting",
+    "Stage",
     "Study",
-    "Tables",
+    "Table",
     "accuracy",
     "check",
     "choose",
-    "curves",
+    "describe",
     "grid",
-    "merge",
     "of",
     "plan",
-    "predicted_seconds",
     "prediction_interval",
-    "read",
-    "results",
     "run",
 ]

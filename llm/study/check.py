@@ -1,15 +1,17 @@
-"""Do the committed numbers still come out? A few cells trained anew, against prediction intervals."""
+"""Do the committed numbers still come out? A few cells run anew, against prediction intervals."""
+
+import shutil
 
 import numpy as np
 
-from .runner import train_cells
-from .tables import Tables, accuracy, of, read, results
+from .runner import compute
+from .tables import claim, of
 
 __all__ = ["check", "prediction_interval"]
 
 
 def check(studies, folder, runs, jobs=1, log=print, level=0.95):
-    """Train a few cells anew and compare them with the committed rows of their settings.
+    """Run a few cells anew and compare them with the committed rows of their settings.
 
     A new number has to lie in mean ± t sd √(1 + 1/m) of the m committed seeds, the prediction interval of one more
     seed; sd is at least the sampling error of the evaluation, so that seeds which agree by chance do not make it
@@ -17,53 +19,61 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
 
     Parameters
     ----------
-    studies : list of Study
-        Their `checked` settings are trained, at the first seed and the committed choice of tuned options.
+    studies : list
+        Their ``checked_cells`` are run.
     folder : Path
         Folder of the committed tables.
     runs, jobs, log
-        As in `run`; what an earlier check left in `runs` is overwritten.
+        As in `pmdllm.study.run`; what an earlier check left in `runs` is deleted.
     level : float
         Probability that all intervals hold their numbers if nothing has changed.
 
     Returns
     -------
-    list of str
-        What failed or departs, in words.
+    compared : int
+        How many numbers were compared.
+    departures : list of str
+        What failed, departs, or could not be compared, in words.
     """
-    committed, departures = [], []
+    committed, new, departures = {}, {}, []
     for study in studies:
-        table = read(Tables.within(folder, study.name).results)
-        for columns in study.checked:
-            rows = of(table, columns)
-            setting = study.setting(columns)
+        table, chosen = study.results(folder), []
+        known = table.read()
+        for cell in study.checked_cells(folder):
+            rows = of(known, cell.columns)
             if len(rows) < 2:
-                log(f"{study.name}: {columns} has {len(rows)} committed seeds, too few for an interval: not checked")
-                continue
-            cells = [study.cell(setting, study.seeds[0], trial) for trial in setting.trials]
-            same = [cell for cell in cells if (rows["options"] == cell.identity).all()]
-            if same:
-                committed.append((same[0], rows))
+                departures.append(f"{cell}: not compared, {table.path} has {len(rows)} seeds of it, an interval needs 2")
+            elif not (rows["options"] == cell.identity).all():
+                departures.append(f"{cell}: not compared, its rows in {table.path} have other options than the study's")
             else:
-                departures.append(f"{study.name}: the committed rows of {columns} have other options than the study's")
-    cells = [cell for cell, _ in committed]
-    failed = train_cells(cells, runs, jobs, lambda cell: None, log, overwrite=True)
-    for cell, rows in committed:
-        if cell in failed:
-            departures.append(f"{cell}: failed")
-            continue
-        new = results([cell], runs).iloc[0]
-        for name in (accuracy(rows, "test"), "test/greedy"):
-            floor = max(rows[f"{name}_ci"].mean() / 1.96, 1 / cell.config(runs).test_prompts)
-            low, high = prediction_interval(rows[name], floor, 1 - (1 - level) / (2 * len(cells)))
-            said = f"{cell}: {name} {new[name]:.4f}, allowed by {len(rows)} committed seeds: {low:.4f} to {high:.4f}"
-            for value in rows[rows["seed"] == cell.seed][name]:
-                equal = np.isclose(new[name], value, rtol=1e-9, atol=0)
-                said += ", identical to that of this seed" if equal else f", committed for this seed: {value:.4f}"
-            log(said)
-            if not low <= new[name] <= high:
-                departures.append(said)
-    return departures
+                committed[cell] = rows
+                chosen.append(cell)
+
+        def keep(cell, runs, table=table):
+            new[cell] = table.rounded(cell.rows(runs)["results"])
+            return new[cell]
+
+        if chosen:
+            with claim(runs, study.name):
+                shutil.rmtree(runs / study.name, ignore_errors=True)
+                failed = compute(chosen, runs, jobs, keep, log, known)
+            departures += [f"{cell}: failed" for cell in failed]
+    pairs = [
+        (cell, name, committed[cell], values, floor, cell.judged(new[cell])[name][0])
+        for cell in committed
+        if cell in new
+        for name, (values, floor) in cell.judged(committed[cell]).items()
+    ]
+    for cell, name, rows, values, floor, (value,) in pairs:
+        low, high = prediction_interval(values, floor, 1 - (1 - level) / len(pairs))
+        line = f"{cell}: {name} {value:.5f}, allowed by {len(values)} committed seeds: {low:.5f} to {high:.5f}"
+        for earlier in values[rows["seed"] == cell.seed]:
+            equal = np.isclose(value, earlier, rtol=1e-12, atol=0)
+            line += ", identical to that of this seed" if equal else f", committed for this seed: {earlier:.5f}"
+        log(line)
+        if not low <= value <= high:
+            departures.append(line)
+    return len(pairs), departures
 
 
 def prediction_interval(values, floor, level=0.95):

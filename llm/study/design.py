@@ -7,15 +7,20 @@ import shlex
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..config import Config, from_preset
-from .tables import accuracy, of
+from . import tables
+from .tables import Stage, Table, accuracy, of
 
 __all__ = ["Cell", "Setting", "Study", "choose", "grid"]
 
 REGENERATED = "warmup:"
 UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to")
 OFF = (0, None, False, "auto", "none")
+
+# What a training completion and an evaluated one cost at tiny-cpu on one core: a first guess, then the table tells.
+SECONDS_PER_ROLLOUT, SECONDS_PER_EVALUATED = 0.0013, 0.0005
 
 
 def grid(**values):
@@ -89,14 +94,15 @@ class Cell:
     trials: int = 0
 
     def __str__(self):
-        said = self.columns | self.trial | {"seed": self.seed}
-        return f"{self.study}: " + ", ".join(f"{name} {value}" for name, value in said.items())
+        return f"{self.study}: {', '.join(self._words())}"
+
+    def __hash__(self):
+        return hash(self.folder)
 
     @property
     def folder(self):
         """Folder of the run, inside the folder of all runs; other options make another folder."""
-        said = self.columns | self.trial | {"seed": self.seed}
-        words = [re.sub(r"[^\w.+-]+", "_", f"{name} {value}") for name, value in said.items()]
+        words = [re.sub(r"[^\w.+-]+", "_", word) for word in self._words()]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return Path(self.study) / "-".join([*words, digest])
 
@@ -111,9 +117,9 @@ class Cell:
         """The preset with the cell's options; read once, so that editing a preset does not change a study that runs."""
         return asdict(from_preset(Config, self.preset, **self.options | self.trial))
 
-    def config(self, runs, **changes):
+    def config(self, runs):
         """Return the configuration, for the folder `runs` of all runs."""
-        return Config(**self.resolved | self._changes(runs) | changes)
+        return Config(**self.resolved | self._changes(runs))
 
     def command(self, runs):
         """Return the shell command that does the same run."""
@@ -126,8 +132,50 @@ class Cell:
         return f"{base} && {command}"
 
     def base(self, runs):
-        """Return the folder of the regenerated model."""
-        return runs / "bases" / f"{self.preset}-{self.base_seed}"
+        """Return the folder of the regenerated model, None if there is none to be made."""
+        return None if self.base_seed is None else runs / "bases" / f"{Path(self.preset).stem}-{self.base_seed}"
+
+    def make_base(self, runs):
+        """Regenerate the model in the folder ``base(runs)``."""
+        from ..warmup import WarmupConfig, warmup
+
+        with tables.appearing(self.base(runs)) as folder:
+            changes = {"seed": self.base_seed, "threads": 1, "output": str(folder)}
+            warmup(from_preset(WarmupConfig, self.preset, kind="warmup", **changes), progress=False)
+
+    def validate(self, runs):
+        """Raise ValueError if the configuration is invalid."""
+        self.config(runs)
+
+    def run(self, runs):
+        """Train, or go on training, in the folder ``folder`` of `runs`."""
+        from ..train import train
+
+        train(self.config(runs), progress=False)
+
+    def rows(self, runs):
+        """Return the rows of the finished run by table."""
+        return {"results": tables.results(self, runs), "curves": tables.curves(self, runs)}
+
+    def headline(self, row):
+        """Accuracies of a row of results."""
+        name = accuracy(row, "test")
+        return f"{name.partition('/')[2]} {row[name].iloc[0]:.3f}, greedy {row['test/greedy'].iloc[0]:.3f}"
+
+    def judged(self, rows):
+        """Return the numbers of some rows that `pmdllm.study.check` compares, and the least sd of a seed's."""
+        names = accuracy(rows, "test"), "test/greedy"
+        least = 1 / self.resolved["test_prompts"]
+        return {name: (rows[name], max(rows[f"{name}_ci"].mean() / 1.96, least)) for name in names}
+
+    def seconds(self, table):
+        """Predict the seconds on one core: those per rollout of the rows in `table`, and the evaluations."""
+        rate = SECONDS_PER_ROLLOUT if table.empty else table["seconds"].sum() / table["rollouts"].sum()
+        options = SimpleNamespace(**self.resolved)
+        rollouts = options.iterations * options.prompts_per_batch * options.rollouts_per_prompt
+        validations = 1 + (options.iterations // options.eval_every if options.eval_every else 1)
+        prompts = 2 * options.test_prompts + validations * options.eval_prompts
+        return rollouts * rate + prompts * (options.eval_samples + 1) * SECONDS_PER_EVALUATED
 
     @functools.cached_property
     def identity(self):
@@ -140,6 +188,9 @@ class Cell:
         return " ".join(
             f"{name}={value}" for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF
         )
+
+    def _words(self):
+        return [f"{name} {value}" for name, value in (self.columns | self.trial | {"seed": self.seed}).items()]
 
     def _changes(self, runs):
         changes = self.options | self.trial | {"seed": self.seed, "threads": 1, "output": str(runs / self.folder)}
@@ -167,7 +218,9 @@ class Study:
     preset : str
         The preset that the settings change.
     checked : tuple of dict
-        Columns of the settings that `check` trains again.
+        Columns of the settings that `pmdllm.study.check` trains again.
+    files : tuple of str
+        Stems of the tables: results, curves, tuning.
     """
 
     name: str
@@ -176,11 +229,29 @@ class Study:
     tuning_seeds: tuple = ()
     preset: str = "tiny-cpu"
     checked: tuple = ()
+    files: tuple = ("study_{}", "study_{}_curves", "study_{}_tuning")
 
-    @property
-    def keys(self):
-        """Columns that identify a setting."""
-        return list(self.settings[0].columns)
+    def results(self, folder):
+        """Return the table of the second stage in a folder of tables."""
+        return self._table(folder, 0, (), (*self.settings[0].columns, "seed", "options"))
+
+    def stages(self, folder):
+        """Yield the two stages; the second has the settings whose options the first has chosen by then."""
+        tuning = self._tuning(folder)
+        yield Stage(self.tuning_cells(), {"results": tuning})
+        curves = self._table(folder, 1, ("iteration",), (*self.settings[0].columns, "seed", "iteration"))
+        yield Stage(self.final_cells(tuning.read()), {"results": self.results(folder), "curves": curves})
+
+    def undecided(self, folder):
+        """Cells of the second stage whose options the first one will choose, with the first of their trials."""
+        tuning = Stage(self.tuning_cells(), {"results": self._tuning(folder)}).unfinished()
+        waiting = [setting for setting in self.settings if any(cell.columns == setting.tuning for cell in tuning)]
+        return [self.cell(setting, seed, setting.trials[0]) for seed in self.seeds for setting in waiting]
+
+    def checked_cells(self, folder):
+        """Cells of the checked settings at the first seed, with the options that the table of tuning chooses."""
+        cells = self.final_cells(self._tuning(folder).read())
+        return [cell for cell in cells if cell.columns in self.checked and cell.seed == self.seeds[0]]
 
     def tuning_cells(self):
         """Cells of the first stage, in order."""
@@ -209,6 +280,15 @@ class Study:
     def cell(self, setting, seed, trial, trials=0):
         """Return the cell of a setting with one of its trials."""
         return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials)
+
+    def _tuning(self, folder):
+        tuned = dict.fromkeys(name for setting in self.settings for trial in setting.trials for name in trial)
+        cell = (*self.settings[0].columns, *tuned, "seed")
+        return self._table(folder, 2, (), (*self.settings[0].columns, "seed", "options"), cell)
+
+    def _table(self, folder, number, row, needed, cell=None):
+        path = Path(folder) / f"{self.files[number].format(self.name)}.csv"
+        return Table(path, cell or (*self.settings[0].columns, "seed"), row, needed, digits=(12, 6, 12)[number])
 
 
 def choose(setting, tuning, seeds):

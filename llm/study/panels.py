@@ -12,12 +12,12 @@ def quantities(curves):
     return {
         "reward": "training reward",
         f"validation/avg@{k}": f"avg@{k}, validation",
-        f"validation/pass@{k}": f"best@{k}, validation",
+        f"validation/pass@{k}": f"pass@{k}, validation",
         f"validation/maj@{k}": f"maj@{k}, validation",
         "validation/greedy": "greedy, validation",
         "length": "response length, tokens",
         "entropy": "entropy, nats",
-        "ratio/std": r"sd of $\log\,\pi/\pi_{\mathrm{old}}$",
+        "ratio/std": r"sd of log-ratio $\log\,\pi/\pi_{\mathrm{old}}$",
     }
 
 

@@ -1,139 +1,198 @@
-"""Training the cells that the tables lack, in worker processes of one CPU thread each."""
+"""The engine: runs the cells that a study's tables lack, in worker processes; one that fails takes no other down."""
 
-import pandas as pd
+import time
+import traceback
+from concurrent.futures import as_completed
+from multiprocessing import get_context
 
-from ..config import from_preset
-from .processes import outcomes
-from .tables import accuracy, curves, merge, read, results, unfinished
+from .tables import claim, writable
 
-__all__ = ["plan", "predicted_seconds", "run", "train_cells"]
-
-# What a training completion and an evaluated one cost at tiny-cpu on one core: a first guess, then cells are timed.
-SECONDS_PER_ROLLOUT, SECONDS_PER_EVALUATED = 0.0013, 0.0005
+__all__ = ["compute", "describe", "plan", "run"]
 
 
-def run(study, tables, runs, jobs=1, log=print):
-    """Train what `tables` lack of a study, merging each row as it comes.
+def run(study, folder, runs, jobs=1, log=print):
+    """Run what the tables of a study lack, merging the rows of each cell as it ends.
 
     Parameters
     ----------
-    study : Study
-        What to train.
-    tables : Tables
-        What there is, and where rows go.
+    study
+        What to run, see `pmdllm.study`.
+    folder : Path
+        Folder of the tables: what there is, and where rows go.
     runs : Path
         Folder of all runs; an interrupted one in it is resumed.
     jobs : int
-        Processes, each with one CPU thread; with one job (a GPU) the cells are trained in this process.
+        Processes, each with one CPU thread; with one job (a GPU) the cells are run in this process.
     log : callable
-        Takes a line of text for each cell: number, accuracy, predicted time left.
+        Takes a line of text for each cell: number, outcome, seconds, predicted time left.
 
     Returns
     -------
-    list of Cell
-        The cells that failed; their commands and errors have been logged.
+    list of cells
+        Those that failed; the log has said why.
 
     Raises
     ------
-    ValueError
-        A cell has an invalid configuration.
+    ValueError, OSError
+        Before anything is run: a cell has an invalid configuration, a table is damaged or not of this study, a folder
+        cannot be written to, or another process runs this study in `runs`.
     """
-
-    def keep_tuning(cell):
-        merge(tables.tuning, results([cell], runs), [*study.keys, *_tuned(study), "seed"])
-
-    def keep(cell):
-        merge(tables.results, results([cell], runs), [*study.keys, "seed"])
-        merge(tables.curves, curves([cell], runs), [*study.keys, "seed", "iteration"], digits=6)
-
-    failed = train_cells(unfinished(study.tuning_cells(), read(tables.tuning)), runs, jobs, keep_tuning, log)
-    final = unfinished(study.final_cells(read(tables.tuning)), read(tables.results))
-    return failed + train_cells(final, runs, jobs, keep, log)
-
-
-def plan(study, tables):
-    """Return what `run` would train, as three lists of cells.
-
-    Returns
-    -------
-    tuning, final : list of Cell
-        Cells of the first and of the second stage.
-    undecided : list of Cell
-        Cells of the second stage whose options the first one will choose, with the first of their trials.
-    """
-    tuning = unfinished(study.tuning_cells(), read(tables.tuning))
-    waiting = [setting for setting in study.settings if any(cell.columns == setting.tuning for cell in tuning)]
-    final = unfinished(study.final_cells(read(tables.tuning)), read(tables.results))
-    final = [cell for cell in final if all(cell.columns != setting.columns for setting in waiting)]
-    return tuning, final, [study.cell(setting, seed, setting.trials[0]) for seed in study.seeds for setting in waiting]
-
-
-def _tuned(study):
-    return list(dict.fromkeys(name for setting in study.settings for trial in setting.trials for name in trial))
-
-
-def predicted_seconds(configs, table):
-    """Predict the time that runs take on one core: the table's seconds per rollout, and the evaluations.
-
-    Parameters
-    ----------
-    configs : list of Config
-        The runs.
-    table : DataFrame
-        Results of other runs; a first guess is made if it is empty.
-    """
-    rate = SECONDS_PER_ROLLOUT if table.empty else table["seconds"].sum() / table["rollouts"].sum()
-    return sum(_rollouts(config) * rate + _evaluated(config) * SECONDS_PER_EVALUATED for config in configs)
-
-
-def _rollouts(config):
-    return config.iterations * config.prompts_per_batch * config.rollouts_per_prompt
-
-
-def _evaluated(config):
-    validations = 1 + (config.iterations // config.eval_every if config.eval_every else 1)
-    return (2 * config.test_prompts + validations * config.eval_prompts) * (config.eval_samples + 1)
-
-
-def train_cells(cells, runs, jobs, keep, log, **changes):
-    """Train cells in order, `keep` each one that ends well, and return the others."""
-    left = [cell.config(runs) for cell in cells]
-    failed, rows = [], pd.DataFrame()
-    bases = {cell.base_seed: cell for cell in cells if cell.base_seed is not None}
-    for _, line, error in outcomes(_make_base, bases.values(), [runs], jobs):
-        log(line if error is None else f"a base: FAILED\n{error}")
-    trained = outcomes(_train_cell, cells, [runs, changes], jobs)
-    for number, (cell, _, error) in enumerate(trained, start=1):
-        left.remove(cell.config(runs))
-        head = f"[{number}/{len(cells)}] {cell}"
-        if error is not None:
-            failed.append(cell)
-            log(f"{head}: FAILED\n{cell.command(runs)}\n{error}")
-            continue
-        keep(cell)
-        row = results([cell], runs)
-        rows = pd.concat([rows, row], ignore_index=True)
-        shown = ", ".join(f"{name} {row[f'test/{name}'][0]:.3f}" for name in (accuracy(row, "test")[5:], "greedy"))
-        hours = predicted_seconds(left, rows) / jobs / 3600
-        log(f"{head}: {shown}, {row['seconds'][0]:.0f} s of training; {hours:.1f} h left")
+    now, later = plan(study, folder)
+    for cell in (*now, *later):
+        cell.validate(runs)
+    failed = []
+    if now:
+        writable(folder)
+        writable(runs)
+        with claim(runs, study.name):
+            for stage in study.stages(folder):
+                failed += compute(stage.unfinished(), runs, jobs, stage.merge, log, stage.tables["results"].read())
     return failed
 
 
-def _train_cell(cell, runs, changes):
-    from ..train import train
+def plan(study, folder):
+    """Return what `run` would run.
 
-    train(cell.config(runs, **changes), progress=False)
+    Parameters
+    ----------
+    study, folder
+        As in `run`.
+
+    Returns
+    -------
+    now : list of cells
+        Those that the tables lack, in order.
+    later : list of cells
+        Those whose options some of the others will choose, with the first candidates.
+    """
+    later, now = study.undecided(folder), []
+    waiting = {(str(cell.columns), cell.seed) for cell in later}
+    for stage in study.stages(folder):
+        for table in stage.tables.values():
+            table.read()
+        now += [cell for cell in stage.unfinished() if (str(cell.columns), cell.seed) not in waiting]
+    return now, later
+
+
+def describe(studies, folder, runs, jobs=1, log=print):
+    """Log the cells that `run` would run, their commands, and the hours that this is predicted to take."""
+    total = 0
+    for study in studies:
+        now, later = plan(study, folder)
+        for cell in now:
+            log(f"{cell}\n    {cell.command(runs)}")
+        for cell in later:
+            log(f"{study.name}: {cell.columns}, seed {cell.seed}, with the options that tuning chooses")
+        known = study.results(folder).read()
+        hours = sum(cell.seconds(known) for cell in (*now, *later)) / jobs / 3600
+        total += hours
+        log(f"{study.name}: {len(now) + len(later)} cells, {len(later)} of them after tuning; {hours:.1f} h\n")
+    log(f"{total:.1f} h in all, {jobs} at a time")
+
+
+def compute(cells, runs, jobs, keep, log, known):
+    """Run cells in order, ``keep(cell, runs)`` each one that ends well, and return the others.
+
+    `known` are rows of the table of results, by which the time is predicted.
+    """
+    failed, spent, expected = [], 0.0, 0.0
+    left = sum(cell.seconds(known) for cell in cells)
+
+    def report(cell, number, error):
+        failed.append(cell)
+        log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
+
+    bases = {cell.base(runs): cell for cell in cells if cell.base(runs) is not None}
+    makers = [cell for folder, cell in bases.items() if not folder.exists()]
+    broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs) if error}
+    for number, cell in enumerate(cells, start=1):
+        if cell.base(runs) in broken:
+            line, whole = broken[cell.base(runs)]
+            report(cell, number, (f"its base could not be made: {line}", whole))
+    started = [cell for cell in cells if cell not in failed]
+    for number, (cell, seconds, error) in enumerate(outcomes(_run, started, [runs], jobs), start=len(failed) + 1):
+        left -= cell.seconds(known)
+        if error is None:
+            try:
+                rows = keep(cell, runs)
+            except Exception as problem:
+                error = _told(problem)
+        if error is not None:
+            report(cell, number, error)
+            continue
+        spent, expected = spent + seconds, expected + cell.seconds(known)
+        hours = left * spent / expected / jobs / 3600
+        log(f"[{number}/{len(cells)}] {cell}: {cell.headline(rows)}; {seconds:.0f} s, about {hours:.1f} h left")
+    return failed
+
+
+def outcomes(function, items, arguments, jobs):
+    """Yield each item when its call has ended, with what it returned and its error.
+
+    Parameters
+    ----------
+    function : callable
+        Called as ``function(item, *arguments)``; with processes, all of it must be picklable.
+    items : collection
+        Taken up in this order.
+    arguments : list
+        The same for all items.
+    jobs : int
+        Processes; with one job (a GPU) everything happens in this one.
+
+    Yields
+    ------
+    item, value, error
+        ``value`` is None where there is an error, a line and the whole of it, and ``error`` where there is none.
+    """
+    if jobs == 1 or not items:
+        for item in items:
+            yield item, *_call(function, item, arguments)
+        return
+    from pebble import ProcessPool
+
+    pool = ProcessPool(min(jobs, len(items)), context=get_context("spawn"))
+    try:
+        futures = {pool.schedule(_call, args=[function, item, arguments]): item for item in items}
+        for future in as_completed(futures):
+            died = future.exception()
+            code = f"its process ended with code {died.exitcode}" if hasattr(died, "exitcode") else str(died)
+            yield futures[future], *((None, (code, code)) if died else future.result())
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _call(function, item, arguments):
+    try:
+        return function(item, *arguments), None
+    except Exception as error:
+        return None, _told(error)
+
+
+def _told(error):
+    """An error as one line, and all of it."""
+    line = " ".join("".join(traceback.format_exception_only(error)).split())
+    return line if len(line) < 400 else f"{line[:400]} ...", "".join(traceback.format_exception(error))
+
+
+def _run(cell, runs):
+    start = time.monotonic()
+    cell.run(runs)
+    return time.monotonic() - start
 
 
 def _make_base(cell, runs):
-    """Regenerate the base of a cell unless it is there; return a line of text."""
-    from ..warmup import WarmupConfig, warmup
+    cell.make_base(runs)
 
-    folder = cell.base(runs)
-    if folder.exists():
-        return f"base {folder} is there"
-    part = folder.with_name(f"{folder.name}.part")
-    changes = {"seed": cell.base_seed, "threads": 1, "output": str(part)}
-    warmup(from_preset(WarmupConfig, cell.preset, kind="warmup", **changes), progress=False)
-    part.rename(folder)
-    return f"base {folder} regenerated"
+
+def _write_error(cell, runs, text):
+    """Keep an error in the folder of its run; return where."""
+    path = runs / cell.folder / "error.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{cell}\n{cell.command(runs)}\n\n{text}", encoding="utf-8")
+    except OSError as error:
+        return f"could not be written, {error}"
+    return path

@@ -1,34 +1,182 @@
-"""The tables of a study: tidy rows from finished runs, merged into CSV files that only ever gain by it."""
+"""The tables of a study: CSV files that grow row by row, whoever else writes to them, and the rows of a training run.
 
+A table is read, merged and replaced under a lock of its folder, and renamed into place: two processes that fill the
+same tables lose nothing, and a process that is killed leaves the table as it was or as it should be.
+"""
+
+import contextlib
+import fcntl
 import json
+import os
 import platform
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["Tables", "accuracy", "curves", "made_on", "merge", "of", "read", "results", "unfinished"]
+__all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_on", "of", "results", "writable"]
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Where a study's tables are, and how they grow.
+class Table:
+    """A CSV file that the rows of cells are merged into.
 
     Parameters
     ----------
-    results, curves, tuning : Path
-        CSV files; they need not exist.
+    path : Path
+        The file; it need not exist.
+    cell, row : tuple of str
+        Columns that tell the cells apart, and the rows of a cell. The table is sorted by all of them.
+    needed : tuple of str
+        Columns without which it is no table of this study.
+    digits : int
+        Significant digits of the numbers.
     """
 
-    results: Path
-    curves: Path
-    tuning: Path
+    path: Path
+    cell: tuple
+    row: tuple = ()
+    needed: tuple = ("seed",)
+    digits: int = 12
 
-    @classmethod
-    def within(cls, folder, name):
-        """Return the tables of the study called `name` in `folder`."""
-        return cls(*(Path(folder) / f"study_{name}{part}.csv" for part in ("", "_curves", "_tuning")))
+    def read(self):
+        """Return the rows, none if there is no file.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged or is not such a table; names it and the column.
+        """
+        if not self.path.exists():
+            return pd.DataFrame()
+        remedy = "Move the file away, or name another folder of tables."
+        try:
+            table = pd.read_csv(self.path)
+        except (ValueError, pd.errors.ParserError) as error:
+            raise ValueError(f"table {self.path} cannot be read: {error} {remedy}") from None
+        for name in self.needed:
+            if name not in table:
+                raise ValueError(f"table {self.path} must have the column {name!r} and has not. {remedy}")
+            lines = np.flatnonzero(table[name].isna()) + 2
+            if len(lines):
+                raise ValueError(f"table {self.path} has no {name!r} in line {lines[0]}: it is damaged. {remedy}")
+        if len(table) and not pd.api.types.is_integer_dtype(table["seed"]):
+            raise ValueError(f"table {self.path} must have integers in the column 'seed' and has others. {remedy}")
+        return table
+
+    def names(self, table, columns=None):
+        """The columns of each row as text, at the precision of the file; by default those of the cell."""
+        rows = table.reindex(columns=list(columns or self.cell)).astype(object)
+        return [tuple(map(self._text, row)) for row in rows.itertuples(index=False, name=None)]
+
+    def merge(self, rows):
+        """Put `rows` into the file, in place of all rows of the same cells."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path.parent):
+            table, anew = self.read(), set(self.names(rows))
+            if len(table):
+                table = table[[name not in anew for name in self.names(table)]]
+            table = pd.concat([some for some in (table, rows) if len(some)], ignore_index=True)
+            keys = [*self.cell, *self.row]
+            table = table.reindex(columns=[*table, *(key for key in keys if key not in table)])
+            table = table.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
+            part = self.path.with_name(f".{self.path.name}")
+            try:
+                with part.open("w", encoding="utf-8", newline="") as file:
+                    table.to_csv(file, index=False, float_format=f"%.{self.digits}g", lineterminator="\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(self.path)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def rounded(self, rows):
+        """Return `rows` as they would be read from the file."""
+        return rows.map(lambda value: float(self._text(value)) if isinstance(value, float) else value)
+
+    def _text(self, value):
+        return f"{value:.{self.digits}g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cells that can be run side by side, and the tables of their rows.
+
+    Parameters
+    ----------
+    cells : list
+        In the order in which they are run.
+    tables : dict of str to Table
+        By the names that a cell's ``rows`` have; ``results`` says what is finished.
+    """
+
+    cells: list
+    tables: dict
+
+    def unfinished(self):
+        """Return the cells that have no row with the same columns, seed and options in the table of results."""
+        table = self.tables["results"]
+        columns = [*self.cells[0].columns, "seed", "options"] if self.cells else []
+        finished = set(table.names(table.read(), columns))
+        wanted = pd.DataFrame([cell.columns | {"seed": cell.seed, "options": cell.identity} for cell in self.cells])
+        return [cell for cell, name in zip(self.cells, table.names(wanted, columns)) if name not in finished]
+
+    def merge(self, cell, runs):
+        """Merge the rows of a cell that was run, the results last; return them."""
+        rows = cell.rows(runs)
+        for name, table in reversed(self.tables.items()):
+            if name in rows:
+                table.merge(rows[name])
+        return rows["results"]
+
+
+@contextlib.contextmanager
+def _locked(folder, mode=fcntl.LOCK_EX):
+    """Hold the lock of a file or folder; it ends with the process at the latest."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, mode)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def claim(runs, name):
+    """Be the only process that runs the cells of a study in a folder of runs."""
+    path = Path(runs) / f".{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            message = f"another process runs {name} in {runs}: wait for it, or name another folder of runs."
+            raise ValueError(message) from None
+        yield
+
+
+@contextlib.contextmanager
+def appearing(folder):
+    """A folder to fill, which has its name from the moment it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield part
+        part.chmod(0o755)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def writable(folder):
+    """Make a folder and try to write to it; raises OSError."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b" ")
 
 
 def accuracy(table, split):
@@ -43,42 +191,13 @@ def of(table, values):
     return table[np.logical_and.reduce([table[name] == value for name, value in values.items()])]
 
 
-def read(path):
-    """Read a table; an empty one if there is no such file."""
-    return pd.read_csv(path) if Path(path).exists() else pd.DataFrame()
-
-
-def merge(path, rows, keys, digits=12, replaced=None):
-    """Put `rows` into the table at `path`, atomically, for those that share `replaced`, by default the `keys`."""
-    path, table = Path(path), read(path)
-    if replaced and len(table):
-        old, new = (pd.MultiIndex.from_frame(rows_[replaced]) for rows_ in (table, rows))
-        table = table[~old.isin(new)]
-    table = pd.concat([some for some in (table, rows) if len(some)], ignore_index=True)
-    table = table.reindex(columns=[*table, *(key for key in keys if key not in table)])
-    table = table.drop_duplicates(keys, keep="last", ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}")
-    table.sort_values(keys, kind="stable").to_csv(part, index=False, float_format=f"%.{digits}g", lineterminator="\n")
-    part.replace(path)
-
-
-def unfinished(cells, table):
-    """Return the cells that have no row with the same setting, seed and options in `table`."""
-    if table.empty or not cells:
-        return cells
-    names = [*cells[0].columns, "seed", "options"]
-    there = set(table[names].itertuples(index=False, name=None))
-    return [cell for cell in cells if (*cell.columns.values(), cell.seed, cell.identity) not in there]
-
-
-def results(cells, runs):
-    """Return a tidy row for each finished cell.
+def results(cell, runs):
+    """Return the row of a finished training run.
 
     Parameters
     ----------
-    cells : list of Cell
-        Those that are not finished are left out.
+    cell : Cell
+        Which run.
     runs : Path
         Folder of all runs.
 
@@ -88,15 +207,11 @@ def results(cells, runs):
         Study, setting, tuned options and their number of trials, seed, the last validation, ``result.json``, options,
         versions, device, command.
     """
-    rows = [
-        {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed}
-        | {name: value for name, value in _lines(runs / cell.folder)[-1].items() if name.startswith("validation/")}
-        | json.loads((runs / cell.folder / "result.json").read_text()) | {"options": cell.identity}
-        | made_on(cell.config(runs).device) | {"command": cell.command(runs)}
-        for cell in cells
-        if (runs / cell.folder / "result.json").exists()
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+    folder = runs / cell.folder
+    last = {name: value for name, value in _lines(folder)[-1].items() if name.startswith("validation/")}
+    row = {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed} | last
+    row |= json.loads((folder / "result.json").read_text()) | {"options": cell.identity}
+    return pd.DataFrame([row | made_on(cell.config(runs).device) | {"command": cell.command(runs)}])
 
 
 def made_on(device):
@@ -118,31 +233,25 @@ CURVES = (
 )
 
 
-def curves(cells, runs):
-    """Return a row for each iteration of each finished cell: spending, reward, length, entropy, ratios, validation.
+def curves(cell, runs):
+    """Return a row for each iteration of a finished run: spending, reward, length, entropy, ratios, validation.
 
     ``seconds`` and ``cpu_seconds`` are those of training up to there, evaluations apart.
 
     Parameters
     ----------
-    cells, runs
+    cell, runs
         As in `results`.
     """
-    rows = [
-        cell.columns | {"seed": cell.seed}
-        | {name: line.get(name) for name in CURVES if name not in cell.columns} | spent
+    folder = runs / cell.folder
+    timings = pd.DataFrame([{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")])
+    spent = timings[["seconds", "cpu_seconds"]].cumsum().to_dict("records")
+    return pd.DataFrame([
+        cell.columns | {"seed": cell.seed} | {name: line.get(name) for name in CURVES if name not in cell.columns}
+        | seconds
         | {name: value for name, value in line.items() if name.startswith("validation/") and not name.endswith("_ci")}
-        for cell in cells
-        if (runs / cell.folder / "result.json").exists()
-        for line, spent in zip(_lines(runs / cell.folder), _spent(runs / cell.folder))
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _spent(folder):
-    """Seconds of training up to the start and to the end of each iteration."""
-    timings = [{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")]
-    return pd.DataFrame(timings)[["seconds", "cpu_seconds"]].cumsum().to_dict("records")
+        for line, seconds in zip(_lines(folder), spent)
+    ])  # fmt: skip
 
 
 def _lines(folder, name="metrics"):

@@ -1,0 +1,154 @@
+"""Several algorithms under one budget: a study that is declared on the command line, its table on paper, its panels."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from ..config import Config, from_preset, parse
+from .design import Setting, Study
+from .panels import panels
+from .tables import accuracy
+
+__all__ = ["check_start", "comparison", "declare", "default_folder", "draw", "seeds"]
+
+LARGEST_SEED, MOST_SEEDS = 2**31 - 1, 1000
+# Options of a run that the comparison sets itself, and what to do instead.
+OWN = {
+    "--seed": "--seeds 0-2 names the seeds",
+    "--algorithm": "--algorithms pmd-mean,grpo names the algorithms",
+    "--threads": "every run has one CPU thread, and --jobs 2 runs two at a time",
+    "--overwrite": "remove the folder, or choose another --output",
+}
+
+
+def seeds(text):
+    """Read seeds.
+
+    Raises
+    ------
+    ValueError
+        They are not as in the example, or not different.
+
+    Examples
+    --------
+    >>> seeds("0-2,7")
+    (0, 1, 2, 7)
+    """
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
+    ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if len(ends) < len(parts) or any(first > last for first, last in ends):
+        raise ValueError(f"seeds must be as in 0-2 or 0,3,5, got {text!r}.")
+    if max(last for _, last in ends) > LARGEST_SEED or sum(last - first + 1 for first, last in ends) > MOST_SEEDS:
+        raise ValueError(f"seeds must be at most {MOST_SEEDS}, none above {LARGEST_SEED}, got {text!r}.")
+    values = tuple(seed for first, last in ends for seed in range(first, last + 1))
+    if len(set(values)) < len(values):
+        raise ValueError(f"seeds must be different, got {text!r}.")
+    return values
+
+
+def declare(algorithms, seeds, preset, arguments):
+    """Return the study of a comparison, every configuration of it valid.
+
+    Parameters
+    ----------
+    algorithms : str
+        Names, separated by commas.
+    seeds : tuple of int
+        Seeds of every algorithm.
+    preset : str
+        A preset of ``pmd-llm train``.
+    arguments : list of str
+        Options of ``pmd-llm train`` that all runs have.
+
+    Raises
+    ------
+    ValueError
+        An option is invalid, or is one that the comparison sets itself; names it and the remedy.
+    """
+    for word in arguments:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in OWN:
+            raise ValueError(f"{name} is set by the comparison: {OWN[name]}.")
+    names = [name.strip() for name in algorithms.split(",")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"algorithms must be different, got {algorithms!r}.")
+    usual = asdict(from_preset(Config, preset))
+    settings = []
+    for name in names:
+        words = ["--preset", preset, "--algorithm", name, *arguments]
+        config = asdict(parse(Config, words, prog="pmd-llm compare"))
+        free = ("output", "seed", "threads", "overwrite")
+        options = {key: value for key, value in config.items() if value != usual[key] and key not in free}
+        settings.append(Setting({"algorithm": name}, options | {"algorithm": name}))
+    files = ("results", "curves", "tuning")
+    return Study("compare", tuple(settings), seeds, preset=preset, files=files)
+
+
+def default_folder(study):
+    """Return the folder of a comparison that was given none: task, model and algorithms are its name."""
+    options = study.cell(study.settings[0], study.seeds[0], {}).resolved
+    algorithms = "+".join(setting.columns["algorithm"] for setting in study.settings)
+    words = [re.sub(r"[^\w.+-]+", "_", str(word)).strip("_.") for word in (options["task"], options["model"], algorithms)]
+    return Path("runs") / "-".join(["compare", *words])
+
+
+def check_start(study, folder):
+    """Refuse, before anything is trained, a task or model that cannot be loaded and a folder of other settings.
+
+    Raises
+    ------
+    ValueError, OSError
+        Names what is wrong.
+    """
+    from .. import models, tasks
+
+    cell = study.cell(study.settings[0], study.seeds[0], {})
+    tasks.load(cell.resolved["task"])
+    if cell.base_seed is None:
+        models.load(cell.resolved["model"], "cpu", cell.resolved["trust_remote_code"])
+    models.device(cell.resolved["device"])
+    table = study.results(folder).read()
+    here = _shared(cell.identity)
+    for options in {} if table.empty else table["options"].unique():
+        there = _shared(options)
+        if there != here:
+            differ = f"{' '.join(sorted(there - here))}; here {' '.join(sorted(here - there))}"
+            raise ValueError(f"output {folder} holds a comparison with other settings (there {differ}): choose another --output.")
+
+
+def _shared(options):
+    """Options that all runs of a comparison have in common."""
+    return {word for word in re.split(r" (?=\w+=)", options) if not word.startswith("algorithm=")}
+
+
+def comparison(table):
+    """Return mean and 95% interval over the seeds of each algorithm, and what a run spent, as a table on paper."""
+    from pmdtheory.intervals import half_width
+
+    names = [accuracy(table, "test"), "test/greedy"]
+    spending = ["rollouts", "updates", "tokens", "seconds"]
+    titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
+    width = max(len("algorithm"), *(len(name) for name in table["algorithm"])) + 2
+    lines = [f"{'algorithm':<{width}}{'seeds':>5} {titles}" + "".join(f"{name:>14}" for name in spending)]
+    for algorithm, rows in table.groupby("algorithm", sort=False):
+        cells = []
+        for name in names:
+            half = f" ± {float(half_width(rows[name].std(ddof=1), len(rows))):.3f}" if len(rows) > 1 else ""
+            cells.append(f"{rows[name].mean():.3f}{half}".rjust(15))
+        spent = "".join(f"{rows[name].mean():>14,.0f}" for name in spending)
+        lines.append(f"{algorithm:<{width}}{len(rows):>5} {' '.join(cells)}{spent}")
+    interval = ", mean ± 95% interval over seeds" if table["algorithm"].duplicated().any() else ""
+    return "\n".join([*lines, f"accuracies on test prompts{interval}; spending: training of one run, mean over seeds"])
+
+
+def draw(folder):
+    """Draw the panels of a comparison in its folder, ``panels.png`` and ``panels.svg``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from pmdtheory import plotting
+
+    with plotting.style():
+        plotting.save(panels(pd.read_csv(folder / "curves.csv"), "algorithm"), folder / "panels")
