@@ -31,6 +31,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -38,7 +39,7 @@ from pathlib import Path
 import torch
 import yaml
 
-__all__ = ["RunFolder", "write_atomically"]
+__all__ = ["RunFolder", "check_output", "write_atomically"]
 
 # Fields that may differ when a run goes on: they do not change its outcome.
 FREE = ("output", "overwrite", "checkpoint_seconds", "report_to")
@@ -255,6 +256,26 @@ class RunFolder:
                 "to where the checkpoint was.", stacklevel=3,
             )  # fmt: skip
         return damaged
+
+
+def check_output(path):
+    """Refuse a folder that cannot be written, or could not be made, before any work is done for it.
+
+    Raises
+    ------
+    ValueError
+        Names it and the reason.
+    """
+    path = Path(path)
+    try:
+        nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"one block")
+            file.flush()
+    except OSError as error:
+        raise ValueError(f"output must be a folder that can be written, got {str(path)!r} ({error.strerror}).") from error
 
 
 def write_atomically(path, text):
