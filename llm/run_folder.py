@@ -84,9 +84,7 @@ class RunFolder:
             self._look()
         except OSError as error:
             self.close()
-            raise ValueError(
-                f"output must be a folder that can be written, got {str(self.path)!r} ({error.strerror})."
-            ) from error
+            raise _unwritable(self.path, error) from error
         except BaseException:
             self.close()
             raise
@@ -275,7 +273,11 @@ def check_output(path):
             file.write(b"one block")
             file.flush()
     except OSError as error:
-        raise ValueError(f"output must be a folder that can be written, got {str(path)!r} ({error.strerror}).") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path, error):
+    return ValueError(f"output must be a folder that can be written, got {str(path)!r} ({error.strerror}).")
 
 
 def write_atomically(path, text):

@@ -313,7 +313,6 @@ class Run:
             {name: getattr(self, name) for name in STATE}
             | {
                 "queue": [batch.state() for batch in self.queue],
-                "clock": (_clocks() - self.clock).tolist(),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "generator": self.generator.get_state(),

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import models, tasks
-from .config import COUNT, SEED, THREADS, check, must_be, option
+from .config import COUNT, SEED, THREADS, check, option
 from .evaluate import evaluate
 from .rollout import Rollouts, token_logp
 from .run_folder import check_output, write_atomically
@@ -68,8 +68,6 @@ class WarmupConfig:
 
     def __post_init__(self):
         check(self)
-        whole = self.hidden_size % self.heads == 0
-        must_be(self, "hidden_size", f"a multiple of heads = {self.heads}", whole)
 
     def recipe(self):
         """Return, as YAML, the options that decide the outcome."""

@@ -57,7 +57,7 @@ from pmdllm.rollout import sample
 from pmdllm.study import panels
 from pmdllm.train import train
 from pmdllm.validation import fit, laws
-from pmdllm.validation.validate import ValidateConfig, base
+from pmdllm.validation.declared import ValidateConfig
 
 from figures import harness, network_against_theory
 from pmdtheory import plotting
@@ -129,7 +129,7 @@ pd.DataFrame(written).assign(answer=[problem.answer for problem in problems])
 # the farther off.
 
 # %%
-base_model, tokenizer = base(ValidateConfig(output=folder.name, warmup_steps=300), 0)
+base_model, tokenizer = fit.base(ValidateConfig(output=folder.name, warmup_steps=300), 0)
 numbers = [1234, 3456, 5678, 7890]
 anchor = fit.anchor(base_model, tokenizer, numbers, "graded")
 p, r = anchor.policy, anchor.rewards.numpy()

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from pmdllm.validation import laws
-from pmdllm.validation.experiments import WATCHED, Cell, _actions
+from pmdllm.validation.declared import ValidateConfig, Validation, summary
+from pmdllm.validation.experiments import WATCHED, Cell, actions_table
 from pmdllm.validation.fit import Anchor
-from pmdllm.validation.tables import summary
-from pmdllm.validation.validate import ValidateConfig, cells
 
 from figures import harness
 from figures import network_against_theory as figure
@@ -51,17 +50,18 @@ def rows_of(cell, rng):
     ]  # fmt: skip
     medians = asdict(cell) | {name: np.median(found[name]) for name in WATCHED}
     steps = pd.DataFrame([medians | {"evaluations": evaluations} for evaluations in (50, 100)])
-    return pd.concat(prompts), steps, _actions(cell, np.arange(4), anchor, s, law)
+    return pd.concat(prompts), steps, actions_table(cell, np.arange(4), anchor, s)
 
 
 @pytest.fixture(scope="module")
 def tables():
     rng = np.random.default_rng(0)
-    fits = [cell for cell in cells(CONFIG) if cell.experiment != "training"]
+    cells = [fit.cell for fit in Validation(CONFIG).cells()]
+    fits = [cell for cell in cells if cell.experiment != "training"]
     prompts, steps, actions = (pd.concat(parts) for parts in zip(*(rows_of(cell, rng) for cell in fits)))
     training = pd.DataFrame([
         asdict(cell) | {"split": split, "iteration": iteration, "share": 2.0 + iteration}
-        for cell in cells(CONFIG) if cell.experiment == "training"
+        for cell in cells if cell.experiment == "training"
         for split in ("train", "held-out") for iteration in (1, 2)
     ])  # fmt: skip
     actions = actions[(actions.experiment == "population") & (actions.seed == 0)]

@@ -15,7 +15,7 @@ A study has a ``name`` and
 ``checked_cells(..)``    cells that `check` runs again
 =======================  ===============================================================================================
 
-A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the options that decide the outcome, as text;
+A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the options that decide the outcome, a text;
 ``folder``, that of its run in the folder of all runs; and, `runs` being the latter,
 
 =======================  ===============================================================================================

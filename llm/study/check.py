@@ -42,7 +42,7 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
         for cell in study.checked_cells(folder):
             rows = of(known, cell.columns)
             if len(rows) < 2:
-                departures.append(f"{cell}: not compared, {table.path} has {len(rows)} seeds of it, an interval needs 2")
+                departures.append(f"{cell}: not compared, {table.path} has {len(rows)} seeds of it and 2 are needed")
             elif not (rows["options"] == cell.identity).all():
                 departures.append(f"{cell}: not compared, its rows in {table.path} have other options than the study's")
             else:

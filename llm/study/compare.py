@@ -90,8 +90,8 @@ def default_folder(study):
     """Return the folder of a comparison that was given none: task, model and algorithms are its name."""
     options = study.cell(study.settings[0], study.seeds[0], {}).resolved
     algorithms = "+".join(setting.columns["algorithm"] for setting in study.settings)
-    words = [re.sub(r"[^\w.+-]+", "_", str(word)).strip("_.") for word in (options["task"], options["model"], algorithms)]
-    return Path("runs") / "-".join(["compare", *words])
+    words = "compare", options["task"], options["model"], algorithms
+    return Path("runs") / "-".join(re.sub(r"[^\w.+-]+", "_", str(word)).strip("_.") for word in words)
 
 
 def check_start(study, folder):
@@ -114,8 +114,10 @@ def check_start(study, folder):
     for options in {} if table.empty else table["options"].unique():
         there = _shared(options)
         if there != here:
-            differ = f"{' '.join(sorted(there - here))}; here {' '.join(sorted(here - there))}"
-            raise ValueError(f"output {folder} holds a comparison with other settings (there {differ}): choose another --output.")
+            raise ValueError(
+                f"output {folder} holds a comparison with other settings (there {' '.join(sorted(there - here))}; here "
+                f"{' '.join(sorted(here - there))}): choose another --output."
+            )
 
 
 def _shared(options):

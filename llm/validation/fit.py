@@ -12,16 +12,23 @@ Malformed completions all have reward 0, hence one ratio, in the minimiser of th
 action or keeping their tokens apart leads to the same policy.
 """
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
+from .. import models, warmup
 from ..losses import Settings
 from ..rollout import sample, token_logp
+from ..study.tables import appearing
 from . import sums
 
-__all__ = ["Anchor", "adam", "anchor", "fixed_batch", "fresh_completions", "fresh_rollouts", "lbfgs", "population"]
+__all__ = [
+    *("Anchor", "adam", "anchor", "base", "base_folder", "fixed_batch", "fresh_completions", "fresh_rollouts", "lbfgs"),
+    "population",
+]
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,39 @@ def adam(model, loss, steps, learning_rate, watch=None, every=50):
     if watch:
         watch(steps)
     return steps
+
+
+def base(config, seed, folder=None):
+    """Return the base of a seed and its tokenizer, trained on demonstrations unless it is in a folder.
+
+    Parameters
+    ----------
+    config : pmdllm.validation.declared.ValidateConfig
+        Size of the network and recipe of the warm-up.
+    seed : int
+        Seed of weights and demonstrations.
+    folder : path, optional
+        Folder of all bases, by default ``config.output``.
+    """
+    path = base_folder(config, seed, folder)
+    if not path.exists():
+        model, tokenizer, _ = warmup.fit(_recipe(config, seed), sums.Sums())
+        with appearing(path) as part:
+            models.save(model, tokenizer, part)
+    return models.load(path)
+
+
+def base_folder(config, seed, folder=None):
+    """Return the folder of the base of a seed, whose name depends on its recipe."""
+    digest = hashlib.sha256(_recipe(config, seed).recipe().encode()).hexdigest()[:8]
+    return Path(config.output if folder is None else folder) / f"base-{seed}-{digest}"
+
+
+def _recipe(config, seed):
+    return warmup.WarmupConfig(
+        seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads, max_length=9,
+        steps=config.warmup_steps, batch=config.warmup_batch, learning_rate=config.warmup_learning_rate, device="cpu",
+    )  # fmt: skip
 
 
 def _drawn(anchor, algorithm, tau, actions):

@@ -29,7 +29,7 @@ constant, so the regression slope of D − s on the ratio ρ, in units of KL(p�
 
 .. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)}.
 
-`pooled_share` estimates it where nothing can be sums. The covariance, and variance times KL, are estimated
+`pooled_share` estimates it where nothing can be enumerated. The covariance, and variance times KL, are estimated
 without bias for each prompt and summed over prompts before they are divided: a ratio of 16 rollouts alone is noise.
 
 References

@@ -1,4 +1,4 @@
-r"""Which law does ordinary training obey? λ and f from rollouts, on a task where nothing can be sums.
+r"""Which law does ordinary training obey? λ and f from rollouts, on a task where nothing can be enumerated.
 
 A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
 batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
@@ -43,7 +43,7 @@ def run(cell, config):
     ----------
     cell : pmdllm.validation.experiments.Cell
         Its algorithm, temperature, rollouts per prompt, prompts per batch (``size``) and seed.
-    config : pmdllm.validation.validate.ValidateConfig
+    config : pmdllm.validation.declared.ValidateConfig
         ``training_iterations`` batches, ``training_epochs`` passes, ``training_learning_rate``.
 
     Returns
@@ -54,30 +54,31 @@ def run(cell, config):
         bootstrap interval over prompts; ``weight`` is λ, ``reverse_kl`` KL(p‖q), both averaged as in `pooled_share`.
     """
     rng, rows = np.random.default_rng((cell.seed, 2)), []
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as path:
         options = from_preset(
-            Config, "tiny-cpu", output=folder, seed=cell.seed, threads=torch.get_num_threads(),
+            Config, "tiny-cpu", output=path, seed=cell.seed, threads=torch.get_num_threads(),
             algorithm=cell.algorithm, tau=cell.tau, rollouts_per_prompt=int(cell.n), prompts_per_batch=cell.size,
             updates_per_batch=cell.size // PROMPTS_PER_UPDATE, epochs=config.training_epochs,
             iterations=config.training_iterations, learning_rate=config.training_learning_rate,
             lr_schedule="constant", eval_every=0, eval_prompts=1, test_prompts=1,
         )  # fmt: skip
-        training = Run(options, RunFolder(options))
-        unseen = training.task.held_out("test", cell.size)
-        training.evaluate_base()
-        while not training.finished:
-            policy, batch = copy.deepcopy(training.model), training.next_batch()
-            for minibatch in batch.minibatches(training.rng):
-                training.update(minibatch)
-                epoch, cut = divmod(minibatch.number + 1, options.updates_per_batch)
-                if cut:
-                    continue
-                judged = {"train": batch.problems} | ({"held-out": unseen} if epoch == options.epochs else {})
-                for split, problems in judged.items():
-                    place = {"split": split, "iteration": training.iteration + 1, "epoch": epoch}
-                    measured = measure(training, policy, problems, rng)
-                    rows.append(asdict(cell) | place | {"updates": training.updates} | measured)
-            training.close(batch)
+        with RunFolder(options) as folder:
+            training = Run(options, folder)
+            unseen = training.task.held_out("test", cell.size)
+            training.evaluate_base()
+            while not training.finished:
+                policy, batch = copy.deepcopy(training.model), training.next_batch()
+                for minibatch in batch.minibatches(training.rng):
+                    training.update(minibatch)
+                    epoch, cut = divmod(minibatch.number + 1, options.updates_per_batch)
+                    if cut:
+                        continue
+                    judged = {"train": batch.problems} | ({"held-out": unseen} if epoch == options.epochs else {})
+                    for split, problems in judged.items():
+                        place = {"split": split, "iteration": training.iteration + 1, "epoch": epoch}
+                        measured = measure(training, policy, problems, rng)
+                        rows.append(asdict(cell) | place | {"updates": training.updates} | measured)
+                training.close(batch)
     return {"training": pd.DataFrame(rows)}
 
 
@@ -108,8 +109,8 @@ def measure(training, policy, problems, rng):
     answers = [problem.answer for problem in problems for _ in range(n)]
     reward = training.task.judge(rollouts.texts(training.tokenizer), answers).correct.reshape(-1, n)
     log_ratio = (token_logp(training.model, rollouts)[0] - rollouts.logp).sum(1).double().cpu().numpy().reshape(-1, n)
-    found = pooled_share(log_ratio, reward, tau, rng)
+    estimate = pooled_share(log_ratio, reward, tau, rng)
     return {
-        "share": found.value, "share_low": found.low, "share_high": found.high, "weight": found.weight,
-        "reverse_kl": found.reverse_kl, "prompts": len(prompts),
+        "share": estimate.value, "share_low": estimate.low, "share_high": estimate.high, "weight": estimate.weight,
+        "reverse_kl": estimate.reverse_kl, "prompts": len(prompts),
     }  # fmt: skip

@@ -1,0 +1,365 @@
+"""The validation: theory laid beside networks, declared as a study whose cells are single fits.
+
+A cell is a fit of one of the `pmdllm.validation.experiments` from one seed: that of the base, the prompts and the
+rollouts. Its rows go to::
+
+    validate.csv            a row per cell, split and outer step: quantiles over the prompts, options, versions, command
+    validate_prompts.csv    a row per prompt: what `pmdllm.validation.laws.compare` says, and rewards
+    validate_steps.csv      medians over the prompts as a fit goes on
+    validate_actions.csv    a row per action of three prompts, of the population cells of the first seed
+    validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
+
+Cells made with other budgets are kept apart.
+"""
+
+import hashlib
+import json
+import math
+import re
+import time
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..config import from_preset, option
+from ..study.tables import Stage, Table, appearing, made_on, of
+from . import sums
+from .experiments import EXPERIMENTS, HELD_OUT, Cell
+from .fit import base, base_folder
+
+__all__ = ["Fit", "ValidateConfig", "Validation", "departures", "full", "report", "summary"]
+
+NAME, PRESET = "validate", "full"
+NUMBER = re.compile(r"\d+(\.\d+)?")
+DIGITS = 8
+CELL = tuple(declared.name for declared in fields(Cell))
+ROWS = {
+    "results": ("split", "iteration"),
+    "prompts": ("split", "iteration", "number"),
+    "steps": ("split", "evaluations"),
+    "actions": ("number", "action"),
+    "training": ("split", "iteration", "epoch"),
+}
+CHECKED = {"experiment": "population", "reward": "graded", "tau": 0.3}
+SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """What is fitted, with which budgets, and where the tables are written.
+
+    Raises ``ValueError`` naming the field, its value and what is accepted; every option's meaning is in its help text.
+    Lists are separated by commas.
+    """
+
+    output: str = option("runs/validate", "folder of the tables; finished cells in it are kept")
+    experiments: str = option(",".join(EXPERIMENTS), "which experiments")
+    seeds: str = option("0", "seeds of base, prompts and rollouts")
+    rewards: str = option("binary,graded", "rewards of the population experiment")
+    taus: str = option("0.05,0.1,0.3,1", "temperatures of the population experiment, in reward units")
+    rollouts: str = option("4,16,64,256", "rollouts n per prompt and gradient step of the rollouts experiment")
+    sizes: str = option("64,512,5000", "training prompts of the held-out experiment")
+    outer_steps: int = option(12, "outer steps of the recursion")
+
+    prompts: int = option(12, "prompts of a cell, except in the held-out experiment")
+    tau: float = option(0.3, "temperature of rollouts, completions, batch and held-out, whose reward is graded")
+    recursion_tau: float = option(1.0, "temperature of the recursion, whose reward is binary")
+    n: int = option(16, "rollouts per prompt of completions, batch and recursion")
+    evaluations: int = option(1000, "gradients of L-BFGS in an outer step: population and batch; more for τ < 0.125")
+    steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions")
+    recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion")
+    recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion")
+    held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment")
+    held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment")
+    training_prompts: int = option(128, "prompts per rollout batch of the training experiment, 4 per update")
+    training_iterations: int = option(3, "rollout batches of the training experiment")
+    training_epochs: int = option(4, "passes over each of these batches")
+    training_learning_rate: float = option(6e-4, "step size of the training experiment")
+    learning_rate: float = option(3e-3, "largest step size of Adam")
+
+    hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads")
+    layers: int = option(2, "layers of the network")
+    heads: int = option(2, "attention heads per layer")
+    warmup_steps: int = option(1200, "updates of the base's supervised warm-up")
+    warmup_batch: int = option(128, "demonstrations per update of the warm-up")
+    warmup_learning_rate: float = option(6e-3, "largest step size of the warm-up")
+    threads: int = option(1, "CPU threads; 0: PyTorch's choice")
+    jobs: int = option(1, "processes")
+
+    def __post_init__(self):
+        for declared in fields(self):
+            name, value = declared.name, getattr(self, declared.name)
+            if declared.type is int and not isinstance(value, int):
+                raise ValueError(f"{name} must be an integer, got {value!r}.")
+            if declared.type in (int, float) and not (0 < value < math.inf or (name == "threads" and value == 0)):
+                raise ValueError(f"{name} must be positive and finite, got {value}.")
+        for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(sums.REWARDS)}.items():
+            for value in getattr(self, name).split(","):
+                if value not in accepted:
+                    raise ValueError(f"{name} must be some of {', '.join(accepted)}, got {value!r}.")
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, sums.PROMPTS - HELD_OUT)}
+        for name, (smallest, largest) in limits.items():
+            for value in getattr(self, name).split(","):
+                if not value.isdecimal() or not smallest <= int(value) <= largest:
+                    raise ValueError(f"{name} must be integers from {smallest} to {largest}, got {value!r}.")
+        for value in self.taus.split(","):
+            if not NUMBER.fullmatch(value) or float(value) == 0:
+                raise ValueError(f"taus must be positive numbers, got {value!r}.")
+        if self.prompts > sums.PROMPTS:
+            raise ValueError(f"prompts must be at most {sums.PROMPTS}, got {self.prompts}.")
+        least = {"n": 3 if "training" in self.experiments.split(",") else 2, "training_prompts": 4}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}.")
+
+    def values(self, name, kind=str):
+        """Return a list option as a list."""
+        return [kind(value) for value in getattr(self, name).split(",")]
+
+    def decides(self, experiment):
+        """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
+        return {name: getattr(self, name) for name in EXPERIMENTS[experiment].options}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A cell with its budgets, as the engine of `pmdllm.study` takes it.
+
+    Parameters
+    ----------
+    cell : Cell
+        What is fitted.
+    config : ValidateConfig
+        Its budgets, and the seeds of the whole validation.
+    """
+
+    cell: Cell
+    config: ValidateConfig
+
+    def __str__(self):
+        return f"{NAME}: {self.cell}"
+
+    @property
+    def columns(self):
+        """Columns that identify the setting."""
+        return {name: value for name, value in asdict(self.cell).items() if name != "seed"}
+
+    @property
+    def seed(self):
+        """Seed of the cell."""
+        return self.cell.seed
+
+    @cached_property
+    def identity(self):
+        """The options that decide the outcome, as text."""
+        return " ".join(f"{name}={value}" for name, value in self.config.decides(self.cell.experiment).items())
+
+    @property
+    def folder(self):
+        """Folder of the fit, inside the folder of all runs."""
+        options = json.dumps(self.config.decides(self.cell.experiment))
+        return Path(NAME) / f"{self.cell}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+
+    def command(self, runs):
+        """Return a shell command whose tables hold this cell."""
+        usual, free = ValidateConfig(), ("output", "experiments", "seeds", "jobs")
+        words = [f"--{name} {value}" for name, value in asdict(self.config).items() if value != getattr(usual, name)]
+        words = [text for text in words if text.split()[0].strip("-") not in free]
+        start = f"pmd-llm validate --preset {PRESET} --experiments {self.cell.experiment} --seeds {self.seed}"
+        return " ".join([start, *words])
+
+    def base(self, runs):
+        """Return the folder of the base, None if the experiment starts from the shipped one."""
+        return None if self.cell.kind.fit is None else base_folder(self.config, self.seed, runs / NAME)
+
+    def make_base(self, runs):
+        """Make the base."""
+        self._set_threads()
+        base(self.config, self.seed, runs / NAME)
+
+    def validate(self, runs):
+        """Raise ValueError if the cell cannot be run; its configuration has been checked."""
+
+    def run(self, runs):
+        """Fit the network; the tables appear in their folder when all are whole."""
+        folder = runs / self.folder / "tables"
+        if folder.exists():
+            return
+        self._set_threads()
+        start, kind = time.process_time(), self.cell.kind
+        network = () if kind.fit is None else base(self.config, self.seed, runs / NAME)
+        tables = kind.run(self.cell, self.config, *network)
+        made = made_on("cpu") | {"cpu_seconds": time.process_time() - start}
+        with appearing(folder) as part:
+            for name, table in tables.items():
+                table.to_csv(part / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+            (part / "made.json").write_text(json.dumps(made))
+
+    def rows(self, runs):
+        """Return the rows of the finished fit by table."""
+        folder = runs / self.folder / "tables"
+        tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+        if self.seed != self.config.values("seeds", int)[0]:
+            tables.pop("actions", None)
+        made = json.loads((folder / "made.json").read_text())
+        rows = summary(tables["prompts"]) if "prompts" in tables else tables["training"]
+        rows = rows.groupby(["split", "iteration"]).tail(1).drop(columns="epoch", errors="ignore")
+        rows = rows.assign(options=self.identity, **made, command=self.command(runs))
+        return {"results": rows[[*CELL, *rows.columns.drop(list(CELL))]]} | tables
+
+    def headline(self, rows):
+        """Median f of the last row of results."""
+        return f"f {rows['share'].iloc[-1]:.4f}"
+
+    def judged(self, rows):
+        """Return median f and the logarithm of median 1 − R², and the least sd of a seed's.
+
+        That of f is the error of a median over the prompts.
+        """
+        sd = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645)
+        missed = np.log(1 - rows["r2_law"])
+        return {"share": (rows["share"], 1.2533 * sd / np.sqrt(self.cell.size)), "log(1 - r2_law)": (missed, 0.0)}
+
+    def seconds(self, table):
+        """Predict the seconds on one core: those of the same setting in `table`."""
+        rows = of(table, self.columns)
+        return SECONDS if rows.empty else rows["cpu_seconds"].mean()
+
+    def _set_threads(self):
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+
+
+@dataclass(frozen=True)
+class Validation:
+    r"""The study of all fits of a configuration: every experiment at the first seed, then at the second.
+
+    Parameters
+    ----------
+    config : ValidateConfig
+        What is fitted; its ``output`` and ``jobs`` are for the command line.
+
+    Examples
+    --------
+    >>> config = ValidateConfig(experiments="population", rewards="graded", taus="0.1,1")
+    >>> print(*Validation(config).cells(), sep="\n")
+    validate: population-graded-0.1-pmd-mean-inf-12-0
+    validate: population-graded-0.1-pmd-part-inf-12-0
+    validate: population-graded-1-pmd-mean-inf-12-0
+    validate: population-graded-1-pmd-part-inf-12-0
+    """
+
+    config: ValidateConfig
+    name: str = NAME
+
+    def cells(self):
+        """Return the cells in order."""
+        return [
+            Fit(Cell(experiment, *setting, seed), self.config)
+            for seed in self.config.values("seeds", int)
+            for experiment in self.config.values("experiments")
+            for setting in EXPERIMENTS[experiment].settings(self.config)
+        ]
+
+    def results(self, folder):
+        """Return the table of results in a folder of tables."""
+        return self._tables(folder)["results"]
+
+    def stages(self, folder):
+        """Yield the only stage."""
+        yield Stage(self.cells(), self._tables(folder))
+
+    def undecided(self, folder):
+        """No cell waits for others."""
+        return []
+
+    def checked_cells(self, folder):
+        """Both losses on graded rewards at one temperature, at the first seed."""
+        first = self.config.values("seeds", int)[0]
+        return [cell for cell in self.cells() if CHECKED.items() <= cell.columns.items() and cell.seed == first]
+
+    def rows(self, folder):
+        """Return the rows of results that belong to this configuration."""
+        stage = next(self.stages(folder))
+        table, columns = stage.tables["results"], [*CELL, "options"]
+        wanted = pd.DataFrame([cell.columns | {"seed": cell.seed, "options": cell.identity} for cell in stage.cells])
+        names, rows = set(table.names(wanted, columns)), table.read()
+        return rows[[name in names for name in table.names(rows, columns)]].reset_index(drop=True)
+
+    def _tables(self, folder):
+        stems = {name: NAME if name == "results" else f"{NAME}_{name}" for name in ROWS}
+        needed = {name: (*CELL, "options") if name == "results" else (*CELL, *row) for name, row in ROWS.items()}
+        return {
+            name: Table(Path(folder) / f"{stem}.csv", CELL, ROWS[name], needed[name], DIGITS)
+            for name, stem in stems.items()
+        }
+
+
+def full():
+    """Return the configuration of the study: every experiment, five seeds."""
+    return from_preset(ValidateConfig, PRESET, kind="validate")
+
+
+def summary(prompts):
+    """Quantiles over the prompts of each cell, split and outer step.
+
+    Parameters
+    ----------
+    prompts : DataFrame
+        The table ``validate_prompts.csv``, or part of it.
+
+    Returns
+    -------
+    DataFrame
+        Medians under the names of the prompts' columns; ``share_low`` and ``share_high``, 5% and 95% quantiles of f;
+        ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0 the law's χ² weight.
+    """
+    weight = prompts["weight"].where(prompts["weight"] > 0)
+    prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
+    groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"])
+    medians = groups.median()
+    medians["prompts"] = groups.size()
+    medians["share_low"], medians["share_high"] = groups["share"].quantile(0.05), groups["share"].quantile(0.95)
+    for name in ("from_law", "from_lambert", "from_kl_law"):
+        medians[f"mean_{name}"] = groups[name].mean()
+    return medians.reset_index()
+
+
+def departures(table):
+    """What in the population experiment is not as the theory says, a line each.
+
+    For every cell, PMD-mean has a median f within 0.02 of 1, the log-partition within 0.02 of 0, both a median R²
+    above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of ``validate.csv``.
+
+    Returns
+    -------
+    list of str
+    """
+    departing = []
+    for _, row in table[table["experiment"] == "population"].iterrows():
+        own, other, expected = ("lambert", "kl_law", 1) if row["algorithm"] == "pmd-mean" else ("kl_law", "lambert", 0)
+        ratio = row[f"from_{other}"] / row[f"from_{own}"]
+        claims = {
+            f"f {row['share']:.4f}": abs(row["share"] - expected) < 0.02,
+            f"R² {row[f'r2_{own}']:.4f}": row[f"r2_{own}"] > 0.99,
+            f"divergence ratio {ratio:.1f}": ratio >= 10 or row["tau"] > 0.3,
+        }
+        where = ", ".join(f"{name} {row[name]}" for name in ("reward", "tau", "algorithm", "seed"))
+        departing += [f"{where}: {claim}" for claim, holds in claims.items() if not holds]
+    return departing
+
+
+def report(table):
+    """Return f and R² of each row of results as a table on paper."""
+    columns = [*CELL, "split", "iteration", "share", "r2_lambert", "r2_kl_law"]
+    text = table.reindex(columns=columns).to_string(index=False, float_format="%.3f", na_rep="")
+    return f"{text}\nshare: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts"
