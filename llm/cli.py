@@ -47,8 +47,14 @@ def main(argv=None):
     def say(text):
         print(f"{' '.join(command)}: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
+    def warn(message, *_):
+        if str(message) not in warned:
+            warned.add(str(message))
+            say(f"warning: {message}")
+
+    warned = set()
     with warnings.catch_warnings(), _signals():
-        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        warnings.showwarning = warn
         try:
             return _run(argv)
         except BrokenPipeError:  # the reader of `pmd-llm ... | head` has left

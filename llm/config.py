@@ -23,6 +23,8 @@ KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false
 COUNT = {"at_least": 1, "at_most": 10**6}
 COUNT_OR_0 = {"at_least": 0, "at_most": 10**6}
 SEED = {"at_least": 0, "at_most": 2**32 - 1}
+RATE = {"above": 0, "at_most": 1e10}
+TEMPERATURE = {"at_least": 1e-6, "at_most": 1e6}
 THREADS = {"at_least": 0, "at_most": 1024}
 DTYPES = ("auto", "float32", "bfloat16")
 NORMS = ("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
@@ -108,10 +110,8 @@ class Config:
     stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
 
     algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS, or pmd: and one of pmdtheory's BASELINES")
-    tau: float = option(0.1, "regularisation temperature τ, in reward units", at_least=1e-6, at_most=1e6)
-    target_kl: float = option(
-        0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, τ; 0: off", at_least=0, at_most=1e3
-    )
+    tau: float = option(0.1, "regularisation temperature τ, in reward units", **TEMPERATURE)
+    target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target or by τ; 0: off", at_least=0, at_most=1e3)
     tau_factor: float = option(0.0, "τ is multiplied by this after every batch; 0: off", at_least=0, at_most=10)
     clip_low: float = option(0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)", above=0, below=1)
     clip_high: float = option(0.2, "ratios above 1 + clip_high are clipped (the same)", above=0, at_most=1e6)
@@ -130,9 +130,9 @@ class Config:
     filter_high: float | None = option(None, "keep only groups with mean reward below this", at_least=-1e6, at_most=1e6)
     truncated: str = option("keep", "completions that did not end: keep, or drop", choices=("keep", "drop"))
 
-    learning_rate: float = option(5e-4, "step size of AdamW", above=0, at_most=1e10)
+    learning_rate: float = option(5e-4, "step size of AdamW", **RATE)
     lr_schedule: str = option("constant", "decay over all updates", choices=("constant", "linear", "cosine"))
-    lr_warmup_updates: int = option(0, "updates over which the learning rate rises from 0", at_least=0, at_most=10**9)
+    lr_warmup_updates: int = option(0, "updates over which the learning rate rises from 0", **COUNT_OR_0)
     adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
     adam_beta2: float = option(0.95, "AdamW's β₂", at_least=0, below=1)
     weight_decay: float = option(0.0, "AdamW's weight decay", at_least=0, at_most=1e6)
@@ -145,7 +145,7 @@ class Config:
     eval_prompts: int = option(256, "validation prompts", **COUNT)
     test_prompts: int = option(1000, "test prompts, before and after training", **COUNT)
     eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k", **COUNT)
-    eval_temperature: float = option(1.0, "sampling temperature of evaluations", at_least=1e-6, at_most=1e6)
+    eval_temperature: float = option(1.0, "sampling temperature of evaluations", **TEMPERATURE)
     eval_top_p: float = option(1.0, "nucleus of evaluations", above=0, at_most=1)
     eval_batch: int = option(0, "completions sampled at once in evaluations; 0: all", **COUNT_OR_0)
     target_accuracy: float = option(0.0, "stop when validation avg@k reaches this; 0: never", at_least=0, at_most=1)

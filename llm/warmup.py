@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import models, tasks
-from .config import COUNT, SEED, THREADS, check, option
+from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, check, option
 from .evaluate import evaluate
 from .rollout import Rollouts, token_logp
 from .run_folder import check_output, write_atomically
@@ -45,15 +45,15 @@ class WarmupConfig:
     seed: int = option(0, "seed of weights and demonstrations", **SEED)
     task: str = option("arithmetic", "task with demonstrations, e.g. arithmetic:terms=5")
 
-    hidden_size: int = option(64, "width of the residual stream, a multiple of heads", at_least=1, at_most=10**5)
-    layers: int = option(2, "layers", at_least=1, at_most=10**4)
-    heads: int = option(4, "attention heads per layer", at_least=1, at_most=10**4)
+    hidden_size: int = option(64, "width of the residual stream, a multiple of heads", **COUNT)
+    layers: int = option(2, "layers", **COUNT)
+    heads: int = option(4, "attention heads per layer", **COUNT)
     max_length: int = option(64, "longest prompt and completion together, in tokens", **COUNT)
 
-    steps: int = option(1000, "updates", at_least=1, at_most=10**9)
+    steps: int = option(1000, "updates", **COUNT)
     batch: int = option(64, "demonstrations per update", **COUNT)
-    learning_rate: float = option(4e-3, "largest step size of AdamW", above=0, at_most=1e10)
-    lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0", at_least=0, at_most=10**9)
+    learning_rate: float = option(4e-3, "largest step size of AdamW", **RATE)
+    lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0", **COUNT_OR_0)
     adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
     adam_beta2: float = option(0.98, "AdamW's β₂", at_least=0, below=1)
     weight_decay: float = option(0.01, "AdamW's weight decay", at_least=0, at_most=1e6)
@@ -64,7 +64,7 @@ class WarmupConfig:
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...; bfloat16 arithmetic on GPU, float32 on CPU")
     threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", **THREADS)
-    workers: int = option(0, "processes that prepare demonstrations; 0: none but this", at_least=0, at_most=1024)
+    workers: int = option(0, "processes that prepare demonstrations; 0: none but this", **THREADS)
 
     def __post_init__(self):
         check(self)
