@@ -6,11 +6,13 @@ UPDATE ?=
 NAMES ?= all
 JOBS ?= 2
 TABLES ?= figures/data
+KILLS ?= 50
+SEED ?=
 
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train study gpu packages test lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train study gpu packages test chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +52,9 @@ packages:  ## small packages that a bare GPU machine may lack, into build/packag
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)
+
+chaos: .venv/everything  ## kill, starve, double and damage small runs until KILLS=50 signals were sent; SEED=... repeats
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/everything
 	$(BIN)/ruff check .

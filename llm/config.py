@@ -310,10 +310,9 @@ def _read(cls, preset, kind):
     except (FileNotFoundError, NotADirectoryError):
         names = ", ".join(presets(kind))
         raise ValueError(f"preset must be one of {names} or the path of a YAML file, got {str(preset)!r}.") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
-        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}{line}.") from None
+    except Exception as error:  # whatever a file that is no YAML makes of its reader
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}.") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(values).__name__}.")

@@ -362,7 +362,7 @@ def _declared(path):
     """The configuration in a file, a dict; None if there is no file or it holds none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except Exception:  # whatever a file that is none makes of its reader
         return None
     is_one = isinstance(values, dict) and {"task", "model", "algorithm", "iterations"} <= values.keys()
     return values if is_one else None

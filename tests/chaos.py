@@ -59,6 +59,8 @@ class Subject:
         Folder of a tiny model.
     """
 
+    signals = SIGNALS
+
     def __init__(self, rng, model):
         self.settings = {
             "task": TASK, "model": str(model), "max_new_tokens": 4, "prompts_per_batch": 4, "threads": 1,
@@ -121,6 +123,8 @@ class AStudy(Compare):
 
 
 class Figure(Subject):
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C ends it with Python's own words
+
     def start(self, folder):
         """Replace the tables and pictures of a copy of the figures."""
         if not folder.exists():
@@ -173,9 +177,8 @@ def attempt(subject, folder, moment=0, strike=None, meanwhile=None):
         os.killpg(pid, signal.SIGKILL)  # workers that a killed process has left behind
     with os.fdopen(reading, errors="replace") as pipe:
         text = pipe.read()
-    text, _, operations = text.rpartition("operations: ")
-    code = os.waitstatus_to_exitcode(status)
-    return Outcome(code, text, int(operations) if operations.strip().isdecimal() else 0)
+    text, mark, operations = text.partition("operations: ")
+    return Outcome(os.waitstatus_to_exitcode(status), text, int(operations) if mark else 0)
 
 
 def _child(subject, folder, moment, strike, writing):
@@ -183,10 +186,11 @@ def _child(subject, folder, moment, strike, writing):
 
     def hook(event, arguments):
         nonlocal seen
-        if event in OPERATIONS and os.getpid() == main and str(folder) in str(arguments[0]):
+        path = str(arguments[0]) if event in OPERATIONS else ""
+        if str(folder) in path and not path.endswith((".py", ".pyc", "__pycache__")):
             seen += 1
             if seen == moment:
-                strike()
+                strike(main)
 
     try:
         os.setsid()
@@ -207,20 +211,20 @@ def _child(subject, folder, moment, strike, writing):
 def kill(number, delay=0.0):
     """A strike: this signal, at once or after some seconds."""
 
-    def strike():
+    def strike(pid):
         if delay:
-            timer = threading.Timer(delay, os.kill, (os.getpid(), number))
+            timer = threading.Timer(delay, os.kill, (pid, number))
             timer.daemon = True
             timer.start()
         else:
-            os.kill(os.getpid(), number)
+            os.kill(pid, number)
 
     return strike
 
 
 def starve(room):
     """A strike: from now on no file may be longer than this, as on a disk that is full."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def damage(path, rng):
@@ -265,10 +269,10 @@ class Chaos:
             return self.fail(f"left alone, it ends with {alone.code}", alone)
         damaged = False
         for _ in range(int(rng.integers(1, 6))):
-            moment = int(rng.integers(1, alone.operations + 1))
+            moment = int(rng.integers(1, (alone.operations or 12) + 1))  # a pool of processes does not say how many
             action = rng.choice(["kill", "kill", "kill", "starve", "double", "damage"])
             if action == "kill":
-                number = SIGNALS[rng.integers(len(SIGNALS))]
+                number = subject.signals[rng.integers(len(subject.signals))]
                 delay = 0.0 if self.exact or rng.random() < 0.5 else float(rng.exponential(0.05))
                 self.story.append(f"{signal.Signals(number).name} at operation {moment}, after {delay:.3f} s")
                 outcome = attempt(subject, harmed, moment, kill(number, delay))
