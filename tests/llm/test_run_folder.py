@@ -346,7 +346,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(config):
     )
     done = subprocess.run([sys.executable, "-c", code, config.output], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "checkpoints cannot be written (" in done.stdout and "What was saved before is intact" in done.stdout
+    assert f"{config.output} cannot be written (" in done.stdout and "What was saved before is intact" in done.stdout
     assert done.stdout.count("\n") == 1
     assert number(config) == 1
     assert [path.name for path in Path(config.output, "checkpoints").iterdir()] == [checkpoints(config)[0].name]
