@@ -20,23 +20,34 @@ import sys
 import tempfile
 import threading
 import traceback
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pmdllm.train as loop
 import yaml
 from pmdllm import cli, models
 from pmdllm.study import Setting, Study, declared
 from pmdllm.tasks import load
-from pmdllm.train import train  # noqa: F401  imported before the forks
 
 ROOT = Path(__file__).parent.parent
 TASK = "arithmetic:terms=4,modulus=6"
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
 TIMINGS = ("seconds", "cpu_seconds", "command")
+
+
+class Rewarded(loop.Run):
+    """A run whose rewards are coins thrown by the text: a random model is never right and would not move."""
+
+    def __init__(self, config, folder, task=None, reward=None):
+        super().__init__(config, folder, task, lambda texts, _: [zlib.crc32(text.encode()) % 2 for text in texts])
+
+
+loop.Run = Rewarded
 
 
 @dataclass
