@@ -36,7 +36,7 @@ KEPT = {
     **dict.fromkeys(("evaluate", "warmup"), "nothing is kept, and the same command starts over"),
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
-# Packages of the extra [llm] as they are imported, and those of other names than their import's.
+# What the extra [llm] brings, as it is imported.
 EXTRA = {"math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
@@ -112,13 +112,13 @@ def _signals():
 
 def _reason(error):
     """One line for what ends a run without being a fault of the program; other errors are raised again."""
-    if isinstance(error, MemoryError) or "memory" in str(error):
-        return f"out of memory ({str(error).partition(chr(10))[0]}): try a smaller micro_batch, eval_batch or batch"
     from .train import Diverged
 
-    if not isinstance(error, Diverged | ArithmeticError):
-        raise error
-    return str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"{str(error).partition(chr(10))[0]}: out of memory, try a smaller micro_batch, eval_batch or batch"
+    if isinstance(error, Diverged | ArithmeticError):
+        return str(error)
+    raise error
 
 
 def _missing(error):
@@ -221,7 +221,6 @@ def _compare(arguments):
         prog="pmd-llm compare",
         description="Train several algorithms at several seeds under one budget; write results.csv, curves.csv and "
         "panels.png to the output folder. Every option of pmd-llm train can be given as well.",
-        allow_abbrev=False,
     )
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")

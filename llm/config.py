@@ -244,6 +244,10 @@ def from_preset(cls, preset, kind="train", **changes):
 class Parser(argparse.ArgumentParser):
     """A parser of command lines that raises ``ValueError`` with one sentence, instead of printing its usage."""
 
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own takes -1e-3 for an option
+
     def error(self, message):
         """Raise it."""
         raise ValueError(f"{message} (see {self.prog} --help).")
@@ -271,12 +275,12 @@ def parse(cls, arguments, kind="train", prog=None):
     SystemExit
         After printing help.
     """
-    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first = Parser(prog=prog, add_help=False)
     first.add_argument("--preset")
     preset = first.parse_known_args(arguments)[0].preset if kind else None
     usual = {declared.name: declared.default for declared in fields(cls)}
     usual |= _read(cls, preset or "tiny-cpu", kind) if kind else {}
-    parser = Parser(prog=prog, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(prog=prog, argument_default=argparse.SUPPRESS)
     if kind:
         parser.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
     for declared in fields(cls):

@@ -137,7 +137,7 @@ class RunFolder:
         if not isinstance(result, dict):
             _warn(f"{self.path}/result.json is damaged; it is computed again.")
             return None
-        return result if self._vouched(self._newest("cpu")) else None
+        return result if self._vouched(self._newest("cpu"), complete=True) else None
 
     def load(self, device="cpu"):
         """Return the state of the newest intact checkpoint of this configuration, or None.
@@ -236,12 +236,14 @@ class RunFolder:
     def _checkpoints(self):
         return sorted((self.path / "checkpoints").glob("[0-9]*-*.pt"), reverse=True)
 
-    def _vouched(self, content):
-        """Whether the logs begin with what a checkpoint says; each one that does not is named in a warning."""
-        logs = {} if content is None else content["logs"]
-        damaged = [self.path / name for name, text in logs.items() if not _text(self.path / name).startswith(text)]
-        for path in damaged:
-            _warn(f"{path} was deleted, shortened or changed; it and the run go back to where the checkpoint was.")
+    def _vouched(self, content, complete=False):
+        """Whether the logs begin with what a checkpoint says, or are that; one that does not is named in a warning."""
+        damaged = []
+        for name, text in (content or {"logs": {}})["logs"].items():
+            there = _text(self.path / name)
+            if there != text and (complete or not there.startswith(text)):
+                damaged.append(name)
+                _warn(f"{self.path / name} was deleted or changed; it and the run go back to where the checkpoint was.")
         return not damaged
 
 

@@ -37,6 +37,11 @@ def test_options_override_the_preset_and_spelling_with_hyphens_works():
     assert not parse(Config, ["--overwrite", "false"]).overwrite
 
 
+@pytest.mark.parametrize("text", ["-1", "-1e-3", "-.5", "-1e6", "-0.25"])
+def test_negative_numbers_are_values(text):
+    assert parse(Config, ["--wrong_reward", text]).wrong_reward == float(text)
+
+
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("learning_rate: 5e-4\n")

@@ -189,7 +189,7 @@ def test_a_damaged_log_is_named_and_put_right(config, damage, complete):
             "cut": whole[:14], "cut within a line": whole[:-3], "changed": whole.replace(b"1", b"7"),
             "binary": bytes(range(256)),
         }[damage])  # fmt: skip
-    said = pytest.warns(UserWarning, match=r"metrics.jsonl was deleted, shortened or changed")
+    said = pytest.warns(UserWarning, match=r"metrics.jsonl was deleted or changed")
     with said, RunFolder(config) as folder:
         assert folder.result is None and folder.load()["number"] == 2
         folder.append("metrics.jsonl", {"number": 3})
@@ -203,6 +203,16 @@ def test_lines_after_the_checkpoint_are_cut(config):
         file.write('{"number": 2}\n{"num')
     write(config, [2])
     assert Path(config.output, "metrics.jsonl").read_text() == '{"number": 1}\n{"number": 2}\n'
+
+
+def test_what_is_appended_to_the_log_of_a_complete_run_goes(config):
+    write(config, [1], result={"done": True})
+    with Path(config.output, "timings.jsonl").open("ab") as file:
+        file.write(b"\xff\xe4")
+    with pytest.warns(UserWarning, match="timings.jsonl was deleted or changed"), RunFolder(config) as folder:
+        assert folder.result is None and folder.load()["number"] == 1
+        folder.finish({"done": True})
+    assert Path(config.output, "timings.jsonl").read_text() == '{"number": 1}\n'
 
 
 def test_a_damaged_result_is_computed_again(config):
