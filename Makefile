@@ -7,11 +7,13 @@ NAMES ?= all
 JOBS ?= 2
 TABLES ?= figures/data
 MINUTES ?= 10
+KILLS ?= 50
+SEED ?=
 
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train study gpu packages test fuzz lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train study gpu packages test fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,7 +55,10 @@ test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
 fuzz: .venv/everything  ## try new random problems for MINUTES=10 and keep those that fail in tests/fuzz/found.jsonl
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --jobs $(JOBS)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+chaos: .venv/everything  ## kill, starve, double and damage small runs until KILLS=50 signals were sent; SEED=... repeats
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/everything
 	$(BIN)/ruff check .
