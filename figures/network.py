@@ -57,9 +57,10 @@ def points(axis, rows, x, column, log=False, **style):
 def laws(axis, x=0.98):
     """Draw a line at f of each law, and name it."""
     for law, name in (("lambert", "Lambert-W law"), ("kl_law", "KL law")):
-        colour, place = plotting.LAWS[law]["color"], {"transform": axis.get_yaxis_transform(), "fontsize": 6}
+        colour = plotting.LAWS[law]["color"]
         axis.axhline(SHARES[law], color=colour, linewidth=0.8, zorder=1)
-        axis.text(x, SHARES[law], name, color=colour, ha="right", va="bottom", **place)
+        where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 6, "ha": "right"}
+        axis.annotate(name, (x, SHARES[law]), (0, 3), color=colour, **where)
 
 
 def log_ticks(axis, values):

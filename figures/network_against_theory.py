@@ -100,7 +100,7 @@ def _share_over_rollouts(axis, table, prompts):
     predicted = part.groupby("n").predicted.median()
     axis.plot(predicted.index, predicted, color="black", linestyle="--", linewidth=0.8, label="predicted")
     axis.axhline(1, color="black", linestyle="--", linewidth=0.8, zorder=1)
-    laws(axis, 0.75)
+    laws(axis, 0.95)
     log_ticks(axis, select(table, "rollouts").n.unique())
     axis.legend(loc="center right")
     axis.set(xlabel="rollouts $n$", ylabel="slope $f$")
@@ -165,6 +165,6 @@ def _batch(table):
         return ""
     population = pd.concat([part[f"r2_{OWN[name]}"] for name, part in rows.groupby("algorithm")])
     return (
-        f"One fixed batch: R² at least {rows.r2_law.min():.4f} against Statement 14, at most {population.max():.4f} "
+        f"One batch: R² at least {rows.r2_law.min():.4f} against Statement 14, at most {population.max():.4f} "
         "against the population law."
     )

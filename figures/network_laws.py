@@ -130,7 +130,7 @@ def finding(table, actions):
         excluded = ((f.low > other) | (f.high < other)).sum()
         sentences.append(
             f"{LABELS[algorithm]} loss: f {some.share.min():.3f} to {some.share.max():.3f}, p-weighted R² at least "
-            f"{some.r2.min():.3f}{far}; its interval excludes the other law in {excluded}/{len(f)} settings."
+            f"{some.r2.min():.3f}{far}; its interval excludes that in {excluded}/{len(f)} settings."
         )
     off = rows[(rows.departure >= 0.02) | (rows.r2 <= 0.99) | (rows.ratio < 10)]
     names = [f"{row.reward} τ {row.tau:g} {LABELS[row.algorithm]} seed {row.seed}" for row in off.itertuples()]

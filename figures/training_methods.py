@@ -1,12 +1,12 @@
 """Seven methods on the tiny language model at one budget, the learning rate chosen for each: most end equal.
 
 Preset tiny-cpu: 60 iterations of 32 prompts × 16 rollouts and 8 updates for every method. The learning rate of each is
-the one of 1.5e-4, 3e-4, ..., 2.4e-3 with the highest final validation avg@8, mean of two tuning seeds that are not
-used again. PMD-mean and PMD-part subtract leave-one-out estimates; GRPO and GSPO clip at ε = 0.2; clip ranges are not
-tuned, temperatures are two. (a–d) Means over the seeds while training; pass@8 is the share of the prompts with a right
-answer among 8 samples; the log-ratio is that of whole completions, its spread is over the batch's updates. (e) On 500
-test prompts after training, mean and 95% interval over the seeds, which are the small dots: how far the curves above
-can be told apart. Below the names: chosen learning rate.
+the one of 1.5e-4, 3e-4, ..., 2.4e-3 with the highest final validation avg@8, mean of two tuning seeds that are not used
+again. PMD-mean and PMD-part subtract leave-one-out estimates; GRPO and GSPO clip at ε = 0.2; clip ranges are not tuned,
+temperatures are two. (a–d) Means over the seeds while training; pass@8 is the share of the prompts with a right answer
+among 8 samples; the log-ratio is that of whole completions, its spread is over the batch's updates. (e) On 500 test
+prompts after training, mean and 95% interval over the seeds, which are the small dots: how far the curves above can be
+told apart. Below the names: chosen learning rate.
 """
 
 from pmdtheory import plotting

@@ -147,7 +147,7 @@ def drop_empty(figure):
     """Remove panels to which nothing was drawn but horizontal or vertical lines, and letter the others anew."""
     axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
     for axis in axes:
-        if axis.get_legend() is None and not np.isfinite(axis.dataLim.get_points()).all():
+        if axis.axison and not np.isfinite(axis.dataLim.get_points()).all():
             axis.remove()
     kept = [axis for axis in axes if axis in figure.axes and axis.get_title(loc="left")]
     if len(kept) < sum(bool(axis.get_title(loc="left")) for axis in axes):
