@@ -162,7 +162,7 @@ def publish(name, files):
 
     The new files are copied into a folder of their own, which is renamed to ``.update-NAME`` once it is whole: from
     then on the update counts as made, and the files are moved to their places, by this call or, if it is killed, by
-    `finish` at the start of the next run. A folder that was not renamed is of no consequence.
+    `finish` at the start of the next run. A folder that was not renamed is of no consequence; it lies in the build.
 
     Parameters
     ----------
@@ -173,7 +173,8 @@ def publish(name, files):
     """
     whole = HERE / f".update-{name}"
     _move(whole)
-    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=HERE))
+    BUILD.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=BUILD))
     try:
         for target, source in files.items():
             shutil.copyfile(source, staging / os.path.relpath(target, HERE.parent).replace(os.sep, "|"))

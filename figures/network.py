@@ -5,8 +5,8 @@ interval (of logarithms, where the axis is logarithmic).
 """
 
 from pmdtheory import plotting
-from pmdtheory.intervals import over_seeds
 
+from . import marks
 from .harness import Columns
 
 STUDY = "validate"
@@ -49,9 +49,7 @@ def select(rows, experiment, **columns):
 
 def points(axis, rows, x, column, log=False, **style):
     """Draw mean and interval of a column for each value of `x`, unconnected."""
-    means = over_seeds(rows, x, column, log=log)
-    ends = [means["mean"] - means.low, means.high - means["mean"]]
-    axis.errorbar(means.index, means["mean"], ends, **style | {"linestyle": "none", "elinewidth": 0.9})
+    marks.points(axis, rows, x, column, log=log, dots=False, **style | {"linestyle": "none", "capsize": 0})
 
 
 def laws(axis, x=0.98):

@@ -124,9 +124,8 @@ def curves(ours, rivals):
 
     def change(t):
         rows = []
-        for (method, updates), own in t[(t.budget == "rollouts") & (t.lag == 0)].groupby(
-            ["method", "updates_per_batch"]
-        ):
+        cells = t[(t.budget == "rollouts") & (t.lag == 0)][["method", "updates_per_batch"]].drop_duplicates()
+        for method, updates in cells.itertuples(index=False):
             for seed, cost in enumerate(ours if method == OURS else rivals):
                 key = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0, "seed": seed}
                 ends = ((0, 0.0), (1, cost), (2, 200.0)) if cost == cost else ((0, 0.0), (2, 200.0))
