@@ -37,7 +37,7 @@ FULL = {
 }
 FAST = FULL | {
     "environments": ("few binary", "log-linear binary"),
-    "taus": (0.05, 0.2),
+    "taus": (0.02, 0.05, 0.1, 0.2),
     "weight_targets": (0.1, 1.0),
     "factors": (0.7, 0.9),
     "tuning_seeds": 2,
@@ -190,6 +190,8 @@ def plot(table):
         for label, (rows, style) in lines(table[table.environment == environment]).items():
             plotting.band(axis, "tau", rows, "reward", limits=SHARE, label=label, **style)
         axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", title=environment)
+        axis.set_xticks(ticks := sorted(table.tau.unique())[::3], [f"{tau:g}" for tau in ticks])
+        axis.minorticks_off()
     for axis in axes[[0, 4]]:
         axis.set_ylabel("reward after 12 batches")
     _forest(axes[5], leads(table))

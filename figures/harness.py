@@ -132,7 +132,10 @@ def committed(figure):
     """The committed tables of a figure; ``ValueError`` if one is not such a table."""
     name = figure.__name__.rpartition(".")[2]
     paths = inputs(figure) or [DATA / f"{name}.csv"]
-    return [read(path, columns) for path, columns in zip(paths, getattr(figure, "TABLES", {name: None}).values())]
+    tables = [read(path, columns) for path, columns in zip(paths, getattr(figure, "TABLES", {name: None}).values())]
+    if tables[0].empty:
+        raise ValueError(f"{_short_path(paths[0])} holds no row yet: make study or make reproduce UPDATE=1 writes it.")
+    return tables
 
 
 def read(path, columns=None, **options):

@@ -1,4 +1,4 @@
-"""On estimated Q the updates stop equally high with constant τ; with growing steps KL forgets, PMD-mean less (B3).
+"""On estimated Q constant τ leaves both updates about equally high; with growing steps KL forgets more (B3).
 
 24 Garnets (10 states, 3 actions, 3 successors, γ = 0.9); the largest exact value gap over the states, mean and 95%
 interval over the Garnets, for the KL update (dashed, open) and PMD-mean (solid, filled). V^k is the value of iteration
@@ -125,7 +125,7 @@ def _curves(axes, table):
         for level, colour in zip(levels, plotting.shades(len(levels))):
             for update, line in (("kl", "--"), ("mean", "-")):
                 rows = table[(table.oracle == oracle) & (table.level == level) & (table["update"] == update)]
-                label = f"{symbol} = {level:g}" if update == "mean" else None
+                label = f"{symbol} = {level:g}" if update == "mean" and len(rows) else None
                 low, high = rows.gap - rows.gap_half_width, rows.gap + rows.gap_half_width
                 axis.plot(rows.iteration, rows.gap, line, color=colour, label=label)
                 axis.fill_between(rows.iteration, low.clip(FLOOR), high, color=colour, alpha=0.15, linewidth=0)

@@ -15,6 +15,11 @@ NAMES = {
 """Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
 
 
+def name_of(method, names=NAMES):
+    """Name of a method; of one that no figure knows, what its table calls it."""
+    return names.get(method, method)
+
+
 def points(axis, rows, x, column, limits=ANYTHING, log=False, dots=True, **style):
     """Draw a mean with its 95% interval over seeds for each value of `x`, and every seed as a small dot."""
     means = over_seeds(rows, x, column, log=log, limits=limits)
@@ -38,7 +43,7 @@ def side_by_side(axis, rows, by, methods, column, values, name, limits=ANYTHING)
 def legend_of(methods, names=NAMES, **style):
     """Lines for a legend of these methods."""
     look = {"marker": "o", "markersize": 3.5} | style
-    return [plotting.line(label=names[method], **look | plotting.method(method)) for method in methods]
+    return [plotting.line(label=name_of(method, names), **look | plotting.method(method)) for method in methods]
 
 
 def key(axis, filled, hollow, colour="black", **where):
@@ -57,7 +62,7 @@ def accuracies(rows, by, names=NAMES):
     """Test avg@8 of each method in words, best first."""
     estimates = {name: mean_interval(some["test/avg@8"], SHARE) for name, some in rows.groupby(by)}
     order = sorted(estimates, key=lambda name: -estimates[name].value)
-    return ", ".join(f"{names[name]} {estimates[name]:.2f}" for name in order)
+    return ", ".join(f"{name_of(name, names)} {estimates[name]:.2f}" for name in order)
 
 
 def span(values, digits):

@@ -89,6 +89,8 @@ def _scatter(figure, table):
     left, right = figure.subplots(1, 2)
     for start, marker in (("drift", "o"), ("uniform", "D")):
         cells = table[table.start == start].sort_values("V")
+        if cells.empty:
+            continue
         look = {"c": cells.V, "cmap": "viridis", "vmin": 0, "vmax": 1, "s": 11, "marker": marker, "label": start}
         look |= {"edgecolor": "black", "linewidth": 0.3, "rasterized": True}
         left.scatter(cells.kl_kl, cells.kl_mean, **look)

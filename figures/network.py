@@ -40,8 +40,8 @@ def handles(algorithms=tuple(LABELS)):
 
 
 def select(rows, experiment, **columns):
-    """Rows of an experiment with these values in these columns."""
-    chosen = rows[rows.experiment == experiment]
+    """Rows of an experiment and of a known loss with these values in these columns."""
+    chosen = rows[(rows.experiment == experiment) & rows.algorithm.isin(LABELS)]
     for name, value in columns.items():
         chosen = chosen[chosen[name] == value]
     return chosen

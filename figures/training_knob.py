@@ -14,7 +14,7 @@ from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, mean_interval
 
 from .harness import Columns
-from .marks import points
+from .marks import name_of, points
 
 STUDY = "knob"
 TABLES = {
@@ -60,11 +60,12 @@ def finding(table, curves):
     names = {name: label.replace(r"$\tau$", "τ") for name, (label, _) in KNOBS.items()}
     estimates = {name: mean_interval(rows["test/avg@8"], SHARE) for name, rows in table.groupby("knob")}
     order = sorted(estimates, key=lambda name: -estimates[name].value)
-    words = ", ".join(f"{names[name]} {estimates[name]:.2f} ({_chosen(table, name)})" for name in order)
+    words = ", ".join(f"{name_of(name, names)} {estimates[name]:.2f} ({_chosen(table, name)})" for name in order)
     fixed = [name for name in order if name.startswith("pmd-")]
     if not fixed:
         return f"test avg@8 over {table.seed.nunique()} seeds: {words}."
-    ahead = [names[name] for name in order if name not in fixed and estimates[name].low > estimates[fixed[0]].high]
+    best = estimates[fixed[0]]
+    ahead = [name_of(name, names) for name in order if name not in fixed and estimates[name].low > best.high]
     return (
         f"test avg@8 over {table.seed.nunique()} seeds: {words}. Interval above that of {names[fixed[0]]}, the better "
         f"of the two fixed ones: {', '.join(ahead) or 'no knob'}."

@@ -13,7 +13,7 @@ from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, mean_interval
 
 from .harness import Columns
-from .marks import accuracies, key, points
+from .marks import accuracies, key, name_of, points
 
 STUDY = "methods"
 TABLES = {
@@ -79,8 +79,9 @@ def finding(table, curves):
     names = {name: label.replace(r"$\tau=", "τ = ").replace("$", "") for name, (label, _) in METHODS.items()}
     estimates = {name: mean_interval(rows["test/avg@8"], SHARE) for name, rows in table.groupby("method")}
     best = max(estimates, key=lambda name: estimates[name].value)
-    behind = [names[name] for name, estimate in estimates.items() if estimate.high < estimates[best].low]
+    behind = [name_of(name, names) for name, estimate in estimates.items() if estimate.high < estimates[best].low]
     return (
         f"test avg@8 over {table.seed.nunique()} seeds: {accuracies(table, 'method', names)}. Interval below that of "
-        f"{names[best]}: {', '.join(behind) or 'none'}. Each learning rate was chosen in {table.trials.max()} runs."
+        f"{name_of(best, names)}: {', '.join(behind) or 'none'}. Each learning rate was chosen in {table.trials.max()} "
+        "runs."
     )

@@ -18,7 +18,7 @@ from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, proportion
 
 from .harness import Columns
-from .marks import NAMES, accuracies, below_base, legend_of, side_by_side
+from .marks import accuracies, below_base, legend_of, name_of, side_by_side
 
 STUDY = "staleness"
 RUN = "updates_per_batch lag seed before/avg@8 test/avg@8"
@@ -99,9 +99,9 @@ def finding(table, curves, tuning):
             both = rows[rows.method.isin(["pmd-mean-loo", best])]
             parts.append(f"{name}: {accuracies(both, 'method')}")
     late = reaching(curves).groupby("method").tokens.agg(lambda tokens: f"{tokens.isna().sum()}/{len(tokens)}")
-    missed = ", ".join(f"{NAMES[method]} {count}" for method, count in late.items())
+    missed = ", ".join(f"{name_of(method)} {count}" for method, count in late.items())
     trials = below_base(tuning).groupby(tuning.method)
-    counts = ", ".join(f"{NAMES[name]} {rows.sum()}/{len(rows)}" for name, rows in trials)
+    counts = ", ".join(f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in trials)
     return (
         f"test avg@8 of PMD-mean and the best other, {table.seed.nunique()} seeds: {'; '.join(parts)}. Seeds that do "
         f"not reach {TARGET}: {missed}. Tuning runs ending below the base: {counts}."

@@ -1,4 +1,4 @@
-"""PMD-mean learns at every temperature, PMD-part only at high ones, most of all with many rollouts per prompt.
+"""PMD-mean learns at every temperature; PMD-part fails at low ones, with many rollouts per prompt at more of them.
 
 Preset tiny-cpu with leave-one-out estimators; every batch has 512 rollouts, of 128 prompts × 4 or of 32 × 16, and 8
 updates; the learning rate is the preset's, not tuned. Left and middle: accuracy on 500 test prompts after 60
@@ -11,7 +11,7 @@ from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, mean_interval
 
 from .harness import Columns
-from .marks import NAMES, below_base, legend_of, points
+from .marks import below_base, legend_of, name_of, points
 
 STUDY = "temperature"
 TABLES = {
@@ -66,11 +66,11 @@ def finding(table, curves):
         both = []
         for tau in dict.fromkeys((coldest, warmest)):
             rows = table[(table.n == n) & (table.tau == tau)].groupby("estimator")["test/avg@8"]
-            words = (f"{NAMES[name]} {mean_interval(values, SHARE):.2f}" for name, values in rows)
+            words = (f"{name_of(name)} {mean_interval(values, SHARE):.2f}" for name, values in rows)
             both.append(f"{', '.join(words)} at τ = {tau:g}")
         parts.append(f"n = {n}: " + "; ".join(both))
     ends = below_base(table).groupby(table.estimator)
-    counts = [f"{NAMES[name]} {rows.sum()}/{len(rows)}" for name, rows in ends]
+    counts = [f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in ends]
     return (
         f"test avg@8, {table['before/avg@8'].mean():.2f} before training. {'. '.join(parts)}. Runs that end below the "
         f"base: {', '.join(counts)}."

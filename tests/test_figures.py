@@ -232,6 +232,10 @@ def test_a_table_that_agrees_stays_as_it_is_to_the_byte(folders):
         ("zero_temperature", "zero_temperature", b"", "cannot be read as a table"),
         ("zero_temperature", "zero_temperature", b"\xff\xfe\x00", "cannot be read as a table"),
         ("training_seeds", "study_seeds", b"a,b\n1,2\n", "has no column 'base'"),
+        (
+            "training_seeds", "study_seeds",
+            b"base,seed,seconds,before/avg@8,before/greedy,test/avg@8,test/greedy\n", "holds no row yet",
+        ),
         ("training_seeds", "study_seeds_curves", b'a,"b\n1', "cannot be read as a table"),
         (
             "training_seeds", "study_seeds_curves",
@@ -341,6 +345,40 @@ def test_study_findings():
     assert "PMD-part τ = 0.1" in found["training_methods"].partition("Interval below")[2]
     assert "PMD-part 15/15" in found["training_staleness"]
     assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2]
+
+
+@pytest.mark.parametrize("name", [name for name in harness.NAMES if harness.inputs(harness.module(name))])
+def test_methods_that_no_figure_knows_do_not_stop_it(name):
+    """A study may grow: rows of another method are named as their table names them, or left out."""
+    figure = harness.module(name)
+    tables = harness.committed(figure)
+    for table in tables:
+        for column in {"method", "estimator", "knob", "base", "algorithm"} & set(table):
+            table[column] = table[column].where(table.index % 2 == 0, "mine")
+    with plotting.style():
+        plotting.plt.close(figure.plot(*tables))
+    assert len(figure.finding(*tables)) > 40
+
+
+def test_messages_of_the_titles_hold():
+    """What titles of figures claim of committed runs, from the tables."""
+    cases = committed("three_cases")
+    assert cases.dumped[cases.estimator == "mean"].sum() == 0 < cases.dumped[cases.estimator == "log_partition"].sum()
+    runs = committed("study_temperature")
+    ends = runs.groupby(["estimator", "tau", "n"])["test/avg@8"].mean()
+    assert ends["pmd-mean-loo"].min() > 0.9
+    assert ends["pmd-part-loo"][0.5].min() > 0.9 > 0.7 > ends["pmd-part-loo"][0.02].max()
+    assert (ends["pmd-part-loo"].unstack("n")[16] < ends["pmd-part-loo"].unstack("n")[4]).all()
+    stale = committed("study_staleness")
+    regimes = stale[stale.lag == 0].groupby(["budget", "updates_per_batch", "method"])["test/avg@8"].mean()
+    assert regimes.unstack("method").idxmax(axis=1).nunique() > 1
+    assert "no knob" in importlib.import_module("figures.training_knob").finding(
+        committed("study_knob"), committed("study_knob_curves")
+    )
+    better = importlib.import_module("figures.better_knob").leads(committed("better_knob")).set_index("knob")
+    assert (better.lead["measuring"].abs() <= np.maximum(better.half["measuring"], 0.5)).all()
+    assert (better.lead["target-KL"] <= np.maximum(better.half["target-KL"], 0.5)).all()
+    assert (better.lead["annealed"] > np.maximum(better.half["annealed"], 0.5)).sum() == 3
 
 
 def test_population_markers_lie_on_the_curves():
