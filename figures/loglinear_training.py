@@ -1,4 +1,4 @@
-"""In a log-linear bandit PMD-mean leads early at small τ, and both end equal on contexts never trained on (13, 14).
+"""In a log-linear bandit PMD-mean leads early at small τ; both end nearly equal on contexts never trained on.
 
 Every seed draws its own problem: 32 training and 128 held-out contexts, 16 actions, 24 Gaussian features of each pair,
 a uniform first policy; reward 1 where a hidden linear score plus noise is among the highest tenth, else 0. Each batch
