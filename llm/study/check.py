@@ -37,9 +37,11 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
     """
     committed, new, departures = {}, {}, []
     for study in studies:
-        table, chosen = study.results(folder), []
+        table, cells, chosen = study.results(folder), study.checked_cells(folder), []
         known = table.read()
-        for cell in study.checked_cells(folder):
+        if not cells:
+            log(f"{study.name}: no cell is to be checked")
+        for cell in cells:
             rows = of(known, cell.columns)
             if len(rows) < 2:
                 departures.append(f"{cell}: not compared, {table.path} has {len(rows)} seeds of it and 2 are needed")
