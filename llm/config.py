@@ -1,32 +1,89 @@
-"""The configuration of a training run: one dataclass, from a YAML preset with command-line overrides.
+"""Options: a dataclass, from a YAML preset with command-line overrides, checked field by field.
 
-`parse` reads any such dataclass by the conventions of Hugging Face's ``HfArgumentParser``: every field is an option of
-the same name (``--learning_rate 3e-4`` or ``--learning-rate 3e-4``), its help text stands beside it, and a preset is a
-YAML file of field names and values in ``configs/``, so configuration, command line and help are one.
+Every field is declared with `option`, which states its default, its bounds and its help text, and is an option of the
+same name on the command line (``--learning_rate 3e-4`` or ``--learning-rate 3e-4``). A preset is a YAML file of field
+names and values in ``configs/``. So declaration, check, command line, preset and help are one; what is refused gets
+one sentence: the option, what it must be, and what it was.
 """
 
 import argparse
 import difflib
+import hashlib
+import re
+import sys
 import warnings
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import get_args
 
-import yaml
+import numpy as np
 
-from .losses import ALGORITHMS, LENGTH_NORMALIZATIONS
+__all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "presets"]
 
-__all__ = ["Config", "from_preset", "parse", "presets"]
-
-POSITIVE = (
-    *("tau", "clip_low", "clip_high", "learning_rate", "prompts_per_batch", "rollouts_per_prompt", "updates_per_batch"),
-    *("epochs", "iterations", "eval_prompts", "test_prompts", "eval_samples", "eval_temperature"),
-)
 CONFIGS = Path(__file__).parent / "configs"
+KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def option(default, text):
-    """Declare a field with its default and help text."""
-    return field(default=default, metadata={"help": text})
+def option(default, text, *, at_least=None, above=None, at_most=None, below=None, choices=None):
+    """Declare a field of a dataclass of options.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or None
+        Default value.
+    text : str
+        Help text.
+    at_least, above, at_most, below : number, optional
+        Bounds; `above` and `below` are not reached.
+    choices : sequence of str, optional
+        All values that are accepted.
+    """
+    low = f"({above}" if above is not None else "(-inf" if at_least is None else f"[{at_least}"
+    high = f"{below})" if below is not None else "inf)" if at_most is None else f"{at_most}]"
+    bounded = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    interval = "" if set(bounded.values()) == {None} else f" in {low}, {high}"
+    return field(default=default, metadata=bounded | {"help": text, "choices": choices, "interval": interval})
+
+
+def check(options):
+    """Check every field of a dataclass of options against its declaration; NumPy scalars become Python's.
+
+    Raises
+    ------
+    ValueError
+        A value has the wrong type or is out of bounds; text holds what no file can (surrogates).
+    """
+    for declared in fields(options):
+        value, bounds = getattr(options, declared.name), declared.metadata
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(options, declared.name, value)
+        kind = _kind(declared)
+        if value is None and kind is not declared.type:
+            continue
+        accepted = KINDS[kind] + bounds["interval"]
+        if bounds["choices"]:
+            accepted = f"one of {', '.join(bounds['choices'])}"
+        valid = type(value) is kind or (kind is float and type(value) is int)
+        if valid and kind in (int, float):
+            valid = (
+                abs(value) <= sys.float_info.max
+                and (bounds["at_least"] is None or value >= bounds["at_least"])
+                and (bounds["above"] is None or value > bounds["above"])
+                and (bounds["at_most"] is None or value <= bounds["at_most"])
+                and (bounds["below"] is None or value < bounds["below"])
+            )
+        elif valid and kind is str:
+            readable = "\0" not in value and value.encode(errors="replace").decode() == value
+            valid = readable and (not bounds["choices"] or value in bounds["choices"])
+        must_be(options, declared.name, accepted, valid)
+
+
+def must_be(options, name, accepted, valid):
+    """Raise the ``ValueError`` of an option unless it is `valid`."""
+    if not valid:
+        raise ValueError(f"{name} must be {accepted}, got {getattr(options, name)!r}.")
 
 
 @dataclass(frozen=True)
@@ -35,114 +92,130 @@ class Config:
 
     Raises ``ValueError`` naming the field, its value and what is accepted. Counts are of sequences (completions)
     unless the name says otherwise; every option's meaning, unit and default is in its help text.
+
+    Examples
+    --------
+    >>> Config(task="gsm8k", seed=1).output
+    'runs/gsm8k-base-pmd-mean-s1'
     """
 
-    output: str = option("runs/tiny-cpu", "folder of the run; an interrupted run in it is resumed")
+    output: str | None = option(None, "folder; a run in it goes on. Default: runs/TASK-MODEL-ALGORITHM-sSEED")
     overwrite: bool = option(False, "start anew where the folder holds a run already")
-    seed: int = option(0, "seed of prompts, rollouts and minibatches")
+    seed: int = option(0, "seed of prompts, rollouts and minibatches", at_least=0, at_most=2**32 - 1)
 
     task: str = option("arithmetic", "task, e.g. arithmetic:terms=5, gsm8k, reasoning_gym:chain_sum, file:data.jsonl")
     model: str = option("base", "'base' for the shipped model, a folder, or a model name on the Hugging Face hub")
     trust_remote_code: bool = option(False, "run code that comes with a hub model")
-    chat: str = option("auto", "prompts in the model's chat template")
-    system_prompt: str | None = option(None, "system")
-    stop: str | None = option(None, "stop")
-    reward: str | None = option(None, "reward")
+    chat: str = option("auto", "use the model's chat template; auto: where it has one", choices=("auto", "on", "off"))
+    system_prompt: str | None = option(None, "what the chat template is told before the prompt")
+    stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
 
-    algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS")
-    tau: float = option(0.1, "regularisation temperature τ > 0, in reward units")
-    target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, by τ; 0: off")
-    tau_factor: float = option(0.0, "τ is multiplied by this after every rollout batch; 0: off")
-    clip_low: float = option(0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)")
-    clip_high: float = option(0.2, "ratios above 1 + clip_high are clipped (policy-gradient methods)")
-    length_normalization: str = option("auto", "none, seq-mean-token-mean, seq-mean-token-sum-norm, or auto")
+    algorithm: str = option("pmd-mean", "a name of pmdllm.losses.ALGORITHMS, or pmd:BASELINE")
+    tau: float = option(0.1, "regularisation temperature τ, in reward units", at_least=1e-6, at_most=1e6)
+    target_kl: float = option(
+        0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, τ; 0: off", at_least=0, at_most=1e3
+    )
+    tau_factor: float = option(0.0, "τ is multiplied by this after every batch; 0: off", at_least=0, at_most=10)
+    clip_low: float = option(
+        0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)", above=0, below=1
+    )
+    clip_high: float = option(
+        0.2, "ratios above 1 + clip_high are clipped (policy-gradient methods)", above=0, at_most=1e6
+    )
+    length_normalization: str = option(
+        "auto", "divisor of a completion's loss",
+        choices=("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
+    )
     importance_weights: bool = option(False, "weight sequences by exp(r/τ)/Ẑ of their group")
-    wrong_reward: float = option(0.0, "reward of a wrong completion; a right one has 1")
+    wrong_reward: float = option(0.0, "reward of a wrong completion; a right one has 1", at_least=-1e6, below=1)
+    reward: str | None = option(None, "own reward function, module:function or file.py:function")
 
-    prompts_per_batch: int = option(32, "prompts per rollout batch")
-    rollouts_per_prompt: int = option(16, "completions n per prompt")
-    max_new_tokens: int = option(0, "tokens after which a completion is truncated; 0: the task's own bound")
-    rollout_lag: int = option(0, "train on rollouts of the policy this many batches old")
-    updates_per_batch: int = option(8, "minibatches, and so updates, per rollout batch")
-    epochs: int = option(1, "passes over each rollout batch")
-    filter_low: float | None = option(None, "keep only groups with mean reward above this")
-    filter_high: float | None = option(None, "keep only groups with mean reward below this")
-    truncated: str = option("keep", "completions without end-of-sequence: keep, or drop from group and loss")
+    prompts_per_batch: int = option(32, "prompts per rollout batch", at_least=1, at_most=10**6)
+    rollouts_per_prompt: int = option(16, "completions n per prompt", at_least=1, at_most=10**6)
+    max_new_tokens: int = option(
+        0, "tokens after which a completion is truncated; 0: the task's own bound", at_least=0, at_most=10**6
+    )
+    rollout_lag: int = option(0, "train on rollouts of the policy this many batches old", at_least=0, at_most=10**4)
+    updates_per_batch: int = option(8, "minibatches, and so updates, per rollout batch", at_least=1, at_most=10**6)
+    epochs: int = option(1, "passes over each rollout batch", at_least=1, at_most=10**6)
+    filter_low: float | None = option(None, "keep only groups with mean reward above this", at_least=-1e6, at_most=1e6)
+    filter_high: float | None = option(None, "keep only groups with mean reward below this", at_least=-1e6, at_most=1e6)
+    truncated: str = option(
+        "keep", "completions without end-of-sequence: keep, or drop from group and loss", choices=("keep", "drop")
+    )
 
-    learning_rate: float = option(5e-4, "step size of AdamW")
-    lr_schedule: str = option("constant", "constant, linear or cosine decay to 0 over all updates")
-    lr_warmup_updates: int = option(0, "updates over which the learning rate rises from 0")
-    adam_beta1: float = option(0.9, "AdamW's β₁")
-    adam_beta2: float = option(0.95, "AdamW's β₂")
-    weight_decay: float = option(0.0, "AdamW's weight decay")
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0: never")
-    reset_optimizer_every: int = option(0, "forget AdamW's moments every so many iterations; 0: never")
-    micro_batch: int = option(0, "sequences per forward pass, gradients accumulate; 0: the whole minibatch")
+    learning_rate: float = option(5e-4, "step size of AdamW", above=0, at_most=1e10)
+    lr_schedule: str = option(
+        "constant", "constant, or decay to 0 over all updates", choices=("constant", "linear", "cosine")
+    )
+    lr_warmup_updates: int = option(
+        0, "updates over which the learning rate rises from 0", at_least=0, at_most=10**9
+    )
+    adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
+    adam_beta2: float = option(0.95, "AdamW's β₂", at_least=0, below=1)
+    weight_decay: float = option(0.0, "AdamW's weight decay", at_least=0, at_most=1e6)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0: never", at_least=0)
+    reset_optimizer_every: int = option(
+        0, "forget AdamW's moments every so many iterations; 0: never", at_least=0, at_most=10**9
+    )
+    micro_batch: int = option(
+        0, "sequences per forward pass, gradients accumulate; 0: the whole minibatch", at_least=0, at_most=10**6
+    )
 
-    iterations: int = option(60, "rollout batches to train on")
-    eval_every: int = option(10, "iterations between evaluations on the validation prompts; 0: only at the end")
-    eval_prompts: int = option(256, "validation prompts")
-    test_prompts: int = option(1000, "test prompts, before and after training")
-    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k")
-    eval_temperature: float = option(1.0, "sampling temperature of evaluations")
-    eval_top_p: float = option(1.0, "nucleus of evaluations")
-    eval_batch: int = option(0, "completions sampled at once in evaluations; 0: all")
-    target_accuracy: float = option(0.0, "stop when the validation avg@k reaches this; 0: never")
+    iterations: int = option(60, "rollout batches to train on", at_least=1, at_most=10**9)
+    eval_every: int = option(
+        10, "iterations between evaluations on the validation prompts; 0: only at the end", at_least=0, at_most=10**9
+    )
+    eval_prompts: int = option(256, "validation prompts", at_least=1, at_most=10**6)
+    test_prompts: int = option(1000, "test prompts, before and after training", at_least=1, at_most=10**6)
+    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k", at_least=1, at_most=10**6)
+    eval_temperature: float = option(1.0, "sampling temperature of evaluations", at_least=1e-6, at_most=1e6)
+    eval_top_p: float = option(1.0, "nucleus of evaluations", above=0, at_most=1)
+    eval_batch: int = option(0, "completions sampled at once in evaluations; 0: all", at_least=0, at_most=10**6)
+    target_accuracy: float = option(
+        0.0, "stop when the validation avg@k reaches this; 0: never", at_least=0, at_most=1
+    )
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = option("auto", "arithmetic: float32 or bfloat16 (master weights stay float32); auto: by device")
-    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it")
+    dtype: str = option(
+        "auto", "arithmetic (master weights stay float32); auto: by device", choices=("auto", "float32", "bfloat16")
+    )
+    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", at_least=0, at_most=1024)
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
-    checkpoint_seconds: float = option(30.0, "seconds between checkpoints")
+    checkpoint_seconds: float = option(30.0, "seconds between checkpoints", at_least=0)
     report_to: str = option("none", "also log to tensorboard, wandb, trackio (comma-separated)")
 
     def __post_init__(self):
-        def require(name, valid, accepted):
-            if not valid:
-                raise ValueError(f"{name} must be {accepted}, got {getattr(self, name)!r}.")
-
-        for declared in fields(self):
-            value = getattr(self, declared.name)
-            if declared.type is int:
-                require(declared.name, isinstance(value, int) and value >= 0, "a nonnegative integer")
-            if declared.type in (float, float | None) and value is not None:
-                require(declared.name, isinstance(value, int | float) and abs(value) < float("inf"), "a finite number")
-        for name in POSITIVE:
-            require(name, getattr(self, name) > 0, "positive")
-        require("algorithm", self.algorithm in ALGORITHMS, f"one of {', '.join(ALGORITHMS)}")
-        names = ("auto", *LENGTH_NORMALIZATIONS)
-        require("length_normalization", self.length_normalization in names, f"one of {', '.join(names)}")
-        require("lr_schedule", self.lr_schedule in ("constant", "linear", "cosine"), "constant, linear or cosine")
-        require("truncated", self.truncated in ("keep", "drop"), "keep or drop")
-        require("dtype", self.dtype in ("auto", "float32", "bfloat16"), "auto, float32 or bfloat16")
-        require("wrong_reward", self.wrong_reward < 1, "below 1, the reward of a right completion")
-        require("clip_low", self.clip_low < 1, "below 1")
-        require("eval_top_p", 0 < self.eval_top_p <= 1, "in (0, 1]")
-        require("target_accuracy", 0 <= self.target_accuracy <= 1, "in [0, 1]")
-        for name in ("adam_beta1", "adam_beta2"):
-            require(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        require(
-            "updates_per_batch", self.updates_per_batch <= self.prompts_per_batch,
+        check(self)
+        if self.output is None:
+            object.__setattr__(self, "output", self._default_output())
+        must_be(
+            self, "updates_per_batch",
             f"at most prompts_per_batch = {self.prompts_per_batch}, for a minibatch holds whole groups",
+            self.updates_per_batch <= self.prompts_per_batch,
+        )
+        must_be(
+            self, "rollouts_per_prompt", f"at most 10000000 / prompts_per_batch = {10**7 // self.prompts_per_batch}",
+            self.prompts_per_batch * self.rollouts_per_prompt <= 10**7,
         )
         if None not in (self.filter_low, self.filter_high):
-            require("filter_low", self.filter_low < self.filter_high, f"below filter_high = {self.filter_high}")
-        method = ALGORITHMS[self.algorithm]
-        require(
-            "rollouts_per_prompt", self.rollouts_per_prompt > 1 or not method.baseline.leaves_one_out,
-            f"at least 2 for {self.algorithm}, whose baseline leaves one rollout out",
-        )
-        require("target_kl", self.target_kl >= 0, "at least 0")
-        if method.baseline.needs_target:
-            require("target_kl", self.target_kl > 0, f"positive for {self.algorithm}, whose baseline aims at it")
+            must_be(self, "filter_low", f"below filter_high = {self.filter_high}", self.filter_low < self.filter_high)
+        method = self.method
+        reason = (
+            "whose baseline leaves one rollout out" if method.baseline.leaves_one_out
+            else "whose baseline of a single rollout is its own reward: the advantage would always be 0"
+        )  # fmt: skip
+        must_be(self, "rollouts_per_prompt", f"at least 2 for {self.algorithm}, {reason}", self.rollouts_per_prompt > 1)
+        aims = method.baseline.needs_target
+        if aims:
+            must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
         if not method.is_regression:
             for name in ("target_kl", "tau_factor"):
-                require(name, getattr(self, name) == 0, f"0 for {self.algorithm}, which has no temperature")
-        require("tau_factor", self.tau_factor >= 0, "at least 0")
-        moves_tau = self.target_kl and not method.baseline.needs_target
-        require("tau_factor", not (self.tau_factor and moves_tau), "0 where target_kl moves τ already")
+                must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
+        moves_tau = self.target_kl and not aims
+        must_be(self, "tau_factor", "0 where target_kl moves τ already", not (self.tau_factor and moves_tau))
         fresh = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
-        require("target_kl", not (moves_tau and fresh), "0 with one update per rollout batch: λ is 0 before it")
+        must_be(self, "target_kl", "0 with one update per rollout batch: λ is 0 before it", not (moves_tau and fresh))
         if self.tau_is_without_effect:
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per rollout batch: the log-ratio is 0 at it, and "
@@ -151,15 +224,27 @@ class Config:
             )
 
     @property
+    def method(self):
+        """The `pmdllm.losses.Algorithm`."""
+        from .losses import algorithm
+
+        return algorithm(self.algorithm)
+
+    @property
     def tau_is_without_effect(self):
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
-        method = ALGORITHMS[self.algorithm]
         once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0 and not self.importance_weights
-        return once and method.is_regression and not method.baseline.uses_tau
+        return once and self.method.is_regression and not self.method.baseline.uses_tau
 
     def to_yaml(self):
         """Return the configuration as the text of a preset."""
+        import yaml
+
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+    def _default_output(self):
+        names = [_file_name(text) for text in (self.task, self.model, self.algorithm)]
+        return "runs/" + "-".join([*names, f"s{self.seed}"])
 
 
 def presets(kind="train"):
@@ -168,7 +253,7 @@ def presets(kind="train"):
 
 
 def from_preset(cls, preset, kind="train", **changes):
-    """Return the configuration `cls` of a preset, with `changes`.
+    """Return the options `cls` of a preset, with `changes`.
 
     Parameters
     ----------
@@ -184,7 +269,7 @@ def from_preset(cls, preset, kind="train", **changes):
     Raises
     ------
     ValueError
-        There is no such preset, or it names an unknown field.
+        There is no such preset, it cannot be read, or it names an unknown field.
 
     Examples
     --------
@@ -196,8 +281,16 @@ def from_preset(cls, preset, kind="train", **changes):
     return cls(**values)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines that raises ``ValueError`` with one sentence, instead of printing its usage."""
+
+    def error(self, message):
+        """Raise it."""
+        raise ValueError(f"{message} (see {self.prog} --help).")
+
+
 def parse(cls, arguments, kind="train", prog=None):
-    """Return the configuration `cls` from command-line `arguments`: ``--preset NAME`` and one option per field.
+    """Return the options `cls` from command-line `arguments`: ``--preset NAME`` and one option per field.
 
     Parameters
     ----------
@@ -213,49 +306,95 @@ def parse(cls, arguments, kind="train", prog=None):
     Raises
     ------
     ValueError
-        As `from_preset`, an unknown option, and where `cls` refuses a value.
+        As `from_preset`; an unknown option; where `cls` refuses a value; another model than the preset's, where the
+        preset was not chosen and would decide task and learning rate.
     SystemExit
-        After printing help, or where the value of an option cannot be read.
+        After printing help.
     """
-    from transformers import HfArgumentParser
-
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", default="tiny-cpu")
+    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
     preset = first.parse_known_args(arguments)[0].preset
-    parser = HfArgumentParser(cls, prog=prog, allow_abbrev=False)
-    parser.add_argument("--preset", default=preset, help=f"{', '.join(presets(kind))}, or the path of a YAML file")
-    values = _read(cls, preset, kind)
-    parser.set_defaults(**values)
-    config, _, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    values = _read(cls, preset or "tiny-cpu", kind)
+    usual = {declared.name: declared.default for declared in fields(cls)} | values
+    parser = Parser(prog=prog, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
+    for declared in fields(cls):
+        spellings = dict.fromkeys((f"--{declared.name}", f"--{declared.name.replace('_', '-')}"))
+        flag = {"nargs": "?", "const": True} if declared.type is bool else {}
+        text = f"{declared.metadata['help']} (default: {usual[declared.name]})".replace("%", "%%")
+        choices = declared.metadata["choices"]
+        shown = f"{{{','.join(choices)}}}" if choices else _kind(declared).__name__.upper()
+        parser.add_argument(*spellings, **flag, help=text, metavar=shown)
+    typed, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no option{_hint(unknown[0].strip('-').replace('-', '_'), cls)}")
-    return config
+    typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
+    if preset is None and typed.get("model") != usual.get("model") and "model" in typed:
+        missing = [name for name in ("task", "learning_rate") if name not in typed]
+        if missing:
+            raise ValueError(
+                f"model {typed['model']!r} needs its own {' and '.join(f'--{name}' for name in missing)}: those of "
+                f"preset tiny-cpu ({', '.join(f'{name} {usual[name]}' for name in missing)}) are meant for its model "
+                f"{usual['model']!r} alone. Give them, or --preset pretrained for a pretrained model, or --preset "
+                "tiny-cpu for a base that pmd-llm warmup made."
+            )
+    return cls(**values | typed)
 
 
 def _read(cls, preset, kind):
+    """Values of a preset."""
+    import yaml
+
     path = Path(preset) if Path(preset).suffix in (".yaml", ".yml") else CONFIGS / kind / f"{preset}.yaml"
-    if not path.is_file():
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         names = ", ".join(presets(kind))
-        raise ValueError(f"preset must be one of {names} or the path of a YAML file, got {preset!r}.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        raise ValueError(f"preset must be one of {names} or the path of a YAML file, got {str(preset)!r}.") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
+        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}{line}.") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(values).__name__}.")
     _reject_unknown(values, cls, f"preset {preset}")
-    for declared in fields(cls):
-        value = values.get(declared.name)
-        if declared.type in (float, float | None) and isinstance(value, str):  # YAML takes 5e-4 for text, not 5.0e-4
-            try:
-                values[declared.name] = float(value)
-            except ValueError:
-                raise ValueError(f"preset {preset}: {declared.name} must be a number, got {value!r}.") from None
-    return values
+    return _numbers(cls, values)
+
+
+def _numbers(cls, values):
+    """Turn texts into what their options hold, where that can be read; `check` says what is wrong with the others."""
+    kinds = {declared.name: _kind(declared) for declared in fields(cls)}
+    return {name: _number(kinds[name], value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _number(kind, text):
+    if kind is bool:
+        return WORDS.get(text.lower(), text)
+    try:
+        return kind(text)  # YAML takes 5e-4 for text, not 5.0e-4
+    except ValueError:
+        return text
+
+
+def _kind(declared):
+    """Type of a field that may also be None."""
+    return next((kind for kind in get_args(declared.type) if kind is not type(None)), declared.type)
+
+
+def _file_name(text, longest=48):
+    """Turn a task or a model into part of a file name: readable, and different for different long texts."""
+    name = re.sub(r"[^\w.+=-]+", "_", text, flags=re.ASCII).strip("_.-") or "_"
+    if len(name) <= longest:
+        return name
+    return f"{name[:longest]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _reject_unknown(values, cls, where):
     known = [declared.name for declared in fields(cls)]
     for name in values:
         if name not in known:
-            raise ValueError(f"{where} sets {name!r}, which is no option{_hint(name, cls)}")
+            raise ValueError(f"{where} sets {name!r}, which is no option{_hint(str(name), cls)}")
 
 
 def _hint(name, cls):

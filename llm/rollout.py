@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, StaticCache, StopStringCriteria, TopPLogitsWarper
+from transformers import DynamicCache, StaticCache, TopPLogitsWarper
 
 __all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample", "token_logp"]
 
@@ -136,7 +136,6 @@ def sample(
         )
     static = model.device.type != "cpu" if static_cache is None else static_cache
     ends = torch.tensor(end_tokens(model, tokenizer), device=model.device)
-    stops = StopStringCriteria(tokenizer, list(stop)) if stop else None
     cut = TopPLogitsWarper(top_p) if top_p < 1 else None
     logits, cache = _prefill(model, prompt_ids, prompt_mask, n, max_new_tokens if static else None)
     prompt_ids, prompt_mask = prompt_ids.repeat_interleave(n, 0), prompt_mask.repeat_interleave(n, 0)
@@ -158,8 +157,9 @@ def sample(
         tokens.append(torch.where(running, chosen[:, 0], tokenizer.pad_token_id))
         logps.append(torch.where(running, law.gather(1, chosen)[:, 0], 0.0))
         masks.append(running)
-        ended = torch.isin(chosen[:, 0], ends)
-        running = running & ~(ended if stops is None else ended | stops(torch.stack(tokens, 1), None))
+        running = running & ~torch.isin(chosen[:, 0], ends)
+        if stop:
+            running[running.clone()] = ~_stopped(tokenizer, torch.stack(tokens, 1)[running], stop)
         if not running.any():
             break
     return Rollouts(prompt_ids, prompt_mask, *(torch.stack(column, 1) for column in (tokens, masks, logps)), ~running)
@@ -211,7 +211,8 @@ def encode(tokenizer, prompts, chat="auto", system_prompt=None):
         ) from error
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     doubled = [bos is not None and ids[:2] == [bos, bos] for ids in rows]
-    closed = [ids[-1:] == [eos] and not text.endswith(tokenizer.eos_token) for ids, text in zip(rows, prompts)]
+    spelled = [eos is not None and text.endswith(tokenizer.eos_token) for text in prompts]
+    closed = [ids[-1 - own :] == [eos] * (1 + own) for ids, own in zip(rows, spelled)]
     rows = [ids[twice : len(ids) - end] for ids, twice, end in zip(rows, doubled, closed)]
     if not all(rows):
         raise ValueError("prompts must have at least one token each, got an empty prompt.")
@@ -286,6 +287,13 @@ def _prefill(model, ids, mask, n, static_tokens):
     for number, layer in enumerate(cache.layers):
         buffers.update(layer.keys, layer.values, number)
     return logits, buffers
+
+
+def _stopped(tokenizer, tokens, stop):
+    """Whether one of the texts in `stop` has just been completed, a character being four tokens at most."""
+    tails = tokens[:, -4 * max(map(len, stop)) :].tolist()
+    texts = tokenizer.batch_decode(tails, skip_special_tokens=True)
+    return torch.tensor([any(text in tail for text in stop) for tail in texts], dtype=torch.bool, device=tokens.device)
 
 
 def _last_logits(model, ids, attention, positions, cache):

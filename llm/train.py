@@ -30,7 +30,7 @@ from pmdtheory import knobs
 from . import metrics, models, tasks
 from .batch import Batch
 from .evaluate import evaluate
-from .losses import Settings, algorithm
+from .losses import Settings
 from .rollout import fitting, sample
 from .run_folder import RunFolder
 from .trackers import trackers
@@ -128,7 +128,7 @@ class Run:
         self.config, self.folder, self.reward = config, folder, reward
         self.device = models.device(config.device)
         self.task = tasks.load(config.task) if task is None else task
-        self.algorithm = algorithm(config.algorithm)
+        self.algorithm = config.method
         self.max_new_tokens = config.max_new_tokens or self.task.max_new_tokens
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
         self.prompting = {"chat": config.chat, "system_prompt": config.system_prompt}
@@ -313,7 +313,6 @@ class Run:
             {name: getattr(self, name) for name in STATE}
             | {
                 "queue": [batch.state() for batch in self.queue],
-                "clock": (_clocks() - self.clock).tolist(),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "generator": self.generator.get_state(),

@@ -27,10 +27,10 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import models, tasks
-from .checkpoint import write_atomically
 from .config import option
 from .evaluate import evaluate
 from .rollout import Rollouts, token_logp
+from .run_folder import write_atomically
 
 __all__ = ["WarmupConfig", "fit", "warmup"]
 

@@ -1,7 +1,7 @@
 r"""Prompts with answers that a program can check: the tasks a policy is trained and evaluated on.
 
 `load` makes a task from one line, its spec: a name, then options after a colon, separated by commas. An option that
-contains a comma stands in double quotes, as in CSV::
+contains a comma stands in double quotes, as in CSV; ``\n`` in a template is a new line::
 
     arithmetic                                              chains of operations modulo 10, nothing to download
     arithmetic:terms=6-8,parentheses=true,modulus=97        the same, harder
@@ -10,23 +10,25 @@ contains a comma stands in double quotes, as in CSV::
     gsm8k:path=DIRECTORY                                    the same from local files
     file:rows.jsonl,question=question,answer=answer         any table with question and answer columns
     hub:OWNER/NAME,question=problem,answer=answer           the same from the hub
+    package.module:Class    path/to/file.py:Class:size=3    your own, a class with the attributes of `Task`
 
-Every task has the attributes of `Task`. Training prompts are disjoint from validation and test prompts: whoever draws
-`Task.sample` never meets a held-out prompt.
+Training prompts are disjoint from validation and test prompts: whoever draws `Task.sample` never meets a held-out
+prompt. `Pool` sees to that, and offers all of `Task` but ``max_new_tokens`` and ``judge``.
 """
 
 import csv
-import hashlib
 import importlib
+import importlib.util
 import inspect
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from .answers import Verdict
+from .pool import Pool, Problem, fraction
 
-__all__ = ["Problem", "Task", "fraction", "load"]
+__all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load"]
 
 TASKS = {
     "arithmetic": ("arithmetic", "Arithmetic"),
@@ -39,41 +41,37 @@ TASKS = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A prompt and what its completion is checked against.
-
-    Attributes
-    ----------
-    prompt : str
-        Text before the completion.
-    answer : str
-        The right answer, as ``Task.judge`` takes it.
-    """
-
-    prompt: str
-    answer: str
-
-
 class Task(Protocol):
-    """What every task offers.
+    """What every task offers. Some also have an ``alphabet`` and ``demonstrations(count, rng)`` to warm up a model on.
 
     Attributes
     ----------
     spec : str
         The line it was loaded from.
+    max_new_tokens : int
+        Tokens after which a completion is truncated, unless the run says otherwise.
+    stop : tuple of str
+        Texts at which a completion ends; what follows is not judged.
     """
 
     spec: str
+    max_new_tokens: int
+    stop: tuple[str, ...]
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
-        """Draw `count` different training prompts."""
+        """Draw `count` different training problems."""
 
     def held_out(self, split: str, count: int) -> list[Problem]:
-        """Return the first `count` prompts, in a fixed order, of the split "validation" or "test"."""
+        """Return the first `count` problems, in a fixed order, of the split "validation" or "test"."""
 
     def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare completions with the answers of their problems."""
+
+    def restrict(self, fits) -> None:
+        """Leave out problems whose prompts do not fit a model; ``fits(list of str)`` gives a list of bool."""
+
+
+NEEDED = ("max_new_tokens", "stop", "sample", "held_out", "judge", "restrict")
 
 
 def load(spec):
@@ -104,31 +102,58 @@ def load(spec):
     ValueError: arithmetic has no option 'term'; its options are terms, operators, modulus, parentheses.
     """
     name, _, rest = spec.partition(":")
-    if name not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r} in {spec!r}.")
-    module, maker = TASKS[name]
-    maker = getattr(importlib.import_module(f".{module}", __name__), maker)
-    task = maker(**_options(name, maker, next(csv.reader([rest]), [])))
+    if name in TASKS:
+        module, maker = TASKS[name]
+        maker = getattr(importlib.import_module(f".{module}", __name__), maker)
+    else:
+        maker, name, rest = _own(name, *rest.partition(":")[::2], spec)
+    task = maker(**_options(name, maker, rest))
+    missing = [attribute for attribute in NEEDED if not hasattr(task, attribute)]
+    if missing:
+        raise ValueError(f"task {name} needs {', '.join(missing)}: add what is missing, or derive from pmdllm.tasks.Pool.")
     task.spec = spec
     return task
 
 
-def fraction(text):
-    """Map a text to a number that looks uniform on [0, 1), the same one on every machine: SHA-256 read as a fraction.
+def _own(place, name, rest, spec):
+    """Return somebody's own class, its name and its options."""
+    if not name or not place:
+        raise ValueError(
+            f"task must be one of {', '.join(TASKS)}, or package.module:Class, or file.py:Class, got {spec!r}."
+        )
+    try:
+        if place.endswith(".py"):
+            found = importlib.util.spec_from_file_location(Path(place).stem, place)
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except FileNotFoundError:
+        raise ValueError(f"task must name a file that exists, got {place!r} in {spec!r}.") from None
+    except ModuleNotFoundError as error:
+        if error.name is None or not (place + ".").startswith(error.name + "."):
+            raise ImportError(f"task {place} needs a module that is missing: {error.name}.") from error
+        raise ValueError(
+            f"task must be one of {', '.join(TASKS)}, or a module or file.py with a class, got {spec!r}: there is no "
+            f"module {place!r}."
+        ) from None
+    except Exception as error:
+        raise ValueError(f"task {place} cannot be loaded: {type(error).__name__}: {error}.") from error
+    maker = getattr(module, name, None)
+    if not callable(maker):
+        raise ValueError(f"task {place} has no class {name!r}, got {spec!r}.")
+    return maker, f"{place}:{name}", rest
 
-    Examples
-    --------
-    >>> round(fraction("7+3*9-9="), 6)
-    0.316593
-    """
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
-
-def _options(name, maker, parts):
+def _options(name, maker, text):
     """Options as keyword arguments, each in the type its parameter is annotated with."""
-    parameters = inspect.signature(maker).parameters
+    try:
+        parts = next(csv.reader([text.replace("\r\n", "\n").replace("\n", r"\n")], strict=True), [])
+        parameters = inspect.signature(maker).parameters
+    except (csv.Error, ValueError, TypeError) as error:
+        raise ValueError(f"options of {name} cannot be read ({error}), got {text!r}: check the quotes.") from None
     accepts_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = [key for key, p in parameters.items() if p.kind is not p.VAR_KEYWORD]
+    known = [key for key, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     required = [key for key in known if parameters[key].default is inspect.Parameter.empty]
     options = dict(zip(required, parts))
     if len(options) < len(required) or not all(options.values()):
@@ -139,18 +164,22 @@ def _options(name, maker, parts):
             raise ValueError(f"options of {name} have the form option=value, got {part!r}.")
         if key not in known and not accepts_any:
             raise ValueError(f"{name} has no option {key!r}; its options are {', '.join(known) or 'none'}.")
-        options[key] = _typed(key, value, parameters[key].annotation) if key in known else value
-    return options
+        options[key] = value
+    return {key: _typed(key, value, parameters[key].annotation) if key in known else value for key, value in options.items()}
 
 
 def _typed(key, value, kind):
+    kind = {"int": int, "float": float, "bool": bool}.get(kind, kind)  # as text in modules that delay annotations
+    if key == "template":
+        return value.replace(r"\n", "\n")
     if kind is bool:
         if value.lower() not in ("true", "false"):
             raise ValueError(f"{key} must be true or false, got {value!r}.")
         return value.lower() == "true"
-    if kind is int:
+    if kind in (int, float):
         try:
-            return int(value)
+            return kind(value)
         except ValueError:
-            raise ValueError(f"{key} must be an integer, got {value!r}.") from None
+            kinds = {int: "an integer", float: "a number"}
+            raise ValueError(f"{key} must be {kinds[kind]}, got {value!r}.") from None
     return value

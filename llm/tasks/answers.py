@@ -1,40 +1,40 @@
 r"""Answers read from completions and compared with the right ones.
 
-`exact` compares characters: for tasks whose completions have one form. `math` reads free text, a final ``\boxed{}``,
-``#### 42`` or the last number or formula, and compares by value, as Math-Verify does: 1/2 is 0.5 and {1, 2} is {2, 1}.
+`exact` compares characters: for tasks whose completions have one form. `math` reads free text and compares by value:
+1/2 is 0.5 and {1, 2} is {2, 1}. Numbers, lists, choices and words are read by `pmdllm.tasks.notation`, in this process;
+all other LaTeX by Math-Verify, in a worker process with bounded time and memory (`pmdllm.tasks.checker`). A completion
+can say anything, and what it says is never evaluated as code.
 
-A completion can say anything, and what it says is never evaluated as code. Math-Verify swallows its own exceptions, and
-its time limit works in main threads only and cannot stop compiled code. So each completion is checked in a worker
-process that the operating system kills when it exceeds its time, and that cannot exceed its memory. The limit counts
-the worker's own processor time: the verdict does not depend on what else the machine is doing.
+What comes before ``</think>`` is no answer, and what comes after a stop text is not the model's turn. Of the rest's last
+10,000 characters, the answer is the last ``\boxed{}``, or the last few if only commas or "and" stand between them;
+without one, the last line that begins with ``####`` and has a digit; without that, what follows the last "answer is" or
+"answer:"; and without that the last formula in dollars or the last number.
 
-A completion that cannot be read, or not within the limits, is wrong and counted as not parsed. To keep a broken checker
-from looking like a bad policy, each right answer is first checked against itself; one that fails is an error.
+A completion that cannot be read, or not within the limits, is wrong and counted as not parsed. To keep a misread right
+answer from looking like a bad policy, `untrusted` says of right answers beforehand which must not be used.
 """
 
-import atexit
-import contextlib
 import functools
 import importlib.util
-import json
-import os
-import queue
 import re
-import signal
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Verdict", "exact", "last_boxed", "math"]
+from . import latex, notation
+from .checker import Checker
+
+__all__ = ["Verdict", "cut", "exact", "last_boxed", "math", "untrusted"]
 
 TAIL = 10_000
-MEMORY = 2 * 2**30
-OUT_OF_MEMORY = 86
-WORKERS = min(os.cpu_count() or 1, 8)
-COMMAND = [sys.executable, "-P", __file__]
+PLAIN = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d{1,99})?", re.ASCII)
+NAME = re.compile(r"(?:\\?[A-Za-z]+(?: ?[A-Z]+)?|\\text\{[^{}]*\})(?:_(?:\w|\{\w+\}))?'*(?:\([A-Za-z, ]*\))?")
+BETWEEN_BOXES = re.compile(r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?")
+STATED = re.compile(r"(?i:answer(?:\s+is\s*:?|\s*:))[\s*]*([^\n]*)")
+FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+NUMBER = re.compile(
+    r"(?<![\w.\\^*/+(=])[-+]?\$?(?:\d+ \d+/\d+|[\d.]*\d[\w.,:/^*+()=%!-]*)|(?<==)\s*-?\$?\d[\w.,:/^*+()%!-]*", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,19 @@ class Verdict:
     parsed : bool array (B,)
         False where no answer could be read: a wrong answer, counted.
     answers : list of str or None
-        Each answer in a canonical form, so that equal strings are one vote; None where none could be read.
+        Each answer in a canonical form, so that equal strings are one vote; None where none could be read. A right
+        answer has the form of the task's own, in whatever form it was given: right completions are always one vote.
     """
 
     correct: np.ndarray
     parsed: np.ndarray
     answers: list[str | None]
+
+    @classmethod
+    def of(cls, correct, answers):
+        """Make a verdict in which a completion is parsed if it has an answer."""
+        parsed = np.array([text is not None for text in answers], dtype=bool)
+        return cls(np.array(correct, dtype=bool), parsed, answers)
 
 
 def exact(completions, answers, separator="=", pattern="[0-9]+"):
@@ -89,25 +96,25 @@ def exact(completions, answers, separator="=", pattern="[0-9]+"):
     for answer in answers:
         if not re.fullmatch(pattern, answer):
             raise ValueError(f"answers must match {pattern!r}, got {answer!r}: correct the answer or change pattern.")
-    found = [completion.rpartition(separator)[2] for completion in completions]
-    found = [text if re.fullmatch(pattern, text) else None for text in found]
-    return _verdict([text == answer for text, answer in zip(found, answers)], found)
+    texts = [completion.rpartition(separator)[2] for completion in completions]
+    texts = [text if re.fullmatch(pattern, text) else None for text in texts]
+    return Verdict.of([text == answer for text, answer in zip(texts, answers)], texts)
 
 
-def math(completions, answers, seconds=2.0):
+def math(completions, answers, stop=(), seconds=2.0):
     r"""Compare the answers of free text by value.
-
-    Of a completion's last 10,000 characters, the answer is the last balanced ``\boxed{}``; without one, the last line
-    that begins with ``####`` and has a digit; without that, what Math-Verify finds in the text.
 
     Parameters
     ----------
     completions : list of str
         B completions.
     answers : list of str
-        The B right answers, plain or LaTeX, without ``\boxed{}`` or dollar signs around them.
+        The B right answers, plain or LaTeX, without ``\boxed{}`` or dollar signs around them; `untrusted` says whether
+        they will do.
+    stop : tuple of str
+        Texts at which a completion ends.
     seconds : float
-        Processor time after which a completion counts as not parsed.
+        Processor time of the worker after which an answer counts as not parsed.
 
     Returns
     -------
@@ -116,10 +123,9 @@ def math(completions, answers, seconds=2.0):
     Raises
     ------
     ValueError
-        The lists differ in length, ``seconds`` is not positive, or Math-Verify does not accept a right answer as equal
-        to itself.
+        The lists differ in length, or ``seconds`` is not positive.
     ImportError
-        Math-Verify is not installed.
+        Math-Verify is needed and not installed.
     RuntimeError
         The checker itself died.
 
@@ -132,18 +138,78 @@ def math(completions, answers, seconds=2.0):
     _same_length(completions, answers)
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
-    if importlib.util.find_spec("math_verify") is None:
-        raise ImportError("checking mathematical answers needs Math-Verify: pip install math-verify")
-    unproven = sorted(set(answers) - _proven)
-    for answer, (correct, _, problem) in zip(unproven, _ask([rf"\boxed{{{a}}}" for a in unproven], unproven, seconds)):
-        if not correct:
-            raise ValueError(
-                f"answers must equal themselves for Math-Verify, but {answer!r} does not ({problem or 'not equal'}): "
-                "correct or drop that problem; if every answer fails, reinstall math-verify."
-            )
-        _proven.add(answer)
-    replies = list(_ask(completions, answers, seconds))
-    return _verdict([correct for correct, _, _ in replies], [found for _, found, _ in replies])
+    pairs = [(_final(completion, tuple(stop)), answer.strip()) for completion, answer in zip(completions, answers)]
+    replies = {pair: _by_notation(*pair) for pair in set(pairs)}
+    asked = sorted(pair for pair, reply in replies.items() if reply is None)
+    if asked:
+        texts = [[_Reading.of(text).text for text in pair] for pair in asked]
+        for pair, (reply, _) in zip(asked, _checker(seconds)([["compare", *pair] for pair in texts])):
+            correct, form = reply or (False, None)
+            own = _Reading.of(pair[0]).value
+            replies[pair] = (correct, form if own is None else notation.canonical(own))
+    forms = {answer: _form(answer) for answer in set(answers)}
+    forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, (replies[p] for p in pairs))]
+    return Verdict.of([replies[pair][0] for pair in pairs], forms)
+
+
+def untrusted(answers, seconds=2.0):
+    r"""Say which right answers must not be used, since they are not read as they are meant.
+
+    Integers and decimals need no check. What `pmdllm.tasks.notation` reads must be the same as itself. Other answers
+    are read by Math-Verify, must equal themselves, and must differ from copies in which a number or variable is another
+    one: an answer of which a part is ignored does not.
+
+    Parameters
+    ----------
+    answers : iterable of str
+        Right answers.
+    seconds : float
+        Processor time for each.
+
+    Returns
+    -------
+    dict of str
+        What is wrong with an answer, by answer.
+
+    Raises
+    ------
+    ImportError, RuntimeError
+        Math-Verify is missing or does not work.
+
+    Examples
+    --------
+    >>> untrusted(["42", r"\frac{1}{2}", r"2\sqrt{3}", r"\frac{1"])
+    {'\\frac{1': 'it cannot be read'}
+    """
+    check = _checker(seconds)
+    (works, problem), *_ = check([["compare", r"\sqrt{4}", "2"]])
+    if not works or not works[0]:
+        raise RuntimeError(f"math_verify does not find \\sqrt{{4}} equal to 2 ({problem}): reinstall math-verify.")
+    problems, asked = {}, []
+    for answer in sorted(answer for answer in set(answers) if not PLAIN.fullmatch(answer)):
+        reading = _Reading.of(answer)
+        if reading.value is not None:
+            if not notation.same(reading.value, reading.value):
+                problems[answer] = "it does not equal itself"
+        elif latex.readable(reading.text):
+            asked.append((answer, reading.text))
+        else:
+            problems[answer] = "it cannot be read"
+    for (answer, _), (why, failed) in zip(asked, check([["survives", text] for _, text in asked])):
+        if why or failed:
+            problems[answer] = why or failed
+    return problems
+
+
+def cut(text, stop):
+    """Return what precedes the first of the stop texts.
+
+    Examples
+    --------
+    >>> cut("It is 4. Question: 3+3? It is 6.", ("Question:", "Problem:"))
+    'It is 4. '
+    """
+    return text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
 
 
 def last_boxed(text):
@@ -152,7 +218,8 @@ def last_boxed(text):
     Parameters
     ----------
     text : str
-        Anything. A brace after a backslash is a character, not a group.
+        Anything. A brace after a backslash is a character, not a group. Boxes with only a comma, "and" or "or" between
+        them are one answer, a list.
 
     Returns
     -------
@@ -162,90 +229,100 @@ def last_boxed(text):
     --------
     >>> last_boxed(r"first \boxed{1}, then \boxed{\frac{1}{2}}, then \boxed{")
     '\\frac{1}{2}'
+    >>> last_boxed(r"$\boxed{3}$, $\boxed{5}$ and $\boxed{7}$")
+    '3, 5, 7'
     """
-    found, opened = None, []
+    boxes, opened = [], []
     for match in re.finditer(r"(\\(?:boxed|fbox)\s*\{)|\\.|[{}]", text, re.DOTALL):
         if match[1] or match[0] == "{":
-            opened.append(match.end() if match[1] else None)
-        elif match[0] == "}" and opened:
-            start = opened.pop()
-            found = text[start : match.start()] if start is not None else found
-    return found
+            opened.append((match.start(), match.end()) if match[1] else None)
+        elif match[0] == "}" and opened and (box := opened.pop()):
+            boxes.append((box[0], match.end(), text[box[1] : match.start()]))
+    if not boxes:
+        return None
+    start, _, last = boxes.pop()
+    answer = [last]
+    for before, end, inside in reversed(boxes):
+        if end > start or not BETWEEN_BOXES.fullmatch(text[end:start]):
+            break
+        start = before
+        answer.insert(0, inside)
+    return ", ".join(answer)
 
 
-_proven = set()
+@dataclass(frozen=True)
+class _Reading:
+    """An answer: the name it is assigned to ("x" of "x = 5"), the tidy rest, and its value where notation has one."""
+
+    name: str
+    text: str
+    value: object
+
+    @classmethod
+    @functools.lru_cache(maxsize=65536)
+    def of(cls, answer):
+        text, name = notation.tidy(answer), ""
+        left, equals, right = text.partition("=")
+        if equals and NAME.fullmatch(left.strip()) and not re.search(r"[<>]|\\[gln]eq?\b", text):
+            name, text = left.strip().replace(" ", ""), notation.tidy(right)
+        return cls(name, text, notation.read(text))
 
 
-class _Worker:
-    """A process that checks completions one at a time; started when first asked, and anew after it was killed."""
+def _by_notation(answer, right):
+    """(whether correct, canonical form or None) where this process can tell, None where Math-Verify must."""
+    if answer is None:
+        return False, None
+    a, b = _Reading.of(answer), _Reading.of(right)
+    form = None if a.value is None else notation.canonical(a.value)
+    if a.name and b.name and a.name != b.name:
+        return False, form or a.text
+    if a.text == b.text or (words := _words(a.text)) and words == _words(b.text):
+        return bool(a.text) and len(a.text) <= notation.LONGEST, form or a.text
+    if a.value is not None and b.value is not None:
+        return notation.same(a.value, b.value), form
+    return None if latex.readable(a.text) and latex.readable(b.text) else (False, form)
 
-    process = None
 
-    def ask(self, completion, answer, seconds):
-        """Return [whether it is correct, the answer found or None, what went wrong or None]."""
-        for _ in range(2):
-            if self.process is None:
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "process_group": 0}
-                self.process = subprocess.Popen(COMMAND, text=True, **pipes)
-            reply = ""
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.write(json.dumps([completion[-TAIL:], answer, seconds]) + "\n")
-                self.process.stdin.flush()
-                reply = self.process.stdout.readline()
-            if reply:
-                return json.loads(reply)
-            status = self._bury()
-            if status == -signal.SIGPROF:
-                return [False, None, f"not read within {seconds} s"]
-            if status == OUT_OF_MEMORY:
-                return [False, None, f"not read within {MEMORY >> 30} GiB"]
-        raise RuntimeError(
-            f"the process that checks answers died twice with status {status}: see its message above, free memory if "
-            f"the system killed it, and try `{sys.executable} -c 'import math_verify'`."
-        )
+def _words(text):
+    """Two or more letters, with nothing else, in lower case."""
+    text = re.sub(r"\\text\{([^{}\\]*)\}", r"\1", text).strip().lower()
+    return text if re.fullmatch("[a-z ]{2,}", text) else None
 
-    def stop(self):
-        """End the process."""
-        if self.process is not None:
-            self.process.kill()
-            self._bury()
 
-    def _bury(self):
-        status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self.process = None
-        return status
+def _form(answer):
+    reading = _Reading.of(answer.strip())
+    return reading.text if reading.value is None else notation.canonical(reading.value)
 
 
 @functools.cache
-def _workers(process_id):
-    """Idle workers of this process (a fork must not share its parent's pipes), the last used first."""
-    idle = queue.LifoQueue()
-    for _ in range(WORKERS):
-        idle.put(worker := _Worker())
-        atexit.register(worker.stop)
-    return idle
+def _checker(seconds):
+    if importlib.util.find_spec("math_verify") is None:
+        raise ImportError("checking mathematical answers needs Math-Verify: pip install math-verify")
+    return Checker(f"{latex.__name__}:make", seconds=seconds)
 
 
-def _ask(completions, answers, seconds):
-    idle = _workers(os.getpid())
+def _final(completion, stop):
+    """The part of a completion that is its answer, or None."""
+    before, closed, text = cut(completion, stop).rpartition("</think>")
+    if not closed and "<think>" in text:
+        return None
+    text = text[-TAIL:]
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return boxed.strip() or None
+    if marked := re.findall(r"^\s*####(.*\d.*)$", text, re.MULTILINE):
+        return marked[-1].strip()
+    if stated := STATED.findall(text):
+        text = re.split(r"\.\s", stated[-1])[0]
+        if match := FORMULA.search(text) or NUMBER.search(text):
+            return _content(match)
+        return text.strip() or None
+    places = [match for pattern in (FORMULA, NUMBER) for match in pattern.finditer(text)]
+    return _content(max(places, key=lambda match: match.end())) if places else None
 
-    def ask(completion, answer):
-        worker = idle.get()
-        try:
-            return worker.ask(completion, answer, seconds)
-        finally:
-            idle.put(worker)
 
-    with ThreadPoolExecutor(WORKERS) as threads:
-        yield from threads.map(ask, completions, answers)
-
-
-def _verdict(correct, found):
-    parsed = np.array([text is not None for text in found], dtype=bool)
-    return Verdict(np.array(correct, dtype=bool), parsed, found)
+def _content(match):
+    return next((group for group in match.groups() if group), match[0]).strip()
 
 
 def _same_length(completions, answers):
@@ -253,77 +330,3 @@ def _same_length(completions, answers):
         raise ValueError(
             f"answers must have one entry per completion, got {len(answers)} for {len(completions)} completions."
         )
-
-
-# The rest runs in the worker.
-
-
-def _serve():
-    """Answer one line of input after another until the parent process is gone."""
-    import logging
-    import resource
-
-    import math_verify  # noqa: F401  its errors belong on the screen, those of later checks do not
-
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    logging.disable()
-    replies = sys.stdout
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    for line in sys.stdin:
-        completion, answer, seconds = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        try:
-            reply = _check(completion, answer)
-        except MemoryError:
-            os._exit(OUT_OF_MEMORY)
-        except Exception as error:
-            reply = [False, None, f"{type(error).__name__}: {error}"[:200]]
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(reply), file=replies, flush=True)
-
-
-def _check(completion, answer):
-    from math_verify import verify
-
-    found = _parse(_final(completion))
-    if not found:
-        return [False, None, "no answer found"]
-    correct = verify(_parse_answer(answer), found, timeout_seconds=None)
-    return [correct, _canonical(found[0]), None]
-
-
-def _final(completion):
-    """The part of a completion that holds its answer."""
-    boxed = last_boxed(completion)
-    if boxed is not None:
-        return rf"\boxed{{{boxed}}}"
-    marked = re.findall(r"^\s*####(.*\d.*)$", completion, re.MULTILINE)
-    return marked[-1] if marked else completion
-
-
-@functools.lru_cache(maxsize=1024)
-def _parse_answer(answer):
-    return _parse(rf"\boxed{{{answer}}}")
-
-
-def _parse(text):
-    from math_verify import parse
-
-    return parse(text, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
-
-
-def _canonical(expression):
-    """One text for all forms of a number; other expressions as they are printed, assignments by their right side."""
-    import sympy
-
-    if isinstance(expression, sympy.Eq) and expression.lhs.is_Symbol:
-        expression = expression.rhs
-    if getattr(expression, "is_number", False):
-        expression = expression.doit()
-        if expression.is_real and np.isfinite(float(expression)):
-            return f"{float(expression):.15g}"
-    return str(expression)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -26,15 +26,14 @@ import re
 
 import numpy as np
 
-from . import Problem, fraction
 from .answers import exact
+from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["ALPHABET", "Arithmetic", "evaluate", "reductions"]
 
 ALPHABET = "0123456789+-*=()"
-SPLITS = {"validation": (0.0, 0.05), "test": (0.05, 0.1), "train": (0.1, 1.0)}
+HELD_OUT = 0.05
 ENUMERABLE = 300_000
-ATTEMPTS = 20_000
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 NEXT_OPERATOR = {
@@ -44,7 +43,7 @@ NEXT_OPERATOR = {
 }
 
 
-class Arithmetic:
+class Arithmetic(Pool):
     """A level of the task.
 
     Parameters
@@ -76,7 +75,7 @@ class Arithmetic:
     True
     """
 
-    alphabet = ALPHABET
+    alphabet, attempts = ALPHABET, 20_000
 
     def __init__(self, terms: str = "4", operators: str = "+-*", modulus: int = 10, parentheses: bool = False):
         least = 5 if parentheses else 4
@@ -107,72 +106,6 @@ class Arithmetic:
         lengths = [k * width + k - 1 + 2 * min(pairs, max(k - 2, 0)) for k in range(1, most)]
         return sum(lengths) + len(lengths) - 1 + 1 + 2
 
-    def sample(self, count, rng):
-        """Draw `count` different training problems.
-
-        Parameters
-        ----------
-        count : int
-            Number of problems.
-        rng : numpy.random.Generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        list of Problem
-
-        Raises
-        ------
-        ValueError
-            The level has fewer.
-
-        Examples
-        --------
-        >>> len(set(Arithmetic().sample(64, np.random.default_rng(0))))
-        64
-        """
-        if not self._enumerable:
-            return self._drawn("train", count, rng)
-        pool = self._pool["train"]
-        self._reject_more_than(len(pool), count, "train")
-        return [pool[i] for i in rng.choice(len(pool), count, replace=False)]
-
-    def held_out(self, split, count):
-        """Return the first `count` problems of a held-out split, the same in every process.
-
-        Parameters
-        ----------
-        split : {"validation", "test"}
-            Which.
-        count : int
-            Number of problems.
-
-        Returns
-        -------
-        list of Problem
-
-        Raises
-        ------
-        ValueError
-            The split is unknown or has fewer problems.
-
-        Examples
-        --------
-        >>> Arithmetic().held_out("test", 8) == Arithmetic().held_out("test", 9)[:8]
-        True
-        """
-        if split not in ("validation", "test"):
-            raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
-        if not self._enumerable:
-            return self._drawn(split, count, np.random.default_rng(list(SPLITS).index(split)))
-        self._reject_more_than(len(self._pool[split]), count, split)
-        return self._pool[split][:count]
-
-    stop = ()
-
-    def restrict(self, fits):
-        pass
-
     def judge(self, completions, answers):
         """Compare the text after the last equals sign with the answer, as `pmdllm.tasks.answers.exact` does."""
         return exact(completions, answers)
@@ -198,20 +131,37 @@ class Arithmetic:
         >>> prompt.count("="), completion.count("=")
         (1, 2)
         """
-        if self._enumerable:
-            pool = self._pool["train"]
-            problems = [pool[i] for i in rng.integers(len(pool), size=count)]
+        if self.problems is None:
+            problems = [self.sample(1, rng)[0] for _ in range(count)]
         else:
-            problems = [self._drawn("train", 1, rng)[0] for _ in range(count)]
+            pool = self.problems["train"]
+            problems = [pool[i] for i in rng.integers(len(pool), size=count)]
         return [(p.prompt, "=".join(reductions(p.prompt[:-1], self.modulus, rng))) for p in problems]
 
     @functools.cached_property
-    def _pool(self):
-        """All problems of each split, in the order of their hashes."""
-        pool = sorted(
+    def problems(self):
+        """All problems of each split, in the order of their hashes; None at a level too large to enumerate."""
+        if not self._enumerable:
+            return None
+        rows = sorted(
             (fraction(prompt), Problem(prompt, answer)) for n in self.terms for prompt, answer in self._chains(n)
         )
-        return {split: [p for x, p in pool if low <= x < high] for split, (low, high) in SPLITS.items()}
+        splits = {"train": [], "validation": [], "test": []}
+        for _, problem in rows:
+            splits[split_of(problem.prompt, HELD_OUT)].append(problem)
+        return splits
+
+    def candidates(self, split, rng):
+        """Draw expressions; those of the split that defeat both wrong orders are its problems."""
+        rng = rng or np.random.default_rng(["validation", "test"].index(split))
+        while True:
+            expression = self._expression(rng)
+            prompt = _render(expression) + "="
+            if split_of(prompt, HELD_OUT) == split:
+                value, kept = self._judged(expression)
+                yield Problem(prompt, str(value)) if kept else None
+            else:
+                yield None
 
     def _chains(self, n):
         """All kept prompts of n terms with their answers, evaluated for all operands at once."""
@@ -226,22 +176,6 @@ class Arithmetic:
         value, left, right = (_value(expression, self.modulus, order) for order in NEXT_OPERATOR)
         return value, (value != left) & (value != right)
 
-    def _drawn(self, split, count, rng):
-        low, high = SPLITS[split]
-        found, attempts = {}, 0
-        while len(found) < count:
-            expression = self._expression(rng)
-            prompt = _render(expression) + "="
-            if low <= fraction(prompt) < high and prompt not in found:
-                value, kept = self._judged(expression)
-                if kept:
-                    found[prompt] = Problem(prompt, str(value))
-                    attempts = 0
-            attempts += 1
-            if attempts > ATTEMPTS:
-                self._reject_more_than(len(found), count, split)
-        return list(found.values())
-
     def _expression(self, rng):
         n = self.terms[rng.integers(len(self.terms))]
         operands = rng.integers(1, self.modulus, size=n).tolist()
@@ -251,13 +185,6 @@ class Arithmetic:
             for _ in range(rng.integers(n // 2 - 1, n // 2 + 1)):
                 _enclose(expression, rng)
         return expression
-
-    def _reject_more_than(self, available, count, split):
-        if count > available:
-            raise ValueError(
-                f"count must be at most {available}, the {split} problems of {self.spec}, got {count}: ask for fewer "
-                "or choose more terms or a larger modulus."
-            )
 
 
 def evaluate(text, modulus, order="precedence"):

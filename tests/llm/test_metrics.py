@@ -1,13 +1,11 @@
-"""Metrics against exact enumeration: all actions of a policy, all subsets of samples, all orders of tied answers."""
+"""Metrics of training against exact enumeration: all actions of a policy."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pmdllm import metrics
@@ -17,13 +15,6 @@ from pmdtheory import divergences, pmd_mean_update
 COUNTS = np.array([1, 2, 5, 8])
 P = COUNTS / COUNTS.sum()
 Q = np.array([0.3, 0.05, 0.25, 0.4])
-
-real_rewards = npst.arrays(
-    np.float64,
-    st.tuples(st.integers(1, 4), st.integers(1, 6)),
-    elements=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-10, 10)),
-)
-
 
 def every_action(log_ratio):
     """s of samples of P in exactly its proportions, so that a mean over them is an expectation."""
@@ -73,13 +64,13 @@ def test_implied_lambda_by_group_averages_to_k3():
     torch.testing.assert_close(metrics.implied_lambda(s).mean(), expected)
 
 
-def test_ratio_statistics():
+def test_log_ratio_statistics():
     ratios = np.array([0.5, 0.81, 1.0, 1.27, 1.3, 4.0])
     s = np.log(ratios)
-    result = metrics.ratio_statistics(torch.tensor(s), clip_low=0.2, clip_high=0.28)
-    assert result["ratio/mean"].item() == pytest.approx(s.mean())
-    assert result["ratio/std"].item() == pytest.approx(s.std())
-    assert result["ratio/max"].item() == pytest.approx(math.log(4))
+    result = metrics.log_ratio_statistics(torch.tensor(s), clip_low=0.2, clip_high=0.28)
+    assert result["log_ratio/mean"].item() == pytest.approx(s.mean())
+    assert result["log_ratio/std"].item() == pytest.approx(s.std())
+    assert result["log_ratio/max"].item() == pytest.approx(math.log(4))
     assert result["ratio/outside_clip"].item() == 3 / 6
 
 
@@ -105,7 +96,7 @@ def test_masked_values_are_irrelevant(junk):
     s = torch.tensor([[0.5, -0.2, 0.1], [0.3, 0.9, -1.0]], dtype=torch.float64)
     mask = torch.tensor([[True, False, True], [True, True, False]])
     filled = torch.where(mask, s, junk)
-    for function in (metrics.ratio_statistics, metrics.kl_estimates):
+    for function in (metrics.log_ratio_statistics, metrics.kl_estimates):
         torch.testing.assert_close(function(filled, mask=mask), function(s[mask]), rtol=1e-14, atol=0)
     expected = torch.stack([metrics.kl_estimates(row[keep])["kl/k3"] for row, keep in zip(s, mask)])
     torch.testing.assert_close(metrics.implied_lambda(filled, mask), expected, rtol=1e-14, atol=0)
@@ -114,7 +105,7 @@ def test_masked_values_are_irrelevant(junk):
 def test_nothing_valid_gives_zero():
     s, mask = torch.full((2, 3), math.nan), torch.zeros(2, 3, dtype=torch.bool)
     results = (
-        metrics.ratio_statistics(s, mask=mask),
+        metrics.log_ratio_statistics(s, mask=mask),
         metrics.kl_estimates(s, mask),
         metrics.entropy_statistics(s, mask),
         metrics.length_statistics(mask),
@@ -125,150 +116,15 @@ def test_nothing_valid_gives_zero():
 
 def test_metrics_carry_no_gradient():
     s = torch.zeros(2, 3, requires_grad=True)
-    values = [*metrics.ratio_statistics(s).values(), *metrics.kl_estimates(s).values(), metrics.implied_lambda(s)]
+    values = [*metrics.log_ratio_statistics(s).values(), *metrics.kl_estimates(s).values(), metrics.implied_lambda(s)]
     assert not any(value.requires_grad for value in values)
 
 
-# Evaluation
-
-
-def over_subsets(row, k):
-    """The largest of k rewards, averaged over all ways to choose them."""
-    return np.mean([max(chosen) for chosen in itertools.combinations(row, k)])
-
-
-@given(rewards=real_rewards, data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_best_at_k_averages_over_all_subsets(rewards, data):
-    k = data.draw(st.integers(1, rewards.shape[1]))
-    expected = np.mean([over_subsets(row, k) for row in rewards])
-    assert metrics.best_at_k(rewards, k).value == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-@pytest.mark.parametrize("n", [1, 4, 16, 200])
-def test_pass_at_k_is_the_formula_of_chen_et_al(n):
-    for k in {1, 2, 8, n} & set(range(1, n + 1)):
-        for c in {0, 1, n // 2, n - 1, n}:
-            expected = 1 - math.comb(n - c, k) / math.comb(n, k)
-            assert metrics.pass_at_k([[True] * c + [False] * (n - c)], k).value == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_pass_at_k_is_unbiased(k):
-    """Over all outcomes of n = 5 samples of accuracy J the mean is 1 − (1 − J)^k, the law of k samples."""
-    n, J = 5, 0.3
-    outcomes = np.array(list(itertools.product([0, 1], repeat=n)))
-    probability = np.prod(np.where(outcomes, J, 1 - J), axis=1)
-    values = [metrics.pass_at_k([row], k).value for row in outcomes]
-    assert probability @ values == pytest.approx(1 - (1 - J) ** k, rel=1e-12)
-
-
-@given(rewards=real_rewards)
-def test_best_at_k_rises_from_the_mean_to_the_maximum(rewards):
-    n = rewards.shape[1]
-    values = [metrics.best_at_k(rewards, k).value for k in range(1, n + 1)]
-    assert values[0] == pytest.approx(metrics.avg_at_k(rewards).value, rel=1e-12, abs=1e-12)
-    assert values[-1] == pytest.approx(rewards.max(axis=1).mean(), rel=1e-12, abs=1e-12)
-    assert np.all(np.diff(values) >= -1e-12)
-
-
-def elected(answers, correct):
-    """Accuracy of the vote, averaged over all orders of preference among the answers that settle ties."""
-    candidates = sorted({answer for answer in answers if answer is not None})
-    if not candidates:
-        return np.mean(correct)
-    results = []
-    for order in itertools.permutations(candidates):
-        winner = max(order, key=answers.count)  # the first of the most frequent
-        results.append(np.mean([right for answer, right in zip(answers, correct) if answer == winner]))
-    return np.mean(results)
-
-
-votes = st.lists(st.sampled_from(["1", "2", "3", "x", None]), min_size=6, max_size=6)
-
-
-@given(
-    answers=st.lists(votes, min_size=1, max_size=3),
-    right=st.sampled_from(["1", "x"]),
-)
-@settings(max_examples=100, deadline=None)
-def test_majority_averages_over_all_orders_of_tied_answers(answers, right):
-    correct = [[answer == right for answer in row] for row in answers]
-    expected = np.mean([elected(*row) for row in zip(answers, correct)])
-    assert metrics.maj_at_k(answers, correct).value == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        (["7", "7", "3"], 1),
-        (["3", "7", "3"], 0),
-        (["7", None, None], 1),
-        ([None, None, None], 0),
-        (["7", "3", None], 1 / 2),
-        (["7", "3", "4"], 1 / 3),
-        (["7"], 1),
-    ],
-)
-def test_majority_cases(answers, expected):
-    correct = [[answer == "7" for answer in answers]]
-    assert metrics.maj_at_k([answers], correct).value == pytest.approx(expected)
-
-
-def test_an_answer_judged_both_ways_is_as_correct_as_its_copies():
-    assert metrics.maj_at_k([["7", "7", "7", "1"]], [[1, 0, 1, 0]]).value == pytest.approx(2 / 3)
-
-
-def test_intervals_are_students_over_prompts():
-    """As many units as prompts: ten times the samples with the same accuracies leave the interval as it is."""
-    correct = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]])
-    answers = [["a" if right else f"w{i}" for i, right in enumerate(row)] for row in correct]
-    vote = [1, 1 / 4, 1, 0, 1]
-    cases = [
-        (metrics.avg_at_k(correct), correct.mean(axis=1)),
-        (metrics.avg_at_k(np.repeat(correct, 10, axis=1)), correct.mean(axis=1)),
-        (metrics.best_at_k(correct, 2), [over_subsets(row, 2) for row in correct]),
-        (metrics.pass_at_k(correct, 3), [over_subsets(row, 3) for row in correct]),
-        (metrics.greedy_accuracy(correct[:, 0]), correct[:, 0]),
-        (metrics.maj_at_k(answers, correct), vote),
-    ]
-    for estimate, values in cases:
-        interval = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-        expected = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
-        assert estimate == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_single_prompt_has_a_value_and_no_interval():
-    estimate = metrics.avg_at_k([[1, 0, 1, 1]])
-    assert estimate.value == 0.75 and math.isnan(estimate.half_width)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: metrics.avg_at_k([1, 0]), r"rewards must have shape \(P, n\).*got \(2,\)"),
-        (lambda: metrics.avg_at_k(np.zeros((0, 3))), r"both at least 1, got \(0, 3\)"),
-        (lambda: metrics.avg_at_k([[1, math.nan]]), "rewards must be finite, got nan"),
-        (lambda: metrics.best_at_k([[1, 0]], 3), "k must be an integer from 1 to the number of samples, 2, got 3"),
-        (lambda: metrics.best_at_k([[1, 0]], 0), "k must be .* got 0"),
-        (lambda: metrics.pass_at_k([[1, 0]], 1.0), "k must be .* got 1.0"),
-        (lambda: metrics.pass_at_k([[1, 0.5]], 1), "correct must be True or False, 1 or 0, got 0.5"),
-        (lambda: metrics.maj_at_k([["1", "2"]], [[1]]), r"answers must have the shape of correct, \(1, 1\)"),
-        (lambda: metrics.maj_at_k([["1"], ["2"]], [[1]]), r"answers must have the shape of correct, \(1, 1\)"),
-        (lambda: metrics.greedy_accuracy([]), "both at least 1"),
-        (lambda: metrics.greedy_accuracy([0.3]), "correct must be True or False"),
-    ],
-)
-def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-def test_importing_losses_and_metrics_is_light():
-    """Nothing of the heavy half of either package is loaded."""
-    import subprocess
-    import sys
-
-    heavy = "{'cvxpy', 'trl', 'datasets', 'transformers', 'matplotlib', 'pandas'}"
-    code = f"import sys, pmdllm.losses, pmdllm.metrics; found = {heavy} & set(sys.modules); assert not found, found"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ("length", "truncated", "unparsed", "cause"),
+    [(1.0, 0.0, 1.0, "--chat on"), (16.0, 1.0, 1.0, "--max_new_tokens"), (9.0, 0.1, 1.0, "template"),
+     (9.0, 0.1, 0.9, None), (1.0, 0.0, 0.5, None)],
+)  # fmt: skip
+def test_completions_that_cannot_be_judged_are_complained_of(length, truncated, unparsed, cause):
+    text = metrics.complaint(length, truncated, unparsed)
+    assert (text is None) if cause is None else cause in text

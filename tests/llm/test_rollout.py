@@ -1,9 +1,11 @@
 """Sampling and scoring, against one-row forward passes without padding or cache and against `model.generate`."""
 
+import copy
+
 import pytest
 import torch
 from pmdllm import models
-from pmdllm.rollout import Rollouts, sample, token_logp
+from pmdllm.rollout import Rollouts, encode, fitting, sample, token_logp
 
 PROMPTS = ["1+2=", "3*4-5+6=", "7="]
 
@@ -56,7 +58,7 @@ def test_static_and_growing_caches_draw_the_same(policy):
 def test_a_completion_ends_with_its_end_of_sequence_or_is_truncated(policy):
     eos = policy[1].eos_token_id
     rollouts = sample(*policy, PROMPTS, 40, 6, seeded(1))
-    ended = rollouts.ended(eos)
+    ended = rollouts.ended
     assert ended.any() and not ended.all()
     for tokens, mask, finished in zip(rollouts.tokens, rollouts.mask, ended):
         own = tokens[mask]
@@ -162,3 +164,122 @@ def test_an_empty_selection_is_empty(policy):
     rollouts = sample(*policy, PROMPTS, 1, 4, seeded())
     empty = rollouts.rows(slice(0, 0)).trimmed()
     assert isinstance(empty, Rollouts) and empty.tokens.shape == (0, 0)
+
+
+def ending_at(model, place, value):
+    """A copy of a model whose generation or model configuration declares end tokens."""
+    copied = copy.deepcopy(model)
+    getattr(copied, place).eos_token_id = value
+    return copied
+
+
+@pytest.mark.parametrize("place", ["generation_config", "config"])
+def test_a_completion_ends_at_every_end_token_that_the_model_declares(policy, place):
+    model, tokenizer = policy
+    seven = tokenizer("7").input_ids[0]
+    for declared in (seven, [tokenizer.eos_token_id, seven]):
+        rollouts = sample(ending_at(model, place, declared), tokenizer, PROMPTS, 40, 6, seeded(1))
+        last = [tokens[mask][-1].item() for tokens, mask in zip(rollouts.tokens, rollouts.mask)]
+        assert {seven, tokenizer.eos_token_id} <= set(last)
+        for tokens, mask, ended in zip(rollouts.tokens, rollouts.mask, rollouts.ended):
+            inner = tokens[mask][:-1].tolist()
+            assert seven not in inner and tokenizer.eos_token_id not in inner
+            assert ended == (tokens[mask][-1].item() in (seven, tokenizer.eos_token_id))
+
+
+def test_a_completion_ends_with_the_stop_text_and_not_before(policy):
+    """The same draws without and with stop texts: each is the other cut after the first of them."""
+    model, tokenizer = policy
+    whole, cut = (sample(model, tokenizer, PROMPTS, 60, 12, seeded(1), stop=stop) for stop in ((), ("+", "12")))
+    stopped = 0
+    for text, tokens, mask, ended, free in zip(
+        whole.texts(tokenizer), cut.tokens, cut.mask, cut.ended, whole.ended, strict=True
+    ):
+        places = [text.find(stop) + len(stop) for stop in ("+", "12") if stop in text]
+        expected = text[: min(places)] if places else text
+        assert tokenizer.decode(tokens[mask], skip_special_tokens=True) == expected
+        assert bool(ended) == bool(places or free)
+        stopped += bool(places)
+    assert 10 < stopped < 170
+
+
+def test_unused_rows_of_the_vocabulary_may_have_no_probability(policy):
+    """Logits of −inf: entropy and its gradient are those over the tokens that are left."""
+
+    def without_nine(*_, **kwargs):
+        output = model(**kwargs)
+        output.logits[..., nine] = -torch.inf
+        return output
+
+    model, tokenizer = policy
+    nine = tokenizer("9").input_ids[0]
+    rollouts = sample(model, tokenizer, PROMPTS, 3, 5, seeded(1))
+    rollouts = rollouts.rows(~(rollouts.tokens == nine).any(1))
+    logp, entropy = token_logp(without_nine, rollouts)
+    with torch.no_grad():
+        expected_logp, _ = token_logp(model, rollouts)
+    assert torch.isfinite(entropy).all() and (entropy[rollouts.mask] > 0).all()
+    assert (logp[rollouts.mask] > expected_logp[rollouts.mask]).all()
+    logp.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    model.zero_grad()
+
+
+def test_a_model_whose_weights_are_not_numbers_is_named(policy):
+    broken = copy.deepcopy(policy[0])
+    next(broken.parameters()).data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="logits are not numbers"):
+        sample(broken, policy[1], PROMPTS, 1, 4, seeded())
+
+
+def with_specials(tokenizer, template="", chat_template=None):
+    """A copy of a tokenizer that puts beginning and end of sequence around a text as `template` says."""
+    from tokenizers import processors
+
+    copied = copy.deepcopy(tokenizer)
+    copied.add_special_tokens({"bos_token": "<bos>"})
+    names = [("<bos>", copied.bos_token_id), ("<eos>", copied.eos_token_id)]
+    if template:
+        copied.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=names)
+    copied.chat_template = chat_template
+    return copied
+
+
+def test_prompts_have_one_beginning_and_no_end(policy):
+    tokenizer = with_specials(policy[1], "<bos> $A <eos>")
+    bos, own = tokenizer.bos_token_id, policy[1]("1+2=").input_ids
+    assert tokenizer("1+2=").input_ids == [bos, *own, tokenizer.eos_token_id]
+    assert encode(tokenizer, ["1+2=", "<bos>1+2="]) == [[bos, *own]] * 2
+    assert encode(tokenizer, ["1+2=<eos>"]) == [[bos, *own, tokenizer.eos_token_id]]  # what the user wrote stays
+
+
+def test_the_models_chat_template_is_used_where_there_is_one(policy):
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ '1' if m.role == 'system' else '2' }}{{ m.content }}="
+        "{% endfor %}{% if add_generation_prompt %}3{% endif %}"
+    )
+    plain, chatty = policy[1], with_specials(policy[1], "<bos> $A", template)
+    bos = [chatty.bos_token_id]
+    assert encode(plain, ["7+7"]) == [plain("7+7").input_ids]
+    assert encode(chatty, ["7+7"]) == [bos + plain("27+7=3").input_ids]
+    assert encode(chatty, ["7+7"], system_prompt="9") == [bos + plain("19=27+7=3").input_ids]
+    assert encode(chatty, ["7+7"], chat="off") == [bos + plain("7+7").input_ids]
+    with pytest.raises(ValueError, match="chat must be auto or off for a model without a chat template"):
+        encode(plain, ["7"], chat="on")
+    with pytest.raises(ValueError, match="system_prompt needs a chat template"):
+        encode(plain, ["7"], system_prompt="9")
+    with pytest.raises(ValueError, match="got an empty prompt"):
+        encode(plain, ["7", ""])
+
+
+def test_prompts_that_leave_no_room_are_told(policy):
+    fits = fitting(*policy, max_new_tokens=60)
+    assert fits(["1+2=", "1+2+3="]) == [True, False]
+
+
+def test_a_prompt_is_read_once_for_its_group(policy, monkeypatch):
+    model, sizes = policy[0], []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: sizes.append(inputs["input_ids"].shape) or forward(**inputs))
+    sample(*policy, PROMPTS, 5, 3, seeded())
+    assert sizes[0] == (3, 8) and all(size == (15, 1) for size in sizes[1:])

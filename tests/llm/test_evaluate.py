@@ -1,0 +1,150 @@
+"""Accuracies against exact enumeration: all subsets of samples, all orders of tied answers."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from pmdllm.evaluate import avg_at_k, best_at_k, greedy_accuracy, maj_at_k, pass_at_k
+
+real_rewards = npst.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 4), st.integers(1, 6)),
+    elements=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-10, 10)),
+)
+
+
+def over_subsets(row, k):
+    """The largest of k rewards, averaged over all ways to choose them."""
+    return np.mean([max(chosen) for chosen in itertools.combinations(row, k)])
+
+
+@given(rewards=real_rewards, data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_best_at_k_averages_over_all_subsets(rewards, data):
+    k = data.draw(st.integers(1, rewards.shape[1]))
+    expected = np.mean([over_subsets(row, k) for row in rewards])
+    assert best_at_k(rewards, k).value == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4, 16, 200])
+def test_pass_at_k_is_the_formula_of_chen_et_al(n):
+    for k in {1, 2, 8, n} & set(range(1, n + 1)):
+        for c in {0, 1, n // 2, n - 1, n}:
+            expected = 1 - math.comb(n - c, k) / math.comb(n, k)
+            assert pass_at_k([[True] * c + [False] * (n - c)], k).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_unbiased(k):
+    """Over all outcomes of n = 5 samples of accuracy J the mean is 1 − (1 − J)^k, the law of k samples."""
+    n, J = 5, 0.3
+    outcomes = np.array(list(itertools.product([0, 1], repeat=n)))
+    probability = np.prod(np.where(outcomes, J, 1 - J), axis=1)
+    values = [pass_at_k([row], k).value for row in outcomes]
+    assert probability @ values == pytest.approx(1 - (1 - J) ** k, rel=1e-12)
+
+
+@given(rewards=real_rewards)
+def test_best_at_k_rises_from_the_mean_to_the_maximum(rewards):
+    n = rewards.shape[1]
+    values = [best_at_k(rewards, k).value for k in range(1, n + 1)]
+    assert values[0] == pytest.approx(avg_at_k(rewards).value, rel=1e-12, abs=1e-12)
+    assert values[-1] == pytest.approx(rewards.max(axis=1).mean(), rel=1e-12, abs=1e-12)
+    assert np.all(np.diff(values) >= -1e-12)
+
+
+def elected(answers, correct):
+    """Accuracy of the vote, averaged over all orders of preference among the answers that settle ties."""
+    candidates = sorted({answer for answer in answers if answer is not None})
+    if not candidates:
+        return np.mean(correct)
+    results = []
+    for order in itertools.permutations(candidates):
+        winner = max(order, key=answers.count)  # the first of the most frequent
+        results.append(np.mean([right for answer, right in zip(answers, correct) if answer == winner]))
+    return np.mean(results)
+
+
+votes = st.lists(st.sampled_from(["1", "2", "3", "x", None]), min_size=6, max_size=6)
+
+
+@given(
+    answers=st.lists(votes, min_size=1, max_size=3),
+    right=st.sampled_from(["1", "x"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_majority_averages_over_all_orders_of_tied_answers(answers, right):
+    correct = [[answer == right for answer in row] for row in answers]
+    expected = np.mean([elected(*row) for row in zip(answers, correct)])
+    assert maj_at_k(answers, correct).value == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["7", "7", "3"], 1),
+        (["3", "7", "3"], 0),
+        (["7", None, None], 1),
+        ([None, None, None], 0),
+        (["7", "3", None], 1 / 2),
+        (["7", "3", "4"], 1 / 3),
+        (["7"], 1),
+    ],
+)
+def test_majority_cases(answers, expected):
+    correct = [[answer == "7" for answer in answers]]
+    assert maj_at_k([answers], correct).value == pytest.approx(expected)
+
+
+def test_an_answer_judged_both_ways_is_as_correct_as_its_copies():
+    assert maj_at_k([["7", "7", "7", "1"]], [[1, 0, 1, 0]]).value == pytest.approx(2 / 3)
+
+
+def test_intervals_are_students_over_prompts():
+    """As many units as prompts: ten times the samples with the same accuracies leave the interval as it is."""
+    correct = np.array([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]])
+    answers = [["a" if right else f"w{i}" for i, right in enumerate(row)] for row in correct]
+    vote = [1, 1 / 4, 1, 0, 1]
+    cases = [
+        (avg_at_k(correct), correct.mean(axis=1)),
+        (avg_at_k(np.repeat(correct, 10, axis=1)), correct.mean(axis=1)),
+        (best_at_k(correct, 2), [over_subsets(row, 2) for row in correct]),
+        (pass_at_k(correct, 3), [over_subsets(row, 3) for row in correct]),
+        (greedy_accuracy(correct[:, 0]), correct[:, 0]),
+        (maj_at_k(answers, correct), vote),
+    ]
+    for estimate, values in cases:
+        interval = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        expected = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
+        assert estimate == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_single_prompt_has_a_value_and_no_interval():
+    estimate = avg_at_k([[1, 0, 1, 1]])
+    assert estimate.value == 0.75 and math.isnan(estimate.half_width)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: avg_at_k([1, 0]), r"rewards must have shape \(P, n\).*got \(2,\)"),
+        (lambda: avg_at_k(np.zeros((0, 3))), r"both at least 1, got \(0, 3\)"),
+        (lambda: avg_at_k([[1, math.nan]]), "rewards must be finite, got nan"),
+        (lambda: best_at_k([[1, 0]], 3), "k must be an integer from 1 to the number of samples, 2, got 3"),
+        (lambda: best_at_k([[1, 0]], 0), "k must be .* got 0"),
+        (lambda: pass_at_k([[1, 0]], 1.0), "k must be .* got 1.0"),
+        (lambda: pass_at_k([[1, 0.5]], 1), "correct must be True or False, 1 or 0, got 0.5"),
+        (lambda: maj_at_k([["1", "2"]], [[1]]), r"answers must have the shape of correct, \(1, 1\)"),
+        (lambda: maj_at_k([["1"], ["2"]], [[1]]), r"answers must have the shape of correct, \(1, 1\)"),
+        (lambda: greedy_accuracy([]), "both at least 1"),
+        (lambda: greedy_accuracy([0.3]), "correct must be True or False"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
