@@ -60,7 +60,7 @@ def describe(studies, folder, runs, jobs=1, log=print):
 
 
 def compute(cells, runs, jobs, keep, log, known):
-    """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows predict the time."""
+    """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
     failed, spent, expected = [], 0.0, 0.0
     left = sum(cell.seconds(known) for cell in cells)
 
