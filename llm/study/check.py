@@ -15,18 +15,7 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
 
     A new number has to lie in mean ± t sd √(1 + 1/m) of the m committed seeds, the prediction interval of one more
     seed; sd is at least the sampling error of the evaluation, so that seeds which agree by chance do not make it
-    narrower. The level holds for all numbers together (Bonferroni).
-
-    Parameters
-    ----------
-    studies : list
-        Their ``checked_cells`` are run.
-    folder : Path
-        Folder of the committed tables.
-    runs, jobs, log
-        As in `pmdllm.study.run`; what an earlier check left in `runs` is deleted.
-    level : float
-        Probability that all intervals hold their numbers if nothing has changed.
+    narrower. The level is that of all numbers together (Bonferroni). What an earlier check left in `runs` is deleted.
 
     Returns
     -------
@@ -37,9 +26,11 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
     """
     committed, new, departures = {}, {}, []
     for study in studies:
-        table, chosen = study.results(folder), []
+        table, cells, chosen = study.results(folder), study.checked_cells(folder), []
         known = table.read()
-        for cell in study.checked_cells(folder):
+        if not cells:
+            log(f"{study.name}: no cell is to be checked")
+        for cell in cells:
             rows = of(known, cell.columns)
             if len(rows) < 2:
                 departures.append(f"{cell}: not compared, {table.path} has {len(rows)} seeds of it and 2 are needed")
@@ -77,21 +68,9 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
 
 
 def prediction_interval(values, floor, level=0.95):
-    """Interval in which one more value lies with probability `level`, if all are normal.
+    """Interval in which one more value lies with probability `level`, if all are normal with sd at least `floor`.
 
-    Parameters
-    ----------
-    values : array (m,)
-        At least two values.
-    floor : float
-        Least standard deviation.
-    level : float
-        In (0, 1).
-
-    Returns
-    -------
-    low, high : float
-        mean ∓ t sd √(1 + 1/m), t the quantile with m − 1 degrees of freedom.
+    It is mean ∓ t sd √(1 + 1/m) of m ≥ 2 values, t the quantile with m − 1 degrees of freedom.
 
     Examples
     --------

@@ -250,8 +250,9 @@ class Study:
 
     def checked_cells(self, folder):
         """Cells of the checked settings at the first seed, with the options that the table of tuning chooses."""
-        cells = self.final_cells(self._tuning(folder).read())
-        return [cell for cell in cells if cell.columns in self.checked and cell.seed == self.seeds[0]]
+        tuning, settings = self._tuning(folder).read(), [self.setting(columns) for columns in self.checked]
+        chosen = [(setting, choose(setting, tuning, self.tuning_seeds)) for setting in settings]
+        return [self.cell(setting, self.seeds[0], trial or setting.trials[0]) for setting, trial in chosen]
 
     def tuning_cells(self):
         """Cells of the first stage, in order."""

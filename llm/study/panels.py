@@ -1,4 +1,4 @@
-"""The panels of the paper for any study: reward, accuracies, length, entropy and ratio spread over the iterations.
+"""The panels of the paper for any study: reward, accuracies, length, entropy and log-ratio over the iterations.
 
 Matplotlib is imported when a picture is drawn, PyTorch never.
 """
@@ -9,7 +9,7 @@ __all__ = ["draw", "panels"]
 def quantities(curves):
     """Columns of a table of curves that are drawn, and their labels."""
     k = next(name for name in curves if name.startswith("validation/avg@")).partition("@")[2]
-    return {
+    labels = {
         "reward": "training reward",
         f"validation/avg@{k}": f"avg@{k}, validation",
         f"validation/pass@{k}": f"pass@{k}, validation",
@@ -17,8 +17,9 @@ def quantities(curves):
         "validation/greedy": "greedy, validation",
         "length": "response length, tokens",
         "entropy": "entropy, nats",
-        "ratio/std": r"sd of log-ratio $\log\,\pi/\pi_{\mathrm{old}}$",
+        "log_ratio/std": r"sd of log-ratio $\log\,\pi/\pi_{\mathrm{old}}$",
     }
+    return {column: label for column, label in labels.items() if column in curves}
 
 
 def draw(axes, curves, by, styles):

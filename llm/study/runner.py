@@ -11,25 +11,7 @@ __all__ = ["compute", "describe", "plan", "run"]
 
 
 def run(study, folder, runs, jobs=1, log=print):
-    """Run what the tables of a study lack, merging the rows of each cell as it ends.
-
-    Parameters
-    ----------
-    study
-        What to run, see `pmdllm.study`.
-    folder : Path
-        Folder of the tables: what there is, and where rows go.
-    runs : Path
-        Folder of all runs; an interrupted one in it is resumed.
-    jobs : int
-        Processes, each with one CPU thread; with one job (a GPU) the cells are run in this process.
-    log : callable
-        Takes a line of text for each cell: number, outcome, seconds, predicted time left.
-
-    Returns
-    -------
-    list of cells
-        Those that failed; the log has said why.
+    """Run what the tables of a study lack, merging the rows of each cell as it ends; return the cells that failed.
 
     Raises
     ------
@@ -51,20 +33,7 @@ def run(study, folder, runs, jobs=1, log=print):
 
 
 def plan(study, folder):
-    """Return what `run` would run.
-
-    Parameters
-    ----------
-    study, folder
-        As in `run`.
-
-    Returns
-    -------
-    now : list of cells
-        Those that the tables lack, in order.
-    later : list of cells
-        Those whose options some of the others will choose, with the first candidates.
-    """
+    """Return the cells that the tables lack, in order, and those whose options some of them will choose."""
     later, now = study.undecided(folder), []
     waiting = {(str(cell.columns), cell.seed) for cell in later}
     for stage in study.stages(folder):
@@ -91,10 +60,7 @@ def describe(studies, folder, runs, jobs=1, log=print):
 
 
 def compute(cells, runs, jobs, keep, log, known):
-    """Run cells in order, ``keep(cell, runs)`` each one that ends well, and return the others.
-
-    `known` are rows of the table of results, by which the time is predicted.
-    """
+    """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
     failed, spent, expected = [], 0.0, 0.0
     left = sum(cell.seconds(known) for cell in cells)
 
@@ -127,23 +93,9 @@ def compute(cells, runs, jobs, keep, log, known):
 
 
 def outcomes(function, items, arguments, jobs):
-    """Yield each item when its call has ended, with what it returned and its error.
+    """Yield each item when ``function(item, *arguments)`` has ended, with what it returned and its error.
 
-    Parameters
-    ----------
-    function : callable
-        Called as ``function(item, *arguments)``; with processes, all of it must be picklable.
-    items : collection
-        Taken up in this order.
-    arguments : list
-        The same for all items.
-    jobs : int
-        Processes; with one job (a GPU) everything happens in this one.
-
-    Yields
-    ------
-    item, value, error
-        ``value`` is None where there is an error, a line and the whole of it, and ``error`` where there is none.
+    Either is None; an error is a pair, a line and the whole of it. With one job (a GPU) all happens in this process.
     """
     if jobs == 1 or not items:
         for item in items:
@@ -180,6 +132,7 @@ def _told(error):
 def _run(cell, runs):
     start = time.monotonic()
     cell.run(runs)
+    (runs / cell.folder / "error.log").unlink(missing_ok=True)
     return time.monotonic() - start
 
 

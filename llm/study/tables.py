@@ -22,18 +22,10 @@ __all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_o
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file that the rows of cells are merged into.
+    """A CSV file that the rows of cells are merged into; it need not exist.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it need not exist.
-    cell, row : tuple of str
-        Columns that tell the cells apart, and the rows of a cell. The table is sorted by all of them.
-    needed : tuple of str
-        Columns without which it is no table of this study.
-    digits : int
-        Significant digits of the numbers.
+    `cell` and `row` are the columns that tell the cells apart, and the rows of a cell, by which it is sorted; without
+    those that are `needed` it is no table of this study; `digits` are the significant ones of its numbers.
     """
 
     path: Path
@@ -43,13 +35,7 @@ class Table:
     digits: int = 12
 
     def read(self):
-        """Return the rows, none if there is no file.
-
-        Raises
-        ------
-        ValueError
-            The file is damaged or is not such a table; names it and the column.
-        """
+        """Return the rows, none if there is no file; a ValueError names file and column of what is no such table."""
         if not self.path.exists():
             return pd.DataFrame()
         remedy = "Move the file away, or name another folder of tables."
@@ -103,15 +89,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Stage:
-    """Cells that can be run side by side, and the tables of their rows.
-
-    Parameters
-    ----------
-    cells : list
-        In the order in which they are run.
-    tables : dict of str to Table
-        By the names that a cell's ``rows`` have; ``results`` says what is finished.
-    """
+    """Cells in order that can be run side by side, and the tables of their rows, by the names of a cell's ``rows``."""
 
     cells: list
     tables: dict
@@ -192,21 +170,7 @@ def of(table, values):
 
 
 def results(cell, runs):
-    """Return the row of a finished training run.
-
-    Parameters
-    ----------
-    cell : Cell
-        Which run.
-    runs : Path
-        Folder of all runs.
-
-    Returns
-    -------
-    DataFrame
-        Study, setting, tuned options and their number of trials, seed, the last validation, ``result.json``, options,
-        versions, device, command.
-    """
+    """Return the row of a finished training run: its setting, ``result.json``, last validation, and how it was made."""
     folder = runs / cell.folder
     last = {name: value for name, value in _lines(folder)[-1].items() if name.startswith("validation/")}
     row = {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed} | last
@@ -229,19 +193,14 @@ def made_on(device):
 
 CURVES = (
     *("iteration", "updates", "rollouts", "tokens", "reward", "length", "truncated", "entropy", "grad_norm"),
-    *("ratio/mean", "ratio/std", "ratio/max", "kl/k1", "kl/k3", "lambda/mean", "tau"),
+    *("log_ratio/mean", "log_ratio/std", "log_ratio/max", "kl/k1", "kl/k3", "lambda/mean", "tau"),
 )
 
 
 def curves(cell, runs):
-    """Return a row for each iteration of a finished run: spending, reward, length, entropy, ratios, validation.
+    """Return a row for each iteration of a finished run: spending, reward, length, entropy, log-ratios, validation.
 
     ``seconds`` and ``cpu_seconds`` are those of training up to there, evaluations apart.
-
-    Parameters
-    ----------
-    cell, runs
-        As in `results`.
     """
     folder = runs / cell.folder
     timings = pd.DataFrame([{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")])

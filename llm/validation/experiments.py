@@ -104,21 +104,9 @@ class Cell:
 
 @dataclass
 class Step:
-    """One outer step: what a loss is made of.
+    """One outer step: what a loss is made of, and the network `fitted` that starts as a copy of `base`.
 
-    Attributes
-    ----------
-    cell : Cell
-    config : pmdllm.validation.declared.ValidateConfig
-        Budgets.
-    base, tokenizer
-        The network it starts from, which stays as it is.
-    anchor : pmdllm.validation.fit.Anchor
-        The prompts, and the base's policy p.
-    rng, generator
-        Random numbers of NumPy and PyTorch.
-    actions : int tensor (P, n), optional
-        A fixed batch of rollouts.
+    `anchor` has the prompts and the base's policy p; `actions`, an int tensor (P, n), is a fixed batch of rollouts.
     """
 
     cell: Cell
@@ -132,50 +120,31 @@ class Step:
 
     def __post_init__(self):
         self.fitted = copy.deepcopy(self.base)
-        self.problem = self.tokenizer, self.anchor, ALGORITHMS[self.cell.algorithm], self.cell.tau
-
-    def population(self, evaluations, watch=None):
-        """Minimise the population loss by L-BFGS."""
-        loss = fit.population(self.fitted, *self.problem, self.cell.law(self.anchor))
-        fit.lbfgs(self.fitted, loss, evaluations, watch)
-
-    def rollouts(self, steps, watch=None):
-        """Minimise the loss of n fresh rollouts by Adam."""
-        self.adam(fit.fresh_rollouts(self.fitted, *self.problem, self.cell.n, self.generator), steps, watch)
-
-    def completions(self, steps, watch=None):
-        """The same with completions that the base generates."""
-        loss = fit.fresh_completions(self.fitted, self.base, *self.problem, self.cell.n, self.generator)
-        self.adam(loss, steps, watch)
-
-    def batch(self, evaluations, watch=None):
-        """Minimise the loss of the fixed batch by L-BFGS."""
-        fit.lbfgs(self.fitted, fit.fixed_batch(self.fitted, *self.problem, self.actions), evaluations, watch)
-
-    def minibatches(self, steps, watch=None):
-        """Minimise the population loss by Adam, some of the prompts at a time."""
-        size = min(self.config.held_out_batch, self.cell.size)
-        self.adam(fit.population(self.fitted, *self.problem, self.cell.law(self.anchor), size, self.rng), steps, watch)
+        self.problem = self.fitted, self.tokenizer, self.anchor, ALGORITHMS[self.cell.algorithm], self.cell.tau
 
     @property
     def evaluations(self):
         """Budget of L-BFGS: targets lie up to 1/τ apart, and rare actions, which weigh little, are far off for long."""
         return round(self.config.evaluations * max(1, SPREAD_TAU / self.cell.tau))
 
+    def population(self, *minibatches):
+        """The population loss, optionally of a number of prompts at a time, which a generator draws."""
+        return fit.population(*self.problem, self.cell.law(self.anchor), *minibatches)
+
+    def rollouts(self):
+        """The loss of n fresh rollouts."""
+        return fit.fresh_rollouts(*self.problem, self.cell.n, self.generator)
+
+    def lbfgs(self, loss, evaluations, watch):
+        """Minimise a loss that stays the same."""
+        fit.lbfgs(self.fitted, loss, evaluations, watch)
+
     def adam(self, loss, steps, watch):
         """Minimise a loss that is drawn anew."""
         fit.adam(self.fitted, loss, steps, self.config.learning_rate, watch)
 
     def compared(self, anchor=None, actions=None):
-        """Lay the fitted network beside the laws, at the prompts of an anchor, by default its own.
-
-        Returns
-        -------
-        statistics : dict of str to array (P,)
-            What `laws.compare` and the rewards say.
-        log_ratio : array (P, 101)
-            s of the fitted network.
-        """
+        """What `laws.compare` and the rewards say of the fitted network at an anchor, and its log-ratio (P, 101)."""
         cell, anchor = self.cell, self.anchor if anchor is None else anchor
         with torch.no_grad():
             logp = sums.log_policy(self.fitted, self.tokenizer, anchor.prompts).log_softmax(-1)
@@ -276,8 +245,7 @@ class Experiment:
     run : callable
         Takes a cell, a `ValidateConfig`, and where there is a `fit` a base and its tokenizer; returns tables.
     fixed_batch, unseen, actions : bool
-        Whether a step has a batch of its own; whether it is also laid beside the laws at prompts that it was not
-        trained on; whether its tables have a row per action.
+        Whether a step has one batch of rollouts; is judged at prompts it was not trained on, too; keeps every action.
     """
 
     settings: Callable
@@ -291,45 +259,55 @@ class Experiment:
 
 def _recursion(step, watch):
     if math.isinf(step.cell.n):
-        step.population(step.config.recursion_evaluations, watch)
+        step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
     else:
-        step.rollouts(step.config.recursion_steps, watch)
+        step.adam(step.rollouts(), step.config.recursion_steps, watch)
+
+
+def _minibatches(step, watch):
+    loss = step.population(min(step.config.held_out_batch, step.cell.size), step.rng)
+    step.adam(loss, step.config.held_out_steps, watch)
+
+
+def _completions(step, watch):
+    loss = fit.fresh_completions(*step.problem, step.cell.n, step.generator, step.base)
+    step.adam(loss, step.config.steps, watch)
 
 
 EXPERIMENTS = {
     "population": Experiment(
-        settings=lambda c: [
+        lambda c: [
             (reward, tau, algorithm, math.inf, c.prompts)
             for reward in c.values("rewards")
             for tau in c.values("taus", float)
             for algorithm in ("pmd-mean", "pmd-part")
         ],
         options=(*NETWORK, "evaluations"),
-        fit=lambda step, watch: step.population(step.evaluations, watch),
+        fit=lambda step, watch: step.lbfgs(step.population(), step.evaluations, watch),
         actions=True,
     ),
     "rollouts": Experiment(
-        settings=lambda c: [
+        lambda c: [
             ("graded", c.tau, algorithm, n, c.prompts)
             for n in c.values("rollouts", int)
             for algorithm in ("pmd-mean", "pmd-mean-loo", "pmd-part-loo")
         ],
         options=(*NETWORK, "steps", "learning_rate"),
-        fit=lambda step, watch: step.rollouts(step.config.steps, watch),
+        fit=lambda step, watch: step.adam(step.rollouts(), step.config.steps, watch),
     ),
     "completions": Experiment(
-        settings=lambda c: [("graded", c.tau, "pmd-mean-loo", c.n, c.prompts)],
+        lambda c: [("graded", c.tau, "pmd-mean-loo", c.n, c.prompts)],
         options=(*NETWORK, "steps", "learning_rate"),
-        fit=lambda step, watch: step.completions(step.config.steps, watch),
+        fit=_completions,
     ),
     "batch": Experiment(
-        settings=lambda c: [("graded", c.tau, name, c.n, c.prompts) for name in ("pmd-mean-loo", "pmd-part-loo")],
+        lambda c: [("graded", c.tau, name, c.n, c.prompts) for name in ("pmd-mean-loo", "pmd-part-loo")],
         options=(*NETWORK, "evaluations"),
-        fit=lambda step, watch: step.batch(step.evaluations, watch),
+        fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
         fixed_batch=True,
     ),
     "recursion": Experiment(
-        settings=lambda c: [
+        lambda c: [
             ("binary", c.recursion_tau, "pmd-mean", math.inf, c.prompts),
             ("binary", c.recursion_tau, "pmd-mean-loo", c.n, c.prompts),
         ],
@@ -338,13 +316,13 @@ EXPERIMENTS = {
         run=chain,
     ),
     "held-out": Experiment(
-        settings=lambda c: [("graded", c.tau, "pmd-mean", math.inf, size) for size in c.values("sizes", int)],
+        lambda c: [("graded", c.tau, "pmd-mean", math.inf, size) for size in c.values("sizes", int)],
         options=(*NETWORK, "held_out_steps", "held_out_batch", "learning_rate"),
-        fit=lambda step, watch: step.minibatches(step.config.held_out_steps, watch),
+        fit=_minibatches,
         unseen=True,
     ),
     "training": Experiment(
-        settings=lambda c: [
+        lambda c: [
             ("binary", tau, algorithm, c.n, c.training_prompts)
             for tau in (0.1, 0.5)
             for algorithm in ("pmd-mean-loo", "pmd-part-loo")

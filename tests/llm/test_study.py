@@ -2,8 +2,11 @@
 
 import itertools
 import json
+import os
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import models, study
 from pmdllm.config import Config, parse
-from pmdllm.study import Setting, Study, Tables, grid
+from pmdllm.study import Setting, Study, Table, grid, runner
 from pmdllm.study.declared import GPU_STUDIES, STUDIES
+from pmdllm.study.tables import appearing, claim
 from pmdllm.tasks import load
 
 
@@ -46,24 +50,27 @@ def small(preset):
     return Study("small", methods, seeds=(0, 1), tuning_seeds=(100,), preset=preset, checked=({"method": "a"},))
 
 
-@pytest.fixture
-def where(tmp_path):
-    return Tables.within(tmp_path / "tables", "small"), tmp_path / "runs"
+def paths(folder, name="small"):
+    """Files of results, curves, tuning."""
+    return [folder / f"study_{name}{part}.csv" for part in ("", "_curves", "_tuning")]
+
+
+def without(path, *columns):
+    return pd.read_csv(path).drop(columns=list(columns), errors="ignore")
 
 
 @pytest.fixture(scope="module")
 def once(small, tmp_path_factory):
     """The study, trained once in one process."""
     folder = tmp_path_factory.mktemp("once")
-    assert study.run(small, Tables.within(folder, "small"), folder / "runs", log=Log()) == []
+    assert study.run(small, folder, folder / "runs", log=Log()) == []
     return folder
 
 
 @pytest.fixture
 def trained(once, tmp_path):
-    """Tables and runs of the trained study, to be changed."""
-    folder = shutil.copytree(once, tmp_path / "trained")
-    return Tables.within(folder, "small"), folder / "runs"
+    """Folder of tables and runs of the trained study, to be changed."""
+    return shutil.copytree(once, tmp_path / "trained")
 
 
 class Log(list):
@@ -93,8 +100,7 @@ def test_order_is_settings_within_seeds(small):
 
 def test_tables_hold_what_the_runs_wrote(once):
     """Each row repeats result.json and the last validation; curves repeat the log; the choice is the better trial."""
-    tables = Tables.within(once, "small")
-    results, curves, tuning = (study.read(path) for path in (tables.results, tables.curves, tables.tuning))
+    results, curves, tuning = map(pd.read_csv, paths(once))
     assert list(zip(results.method, results.seed)) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert list(zip(tuning.method, tuning.learning_rate, tuning.seed)) == [("b", 1e-3, 100), ("b", 2e-3, 100)]
     for row in results.to_dict("records"):
@@ -119,58 +125,72 @@ def test_tables_hold_what_the_runs_wrote(once):
 
 def test_finished_cells_are_not_trained_again(small, trained, monkeypatch):
     """Rows are enough, the folders of the runs may be gone; another seed or option is trained, and replaces its row."""
-    tables, runs = trained
-    before = tables.results.read_bytes(), tables.curves.read_bytes()
+    results, curves, _ = paths(trained)
+    before = results.read_bytes(), curves.read_bytes()
     with monkeypatch.context() as patch:
         forbid_training(patch)
         log = Log()
-        assert study.run(small, tables, runs / "elsewhere", log=log) == []
-        assert (log, study.plan(small, tables)) == ([], ([], [], []))
-        assert (tables.results.read_bytes(), tables.curves.read_bytes()) == before
+        assert study.run(small, trained, trained / "elsewhere", log=log) == []
+        assert (log, study.plan(small, trained)) == ([], ([], []))
+        assert (results.read_bytes(), curves.read_bytes()) == before
     more = replace(small, seeds=(0, 1, 2))
-    assert [cell.seed for cell in study.plan(more, tables)[1]] == [2, 2]
-    other = replace(small, settings=(Setting({"method": "a"}, {"algorithm": "pmd-mean", "tau": 0.7}),), seeds=(1,))
+    assert [cell.seed for cell in study.plan(more, trained)[0]] == [2, 2]
+    short = {"algorithm": "pmd-mean", "tau": 0.7, "iterations": 1}
+    other = replace(small, settings=(Setting({"method": "a"}, short),), seeds=(1,))
     log = Log()
-    study.run(other, tables, runs, log=log)
+    study.run(other, trained, trained / "runs", log=log)
     assert len(log) == 1
-    table = study.read(tables.results)
+    table = pd.read_csv(results)
     assert len(table) == 4
     assert table[table.options.str.contains("tau=0.7")][["method", "seed"]].to_numpy().tolist() == [["a", 1]]
-    assert [cell.seed for cell in study.plan(small, tables)[1]] == [1]
+    drawn = pd.read_csv(curves).query("method == 'a' and seed == 1")
+    assert drawn.iteration.to_list() == [0, 1]  # nothing is left of the longer run
+    assert [cell.seed for cell in study.plan(small, trained)[0]] == [1]
 
 
 def test_finished_runs_return_to_an_empty_table(small, trained, monkeypatch):
     """Without the tables the rows come back from the folders of the runs."""
-    tables, runs = trained
-    paths = tables.results, tables.curves, tables.tuning
-    before = [study.read(path).drop(columns="command", errors="ignore") for path in paths]
-    for path in paths:
+    before = [without(path, "command") for path in paths(trained)]
+    for path in paths(trained):
         path.unlink()
     monkeypatch.setattr("pmdllm.train.Run", None)
-    study.run(small, tables, runs, log=Log())
-    for path, rows in zip(paths, before):
-        pd.testing.assert_frame_equal(study.read(path).drop(columns="command", errors="ignore"), rows)
+    study.run(small, trained, trained / "runs", log=Log())
+    for path, rows in zip(paths(trained), before):
+        pd.testing.assert_frame_equal(without(path, "command"), rows)
 
 
-def test_processes_and_errors(small, where, tmp_path):
-    """Two processes give the numbers of one; a cell that fails is reported with its command and stops nothing."""
-    tables, runs = where
+def test_processes_and_errors(small, tmp_path):
+    """Two processes give the numbers of one; a cell that fails is a line, its whole error a file, and stops nothing."""
     broken = Setting({"method": "broken"}, {"model": str(tmp_path / "nowhere")})
     simple = replace(small, settings=(small.settings[0], broken))
-    log = Log()
-    failed = study.run(simple, tables, runs, jobs=2, log=log)
+    folder, runs, log = tmp_path / "tables", tmp_path / "runs", Log()
+    failed = study.run(simple, folder, runs, jobs=2, log=log)
     assert sorted((cell.columns["method"], cell.seed) for cell in failed) == [("broken", 0), ("broken", 1)]
-    reports = [line for line in log if "FAILED" in line]
+    assert all("\n" not in line for line in log)
     for cell in failed:
-        (report,) = (report for report in reports if cell.command(runs) in report)
-        assert "nowhere" in report.splitlines()[-1]
-    alone = Tables.within(tmp_path / "alone", "small")
+        (report,) = (line for line in log if str(cell) in line)
+        assert "FAILED: ValueError" in report and "nowhere" in report
+        whole = (runs / cell.folder / "error.log").read_text()
+        assert cell.command(runs) in whole and "Traceback" in whole and str(runs / cell.folder) in report
+    alone = tmp_path / "alone"
     assert len(study.run(simple, alone, tmp_path / "other-runs", log=Log())) == 2
-    differs = ["seconds", "cpu_seconds", "command"]
-    for path, other in ((tables.results, alone.results), (tables.curves, alone.curves)):
-        a, b = (study.read(table).drop(columns=differs, errors="ignore") for table in (path, other))
+    for path, other in list(zip(paths(folder), paths(alone)))[:2]:
+        a, b = (without(table, "seconds", "cpu_seconds", "command") for table in (path, other))
         pd.testing.assert_frame_equal(a, b)
-    assert len(study.read(tables.results)) == 2
+    assert len(pd.read_csv(paths(folder)[0])) == 2
+
+
+def test_a_cell_whose_process_dies_is_a_failure(small, tmp_path):
+    """The outcome of a call in a process that is gone names the code it ended with; the others are there."""
+    items = [0, 3, 0]
+    ended = list(runner.outcomes(_leave, items, [], jobs=2))
+    assert sorted(error is None for _, _, error in ended) == [False, True, True]
+    (line,) = (error[0] for _, _, error in ended if error)
+    assert "code 3" in line
+
+
+def _leave(code):
+    return os._exit(code) if code else code
 
 
 def test_command_does_the_same_run(small):
@@ -189,12 +209,11 @@ def test_regenerated_base(tmp_path, monkeypatch):
 
     def warmup(config, progress):
         made.append(config)
-        Path(config.output).mkdir(parents=True)
+        Path(config.output, "model").mkdir(parents=True)
 
     monkeypatch.setattr("pmdllm.warmup.warmup", warmup)
     monkeypatch.setattr("pmdllm.train.train", lambda config, progress: made.append(config) or 1 / 0)
-    tables = Tables.within(tmp_path, "bases")
-    failed = study.run(declared, tables, tmp_path / "runs", log=Log())
+    failed = study.run(declared, tmp_path, tmp_path / "runs", log=Log())
     base, first, second = made
     assert (base.seed, first.seed, second.seed) == (7, 0, 1)
     assert len(failed) == 2
@@ -205,8 +224,27 @@ def test_regenerated_base(tmp_path, monkeypatch):
     assert words[:2] == ["pmd-llm", "warmup"]
     assert words[words.index("--output") + 1] == first.model
     assert "model=warmup:7" in cell.identity
-    study.run(declared, tables, tmp_path / "runs", log=Log())
+    study.run(declared, tmp_path, tmp_path / "runs", log=Log())
     assert len(made) == 5
+
+
+def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monkeypatch):
+    """Nothing is left of the base, its cells say why, the others are trained."""
+
+    def fail(cell, runs):
+        with appearing(cell.base(runs)) as folder:
+            (folder / "half").write_text("")
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(study.Cell, "make_base", fail)
+    settings = Setting({"base": "own"}, {}), Setting({"base": "made"}, {"model": "warmup:7"})
+    declared = Study("two", settings, seeds=(0,), preset=preset)
+    log = Log()
+    (failed,) = study.run(declared, tmp_path, tmp_path / "runs", log=log)
+    assert failed.columns == {"base": "made"}
+    assert "its base could not be made" in log[0] and "No space left" in log[0]
+    assert pd.read_csv(tmp_path / "study_two.csv").base.to_list() == ["own"]
+    assert not list((tmp_path / "runs" / "bases").iterdir())
 
 
 @settings(max_examples=40)
@@ -242,15 +280,17 @@ def test_choice_is_taken_over(preset, tmp_path):
         Setting({"method": "tuned"}, {"algorithm": "gspo"}, trials),
     )
     declared = Study("shared", methods, seeds=(0,), tuning_seeds=(100,), preset=preset)
-    tables = Tables.within(tmp_path, "shared")
-    tuning, final, undecided = study.plan(declared, tables)
-    assert [cell.columns["method"] for cell in tuning] == ["tuned", "tuned"]
-    assert not final
-    assert [cell.columns["method"] for cell in undecided] == ["later", "tuned"]
+    now, later = study.plan(declared, tmp_path)
+    assert [cell.columns["method"] for cell in now] == ["tuned", "tuned"]
+    assert [cell.columns["method"] for cell in later] == ["later", "tuned"]
+    tuning = next(declared.stages(tmp_path)).tables["results"]
     for score, trial in enumerate(trials):
-        row = pd.DataFrame([{"method": "tuned", "seed": 100, "validation/avg@2": score} | trial])
-        study.merge(tables.tuning, row, ["method", "tau", "learning_rate", "clip_low", "seed"])
-    assert [cell.trial for cell in declared.final_cells(study.read(tables.tuning))] == [trials[1]] * 2
+        row = {"method": "tuned", "seed": 100, "options": f"trial {score}", "validation/avg@2": score}
+        tuning.merge(pd.DataFrame([row | trial]))
+    assert [cell.trial for cell in declared.final_cells(tuning.read())] == [trials[1]] * 2
+    tuning.merge(pd.DataFrame([{"method": "tuned", "seed": 100, "options": "new", "validation/avg@2": 5} | trials[0]]))
+    assert len(tuning.read()) == 2  # the row of the same trial is replaced
+    assert [cell.trial for cell in declared.final_cells(tuning.read())] == [trials[0]] * 2
 
 
 @settings(max_examples=40)
@@ -261,13 +301,14 @@ def test_merging_commutes(tmp_path_factory, order, cuts):
     rows = pd.DataFrame(
         {"tau": [0.02, 0.1, 0.5] * 2, "seed": [0, 0, 0, 1, 1, 1], "value": np.arange(6) / 3, "note": list("abcdef")}
     )
-    study.merge(folder / "whole.csv", rows, ["tau", "seed"])
+    whole, parts = (Table(folder / name, ("tau", "seed")) for name in ("whole.csv", "parts.csv"))
+    whole.merge(rows)
     ends = [0, *sorted(set(cuts)), 6]
     for start, end in itertools.pairwise(ends):
-        study.merge(folder / "parts.csv", rows.iloc[order[start:end]], ["tau", "seed"])
-    assert (folder / "parts.csv").read_bytes() == (folder / "whole.csv").read_bytes()
-    study.merge(folder / "parts.csv", rows[2:3].assign(value=7.0), ["tau", "seed"])
-    changed = study.read(folder / "parts.csv")
+        parts.merge(rows.iloc[order[start:end]])
+    assert parts.path.read_bytes() == whole.path.read_bytes()
+    parts.merge(rows[2:3].assign(value=7.0))
+    changed = parts.read()
     assert changed[(changed.tau == 0.5) & (changed.seed == 0)].value.to_list() == [7.0]
     assert len(changed) == 6
 
@@ -285,33 +326,120 @@ def test_prediction_interval_covers():
 
 def test_check(small, trained, tmp_path):
     """The same seed comes out identical; a committed table with other numbers or options is found out."""
-    tables, runs = trained
-    folder = tables.results.parent
-    log = Log()
-    assert study.check([small], tmp_path / "empty", runs / "check", log=log) == []
-    assert "too few" in log[0]
+    (path, *_), runs = paths(trained), tmp_path / "check"
     for _ in range(2):
         log = Log()
-        assert study.check([small], folder, runs / "check", log=log) == []
+        assert study.check([small], trained, runs, log=log) == (2, [])
         assert sum("identical to that of this seed" in line for line in log) == 2
-    table = study.read(tables.results)
+    table = pd.read_csv(path)
     far = {"test/avg@2": table["test/avg@2"] + 40, "test/avg@2_ci": 0.0}
-    table.assign(**far).to_csv(tables.results, index=False)
-    (departure,) = study.check([small], folder, runs / "check", log=Log())
-    assert "method a, seed 0: test/avg@2" in departure
-    table.assign(options="tau=9").to_csv(tables.results, index=False)
-    (departure,) = study.check([small], folder, runs / "check", log=Log())
-    assert "other options" in departure
+    table.assign(**far).to_csv(path, index=False)
+    compared, (departure,) = study.check([small], trained, runs, log=Log())
+    assert compared == 2 and "method a, seed 0: test/avg@2" in departure
+    table.assign(options="tau=9").to_csv(path, index=False)
+    compared, (departure,) = study.check([small], trained, runs, log=Log())
+    assert compared == 0 and "other options" in departure
+
+
+def test_a_check_that_compared_nothing_is_no_success(small, tmp_path):
+    """No table, a table of one seed, a study that names no cell: counted, and said."""
+    compared, (departure,) = study.check([small], tmp_path / "typo", tmp_path / "check", log=Log())
+    assert compared == 0 and "has 0 seeds of it" in departure and "typo" in departure
+    log = Log()
+    assert study.check([replace(small, checked=())], tmp_path, tmp_path / "check", log=log) == (0, [])
+    assert log == ["small: no cell is to be checked"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("a,b\n1,2\n", "must have the column 'method'"),
+        ("method,seed\na,0\n", "must have the column 'options'"),
+        ("method,seed,options\na,0,x\nb", "has no 'seed' in line 3"),
+        ("method,seed,options\na,0,x\nb,1", "has no 'options' in line 3"),
+        ("method,seed,options\na,zero,x\n", "must have integers in the column 'seed'"),
+        ('method,seed,options\na,0,"x\n', "cannot be read"),
+        ("\0\xff\xfe", "must have the column"),
+    ],
+)
+def test_a_damaged_or_foreign_table(small, tmp_path, monkeypatch, text, message):
+    """One line with the file and the column, before anything is trained; the table stays as it was."""
+    forbid_training(monkeypatch)
+    path, *_ = paths(tmp_path)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"table {path} {message}"):
+        study.run(replace(small, seeds=(0, 1, 2)), tmp_path, tmp_path / "runs", log=Log())
+    assert path.read_text() == text
+
+
+def test_a_folder_that_cannot_be_written_to(small, tmp_path, monkeypatch):
+    forbid_training(monkeypatch)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        study.run(small, tmp_path / "file", tmp_path / "runs", log=Log())
+    with pytest.raises(OSError, match="file"):
+        study.run(small, tmp_path / "tables", tmp_path / "file" / "runs", log=Log())
+
+
+def test_an_invalid_cell_is_refused_before_any_other_is_run(small, tmp_path, monkeypatch):
+    forbid_training(monkeypatch)
+    wrong = Setting({"method": "wrong"}, {"tau": -1.0})
+    with pytest.raises(ValueError, match="tau"):
+        study.run(replace(small, settings=(*small.settings, wrong)), tmp_path, tmp_path / "runs", log=Log())
+
+
+def test_a_disk_that_is_full_costs_one_cell(small, tmp_path, monkeypatch):
+    """The row that could not be written is a failure; the table keeps the others and no half file is left."""
+    simple, write, calls = replace(small, settings=small.settings[:1]), pd.DataFrame.to_csv, []
+
+    def full(table, file, **options):
+        calls.append(file)
+        if len(calls) == 2:
+            file.write("half")
+            raise OSError(28, "No space left on device")
+        return write(table, file, **options)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    log = Log()
+    (failed,) = study.run(simple, tmp_path / "tables", tmp_path / "runs", log=log)
+    assert failed.seed == 0 and "No space left" in log[0]
+    results, curves, _ = paths(tmp_path / "tables")
+    assert pd.read_csv(results).seed.to_list() == [1]
+    assert {path.name for path in results.parent.iterdir()} == {results.name, curves.name}
+    assert study.run(simple, tmp_path / "tables", tmp_path / "runs", log=log) == []
+    assert pd.read_csv(results).seed.to_list() == [0, 1]
+
+
+def test_two_processes_fill_one_table(tmp_path):
+    """Nothing is lost when both merge row after row."""
+    code = (
+        "import sys, pandas as pd; from pathlib import Path; from pmdllm.study import Table\n"
+        "table = Table(Path(sys.argv[1]), ('name', 'seed'))\n"
+        "for seed in range(40): table.merge(pd.DataFrame({'name': [sys.argv[2]], 'seed': [seed]}))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "table.csv", name]) for name in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(pd.read_csv(tmp_path / "table.csv").drop_duplicates()) == 80
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_second_process_on_the_same_runs_is_refused(small, tmp_path):
+    """While a process holds the runs of a study; when it has ended, they are free."""
+    with claim(tmp_path / "runs", "small"), pytest.raises(ValueError, match="another process runs small"):
+        study.run(small, tmp_path, tmp_path / "runs", log=Log())
+    with claim(tmp_path / "runs", "small"):
+        pass
 
 
 def test_prediction_of_time(small):
     """Proportional to the rollouts that are left, at the seconds per rollout of the rows that are there."""
-    config = small.tuning_cells()[0].config(Path())
-    none = replace(config, iterations=1)
+    cell = small.tuning_cells()[0]
+    free = cell.seconds(pd.DataFrame({"seconds": [0.0], "rollouts": [1]}))
     table = pd.DataFrame({"seconds": [10.0, 30.0], "rollouts": [100, 100]})
-    evaluations = study.predicted_seconds([config], pd.DataFrame({"seconds": [0.0], "rollouts": [1]}))
-    assert study.predicted_seconds([config] * 3, table) == pytest.approx(3 * (16 * 0.2 + evaluations))
-    assert study.predicted_seconds([none], table) < study.predicted_seconds([config], table)
+    assert cell.seconds(table) == pytest.approx(16 * 0.2 + free)
+    shorter = replace(cell, options=cell.options | {"iterations": 1})
+    assert shorter.seconds(pd.DataFrame()) < cell.seconds(pd.DataFrame())
 
 
 @pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
@@ -344,4 +472,4 @@ def test_declared_studies(declared):
 def test_the_committed_tables_are_complete(declared):
     """Nothing is left to train: the tables hold every cell with the options that the study declares."""
     folder = Path(__file__).parent.parent.parent / "figures" / "data"
-    assert study.plan(declared, Tables.within(folder, declared.name)) == ([], [], [])
+    assert study.plan(declared, folder) == ([], [])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from pmdllm.config import from_preset, presets
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample, token_logp
-from pmdllm.validation import fit, laws, sums, validate
-from pmdllm.validation.experiments import Cell, run
-from pmdllm.validation.tables import departures, summary
-from pmdllm.validation.validate import ValidateConfig, base, cells, missing
+from pmdllm.study import plan, run
+from pmdllm.validation import fit, laws, sums
+from pmdllm.validation.declared import ValidateConfig, Validation, departures, summary
+from pmdllm.validation.experiments import Cell, one_step
+from pmdllm.validation.fit import base
 from scipy.special import wrightomega
 
 from pmdtheory import kl_update, pmd_mean_update
@@ -48,7 +50,7 @@ def fitted_prompt(folder):
     anchor, tau, found = fit.anchor(model, tokenizer, [4321], "graded"), 0.1, {}
     for algorithm in ("pmd-mean", "pmd-part"):
         model, _ = base(config, 0)
-        law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, ALGORITHMS[algorithm].estimator)
+        law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, ALGORITHMS[algorithm].baseline.name)
         loss = fit.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
         fit.lbfgs(model, loss, 100)
         fitted = fit.anchor(model, tokenizer, [4321], "graded")
@@ -84,7 +86,7 @@ def test_a_converged_network_gains_what_statement_5_says(fitted_prompt):
     anchor, tau, found = fitted_prompt
     r = anchor.rewards.numpy()
     for algorithm, name in (("pmd-mean", "gain_lambert"), ("pmd-part", "gain_kl_law")):
-        law = laws.predict(anchor.policy, r, tau, ALGORITHMS[algorithm].estimator)
+        law = laws.predict(anchor.policy, r, tau, ALGORITHMS[algorithm].baseline.name)
         said = laws.compare(anchor.policy, r, tau, found[algorithm], law)
         assert said[name] == pytest.approx(said["gain"], rel=0.02)
 
@@ -169,7 +171,7 @@ def test_predictions_are_stationary_for_the_loss_of_many_batches(name):
     """The residuals of the fitted s, averaged over drawn batches action by action, are λρ with one λ."""
     rng, n, tau, batches = np.random.default_rng(0), 4, 0.5, 400_000
     p, r = np.array([[0.2, 0.3, 0.5]]), np.array([[1.0, 0.6, 0.0]])
-    law = laws.predict(p, r, tau, ALGORITHMS[name].estimator, n)
+    law = laws.predict(p, r, tau, ALGORITHMS[name].baseline.name, n)
     actions = rng.choice(3, size=(batches, n), p=p[0])
     target = ALGORITHMS[name].advantage(torch.from_numpy(r[0][actions]), tau).numpy() / tau
     drawn = [target[actions == action] for action in range(3)]
@@ -264,15 +266,15 @@ def test_a_fixed_batch_is_judged_by_statement_14(tiny):
 
 @pytest.fixture(scope="module")
 def table(folder):
-    return validate.validate(replace(TINY, output=str(folder)), log=lambda line: None)
+    assert run(Validation(TINY), folder, folder / "runs", log=lambda line: None) == []
+    return Validation(TINY).rows(folder)
 
 
 def test_every_experiment_gives_a_row_per_cell(table, folder):
-    config = replace(TINY, output=str(folder))
-    assert set(table["experiment"]) == set(config.experiments.split(","))
+    assert set(table["experiment"]) == set(TINY.experiments.split(","))
     assert departures(table)  # these budgets are far too small
     named = {str(Cell(**row)) for row in table[list(Cell.__dataclass_fields__)].to_dict("records")}
-    assert named == set(map(str, cells(config)))
+    assert named == {str(fit.cell) for fit in Validation(TINY).cells()}
     recursion = table[(table["experiment"] == "recursion") & np.isinf(table["n"])]
     assert recursion["iteration"].tolist() == [1, 2]
     assert set(table[table["experiment"] == "held-out"]["split"]) == {"train", "held-out"}
@@ -303,32 +305,36 @@ def test_statement_9_bounds_the_exact_recursion(table, folder):
 
 def test_finished_cells_are_kept_and_lost_ones_made_again(table, folder):
     """Without tables, all but a lost cell is taken from the folders of the cells; with them, nothing is left to do."""
-    config, lines = replace(TINY, output=str(folder)), []
-    path = next(iter((folder / "cells").glob("held-out*")))
+    declared, lines = Validation(TINY), []
+    path = next(iter((folder / "runs" / "validate").glob("held-out*")))
     before = {table: (folder / f"validate_{table}.csv").read_bytes() for table in ("prompts", "steps", "training")}
-    for lost in (*path.iterdir(), *folder.glob("*.csv")):
+    shutil.rmtree(path)
+    for lost in folder.glob("*.csv"):
         lost.unlink()
-    path.rmdir()
-    assert len(missing(config, folder)) == len(cells(config))
-    again = validate.validate(config, log=lines.append)
-    assert len(lines) == 1 and path.name.rpartition("-")[0] in lines[0]
-    assert all((folder / f"validate_{table}.csv").read_bytes() == there for table, there in before.items())
+    assert plan(declared, folder) == (declared.cells(), [])
+    assert run(declared, folder, folder / "runs", log=lines.append) == []
+    assert len(lines) == len(declared.cells()) and path.exists()
+    assert all((folder / f"validate_{table}.csv").read_bytes() == rows for table, rows in before.items())
+    again = declared.rows(folder)
     pd.testing.assert_frame_equal(again.drop(columns="cpu_seconds"), table.drop(columns="cpu_seconds"))
-    assert missing(config, folder) == [] and missing(replace(config, evaluations=7), folder)
-    assert validate.validate(config, log=lines.append).equals(again) and len(lines) == 1
+    taken = again["experiment"] != "held-out"
+    assert again[taken].equals(table[taken])  # seconds and all
+    assert plan(declared, folder) == ([], []) and plan(Validation(replace(TINY, evaluations=7)), folder)[0]
 
 
 def test_cells_made_with_other_budgets_are_others():
-    cell = cells(TINY)[0]
-    assert cell.experiment == "population"
-    assert replace(TINY, seeds="1,2", taus="1", steps=9).folder(cell) == TINY.folder(cell)
-    assert replace(TINY, evaluations=7).folder(cell) != TINY.folder(cell) != replace(TINY, heads=1).folder(cell)
+    def folder(**changes):
+        return Validation(replace(TINY, **changes)).cells()[0].folder
+
+    assert Validation(TINY).cells()[0].cell.experiment == "population"
+    assert folder(seeds="0,2", steps=9) == folder()
+    assert folder(evaluations=7) != folder() != folder(heads=1)
 
 
 def test_the_base_is_left_as_it_is(tiny):
     model, tokenizer = tiny
     before = [parameter.clone() for parameter in model.parameters()]
-    run(Cell("population", "graded", 0.1, "pmd-mean", math.inf, 2, 0), TINY, model, tokenizer)
+    one_step(Cell("population", "graded", 0.1, "pmd-mean", math.inf, 2, 0), TINY, model, tokenizer)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
@@ -359,14 +365,14 @@ def test_the_summary_is_of_prompts():
 @pytest.mark.parametrize("preset", presets("validate"))
 def test_the_presets_are_configurations(preset):
     config = from_preset(ValidateConfig, preset, kind="validate")
-    assert {cell.experiment for cell in cells(config)} == set(config.experiments.split(","))
+    assert {fit.cell.experiment for fit in Validation(config).cells()} == set(config.experiments.split(","))
 
 
 @pytest.mark.parametrize(
     "field, value",
     [("seeds", "-1"), ("seeds", "a"), ("taus", "0"), ("taus", "nan"), ("rollouts", "1"), ("sizes", "9999"),
      ("experiments", "population,all"), ("rewards", ""), ("prompts", 0), ("prompts", 10_001), ("n", 1),
-     ("evaluations", 1.5), ("learning_rate", float("nan")), ("tau", -0.1)],
+     ("evaluations", 1.5), ("learning_rate", float("nan")), ("tau", -0.1), ("seeds", "0,0"), ("jobs", 0)],
 )  # fmt: skip
 def test_options_that_cannot_be_meant(field, value):
     with pytest.raises(ValueError, match=rf"^{field} must be .*got "):
