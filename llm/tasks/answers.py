@@ -33,7 +33,7 @@ BETWEEN_BOXES = re.compile(r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or
 STATED = re.compile(r"(?i:answer(?:\s+is\s*:?|\s*:))[\s*]*([^\n]*)")
 FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 NUMBER = re.compile(
-    r"(?<![\w.\\^*/+(=])[-+]?\$?(?:\d+ \d+/\d+|[\d.]*\d[\w.,:/^*+()=%!-]*)|(?<==)\s*-?\$?\d[\w.,:/^*+()%!-]*", re.ASCII
+    r"(?<![\w.\\^*/+(={])[-+]?\$?(?:\d+ \d+/\d+|[\d.]*\d[\w.,:/^*+()=%!-]*)|(?<==)\s*-?\$?\d[\w.,:/^*+()%!-]*", re.ASCII
 )
 
 
@@ -308,8 +308,8 @@ def _final(completion, stop):
         return None
     text = text[-TAIL:]
     boxed = last_boxed(text)
-    if boxed is not None:
-        return boxed.strip() or None
+    if boxed is not None or re.search(r"\\(?:boxed|fbox)\s*\{", text):
+        return (boxed or "").strip() or None
     if marked := re.findall(r"^\s*####(.*\d.*)$", text, re.MULTILINE):
         return marked[-1].strip()
     if stated := STATED.findall(text):

@@ -55,7 +55,9 @@ def compare(found, answer):
     a, b = _meaning(found), _meaning(answer)
     if a is None:
         return False, None
-    return b is not None and _equal(a, b), _canonical(a)
+    capitals = (set(re.findall("[A-Z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (found, answer))
+    same_case = next(capitals) == next(capitals)  # Math-Verify makes small letters of all
+    return same_case and b is not None and _equal(a, b), _canonical(a)
 
 
 def survives(answer):
@@ -65,8 +67,7 @@ def survives(answer):
         return "it cannot be read"
     if not _equal(meaning, meaning):
         return "it does not equal itself"
-    copies = filter(None.__ne__, map(_meaning, _changed(answer)))
-    return "a part of it is not read" if any(copy == meaning for copy in copies) else None
+    return "a part of it is not read" if any(_meaning(copy) == meaning for copy in _changed(answer)) else None
 
 
 def _changed(text):
