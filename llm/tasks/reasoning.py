@@ -41,7 +41,7 @@ class ReasoningGym(Pool):
         The prompt, with the question in place of ``{question}``.
     **config
         Options of the data set as text, such as ``min_terms="3"``. Entries are drawn from ``size`` indices, a million
-        unless said (10,000 where all are generated at once), and ``seed`` is 0.
+        unless said (10,000 where it does not take so many), and ``seed`` is 0.
 
     Raises
     ------
@@ -62,6 +62,7 @@ class ReasoningGym(Pool):
 
     def __init__(self, dataset: str, template: str = TEMPLATE, **config):
         try:
+            import reasoning_gym  # noqa: F401
             from reasoning_gym.factory import DATASETS
         except ImportError:
             raise ImportError(f"reasoning_gym:{dataset} needs reasoning-gym: pip install reasoning-gym") from None
@@ -74,14 +75,17 @@ class ReasoningGym(Pool):
             raise ValueError(
                 f"dataset must not evaluate completions, as code or without bound, and {dataset!r} does: take another."
             )
+        config = {"seed": 0} | _typed(dataset, options, config)
         generates_all = "self.config.size" in inspect.getsource(kind)  # when it is made, and not one entry when asked
-        config = {"seed": 0, "size": 10_000 if generates_all else 1_000_000} | _typed(dataset, options, config)
-        if dataset == "word_ladder":  # allows no more indices than it counts different entries
-            config["size"] = min(config["size"], 10_000)
-        try:
-            self.dataset = _dataset(dataset, config)
-        except Exception as error:  # each data set checks its options in its own way
-            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {error}.") from None
+        for size in [config["size"]] if "size" in config else [10_000] if generates_all else [1_000_000, 10_000]:
+            try:
+                self.dataset, problem = _dataset(dataset, config | {"size": size}), None
+                break
+            except Exception as error:  # each data set checks its options in its own way
+                problem = error
+        if problem:
+            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {problem}.")
+        config["size"] = size
         self.template, self.spec = template, f"reasoning_gym:{dataset}"
         self.score = Checker(f"{__name__}:make", dataset, config, seconds=10.0)
         self._refuse_a_rule_that_checks_nothing(dataset)
@@ -160,7 +164,10 @@ def _dataset(dataset, config):
 
 
 def _tagged(completion):
-    texts = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", completion.rpartition("</think>")[2], re.DOTALL)
+    _, closed, text = completion.rpartition("</think>")
+    if not closed and "<think>" in text:
+        return None
+    texts = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", text, re.DOTALL)
     return texts[-1].strip() if texts and len(texts[-1]) <= LONGEST else None
 
 
