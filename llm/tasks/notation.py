@@ -128,7 +128,7 @@ def read(text):
     """
     if not text or len(text) > LONGEST or max(depth for _, depth in _depths(text)) > DEEPEST:
         return None
-    return _number(text) or _literal(text) or _choice(text) or _several(text)
+    return _number(text) or _choice(text) or _several(text) or _literal(text)
 
 
 def same(a, b):
