@@ -77,15 +77,6 @@ NEEDED = ("max_new_tokens", "stop", "sample", "held_out", "judge", "restrict")
 def load(spec):
     """Make the task that a spec describes.
 
-    Parameters
-    ----------
-    spec : str
-        ``NAME`` or ``NAME:option=value,...`` as in the module's examples.
-
-    Returns
-    -------
-    Task
-
     Raises
     ------
     ValueError

@@ -64,27 +64,7 @@ class Verdict:
 
 
 def exact(completions, answers, separator="=", pattern="[0-9]+"):
-    """Compare the text after the last separator with the answer, character by character.
-
-    Parameters
-    ----------
-    completions : list of str
-        B completions; one without a separator is an answer as a whole.
-    answers : list of str
-        The B right answers.
-    separator : str
-        What precedes the answer.
-    pattern : str
-        Regular expression that an answer matches from end to end; any other text is no answer.
-
-    Returns
-    -------
-    Verdict
-
-    Raises
-    ------
-    ValueError
-        The lists differ in length, or a right answer does not match the pattern.
+    """Compare the text after the last separator, if it matches the pattern from end to end, character by character.
 
     Examples
     --------
@@ -106,26 +86,15 @@ def math(completions, answers, stop=(), seconds=2.0):
 
     Parameters
     ----------
-    completions : list of str
-        B completions.
-    answers : list of str
-        The B right answers, plain or LaTeX, without ``\boxed{}`` or dollar signs around them; `untrusted` says whether
-        they will do.
+    completions, answers : list of str
+        B completions and their right answers, plain or LaTeX; `untrusted` says beforehand whether they will do.
     stop : tuple of str
         Texts at which a completion ends.
     seconds : float
         Processor time of the worker after which an answer counts as not parsed.
 
-    Returns
-    -------
-    Verdict
-
     Raises
     ------
-    ValueError
-        The lists differ in length, or ``seconds`` is not positive.
-    ImportError
-        Math-Verify is needed and not installed.
     RuntimeError
         The checker itself died.
 
@@ -159,18 +128,6 @@ def untrusted(answers, seconds=2.0):
     are read by Math-Verify, must equal themselves, and must differ from copies in which a number or variable is another
     one: an answer of which a part is ignored does not.
 
-    Parameters
-    ----------
-    answers : iterable of str
-        Right answers.
-    seconds : float
-        Processor time for each.
-
-    Returns
-    -------
-    dict of str
-        What is wrong with an answer, by answer.
-
     Raises
     ------
     ImportError, RuntimeError
@@ -202,33 +159,15 @@ def untrusted(answers, seconds=2.0):
 
 
 def cut(text, stop):
-    """Return what precedes the first of the stop texts.
-
-    Examples
-    --------
-    >>> cut("It is 4. Question: 3+3? It is 6.", ("Question:", "Problem:"))
-    'It is 4. '
-    """
+    """Return what precedes the first of the stop texts."""
     return text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
 
 
 def last_boxed(text):
-    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None.
-
-    Parameters
-    ----------
-    text : str
-        Anything. A brace after a backslash is a character, not a group. Boxes with only a comma, "and" or "or" between
-        them are one answer, a list.
-
-    Returns
-    -------
-    str or None
+    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None; of boxes in a row, their list.
 
     Examples
     --------
-    >>> last_boxed(r"first \boxed{1}, then \boxed{\frac{1}{2}}, then \boxed{")
-    '\\frac{1}{2}'
     >>> last_boxed(r"$\boxed{3}$, $\boxed{5}$ and $\boxed{7}$")
     '3, 5, 7'
     """

@@ -24,13 +24,7 @@ DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Z
 
 
 def readable(text):
-    r"""Whether a tidy text holds nothing but what Math-Verify is known to understand.
-
-    Examples
-    --------
-    >>> readable(r"\frac{\sqrt{3}}{2} + x"), readable(r"\neg 1"), readable("because x"), readable("9**9")
-    (True, False, False, False)
-    """
+    """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
     if not text or len(text) > notation.LONGEST:
         return False
     plain = re.sub(r"(\\(?:begin|end))\{[a-z]matrix\}", r"\1", text)

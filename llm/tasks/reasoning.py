@@ -50,12 +50,6 @@ class ReasoningGym(Pool):
     ValueError
         The data set is unknown, an option is not accepted, or its rule is no check.
 
-    Examples
-    --------
-    >>> task = ReasoningGym("chain_sum", max_terms="3")
-    >>> problem = task.held_out("test", 1)[0]
-    >>> task.judge(["<answer>no idea</answer>"], [problem.answer]).correct
-    array([False])
     """
 
     max_new_tokens, stop = 512, ("\nQuestion:", "\nProblem:")
@@ -118,25 +112,20 @@ class ReasoningGym(Pool):
         return Verdict.of(correct, forms)
 
     def _refuse_a_rule_that_checks_nothing(self, dataset):
-        entries = [self._entry(index) for index in range(min(TRIED, len(self.dataset)))]
-        own = [answer for _, answer in entries]
-        others = [(i, b) for i, a in enumerate(own) for b in own if a is not None and b is not None and a != b]
-        mine = [(i, answer) for i, answer in enumerate(own) if answer is not None]
-        nonsense = [(i, text) for i in range(len(own)) for text in NONSENSE if text != own[i]]
-        asked = nonsense + others + mine
-        right = [score is not None and score >= 1 for score, _ in self.score([list(pair) for pair in asked])]
-        accepted = [text for (_, text), yes in zip(nonsense, right) if yes]
+        own = [self._entry(index)[1] for index in range(min(TRIED, len(self.dataset)))]
+        mine = [[i, a] for i, a in enumerate(own) if a is not None]
+        others = [[i, b] for i, a in mine for _, b in mine if a != b]
+        nonsense = [[i, text] for i in range(len(own)) for text in NONSENSE if text != own[i]]
+        right = [score is not None and score >= 1 for score, _ in self.score(nonsense + others + mine)]
+        accepted = [repr(text) for (_, text), yes in zip(nonsense, right) if yes]
+        if others and all(right[len(nonsense) : len(nonsense) + len(others)]):
+            accepted.append("the answer of any other entry")
         if accepted:
             raise ValueError(
-                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]!r} "
-                "for right: take another."
+                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} for "
+                "right: take another."
             )
-        if others and all(right[len(nonsense) : len(nonsense) + len(others)]):
-            raise ValueError(
-                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes the answer of "
-                "any other entry for right: take another."
-            )
-        if mine and not any(right[len(nonsense) + len(others) :]):
+        if mine and not any(right[-len(mine) :]):
             raise ValueError(f"dataset must accept its own answers, and {dataset!r} does not: take another.")
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  a task lives as long as its process

@@ -16,23 +16,10 @@ SPLIT = re.compile(r"(?:.*[-_.])?(train|valid|val|dev|test)(?:ing|idation)?(?:[-
 
 
 def read(path, configs=(), hub=True):
-    """Return the rows of each split: lists of (where a row stands, dict).
+    """Return the rows of each split, lists of (where a row stands, dict), of a file, a folder or a data set of the hub.
 
-    Parameters
-    ----------
-    path : str
-        A file (all of it training rows), a folder of files named after their splits, or a data set on the hub.
-    configs : list of str
-        Configurations on the hub; in a folder, its subfolders of these names, where it has them.
-    hub : bool
-        Whether a path that does not exist may be on the hub.
-
-    Raises
-    ------
-    ValueError
-        What is there cannot be read.
-    ImportError
-        The package datasets is needed and missing.
+    `configs` are configurations on the hub and, where a folder has them, its subfolders. Raises ValueError if what is
+    there cannot be read, and ImportError if the package datasets is needed and missing.
     """
     place = Path(path)
     try:
@@ -111,8 +98,7 @@ def _csv(path):
 
 
 def _parquet(path):
-    for _, row in _datasets("parquet", data_files=str(path))["train"]:
-        yield _, row
+    return _datasets("parquet", data_files=str(path))["train"]
 
 
 READERS = {".json": _json, ".jsonl": _json, ".csv": _csv, ".parquet": _parquet}
