@@ -5,10 +5,10 @@ r"""Answers read from completions and compared with the right ones.
 all other LaTeX by Math-Verify, in a worker process with bounded time and memory (`pmdllm.tasks.checker`). A completion
 can say anything, and what it says is never evaluated as code.
 
-What comes before ``</think>`` is no answer, and what comes after a stop text is not the model's turn. Of the rest's last
-10,000 characters, the answer is the last ``\boxed{}``, or the last few if only commas or "and" stand between them;
-without one, the last line that begins with ``####`` and has a digit; without that, what follows the last "answer is" or
-"answer:"; and without that the last formula in dollars or the last number.
+What comes before ``</think>`` is no answer, and what comes after a stop text is not the model's turn. Of the last
+10,000 characters of the rest, the answer is the last ``\boxed{}``, or the last few if only commas or "and" stand
+between them; without one, the last line that begins with ``####`` and has a digit; without that, what follows the last
+"answer is" or "answer:"; and without that the last formula in dollars or the last number.
 
 A completion that cannot be read, or not within the limits, is wrong and counted as not parsed. To keep a misread right
 answer from looking like a bad policy, `untrusted` says of right answers beforehand which must not be used.
@@ -29,7 +29,9 @@ __all__ = ["Verdict", "cut", "exact", "last_boxed", "math", "untrusted"]
 TAIL = 10_000
 PLAIN = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d{1,99})?", re.ASCII)
 NAME = re.compile(r"(?:\\?[A-Za-z]+(?: ?[A-Z]+)?|\\text\{[^{}]*\})(?:_(?:\w|\{\w+\}))?'*(?:\([A-Za-z, ]*\))?")
-BETWEEN_BOXES = re.compile(r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?")
+BETWEEN_BOXES = re.compile(
+    r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?"
+)
 STATED = re.compile(r"(?i:answer(?:\s+is\s*:?|\s*:))[\s*]*([^\n]*)")
 FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 NUMBER = re.compile(
@@ -117,8 +119,9 @@ def math(completions, answers, stop=(), seconds=2.0):
             own = _Reading.of(pair[0]).value
             replies[pair] = (correct, form if own is None else notation.canonical(own))
     forms = {answer: _form(answer) for answer in set(answers)}
-    forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, (replies[p] for p in pairs))]
-    return Verdict.of([replies[pair][0] for pair in pairs], forms)
+    results = [replies[pair] for pair in pairs]
+    forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, results)]
+    return Verdict.of([correct for correct, _ in results], forms)
 
 
 def untrusted(answers, seconds=2.0):
@@ -215,7 +218,7 @@ def _by_notation(answer, right):
     form = None if a.value is None else notation.canonical(a.value)
     if a.name and b.name and a.name != b.name:
         return False, form or a.text
-    if a.text == b.text or (words := _words(a.text)) and words == _words(b.text):
+    if a.text == b.text or ((words := _words(a.text)) and words == _words(b.text)):
         return bool(a.text) and len(a.text) <= notation.LONGEST, form or a.text
     if a.value is not None and b.value is not None:
         return notation.same(a.value, b.value), form
@@ -242,7 +245,7 @@ def _checker(seconds):
 
 def _final(completion, stop):
     """The part of a completion that is its answer, or None."""
-    before, closed, text = cut(completion, stop).rpartition("</think>")
+    _, closed, text = cut(completion, stop).rpartition("</think>")
     if not closed and "<think>" in text:
         return None
     text = text[-TAIL:]

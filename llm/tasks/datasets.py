@@ -180,7 +180,7 @@ def _answers(splits, path, question, answer, extract):
             (right, place), *others = rights.items()
             if right in problems:
                 leave_out(f"with an answer that {problems[right].removeprefix('it ')}", f"{place}: {right[:60]!r}")
-            elif others and not answers.math([rf"\boxed{{{other}}}" for other, _ in others], [right] * len(others)).correct.all():
+            elif others and not all(_same(right, other) for other, _ in others):
                 leave_out("with another answer to the same question", others[0][1])
             else:
                 kept[split][asked] = right
@@ -189,6 +189,10 @@ def _answers(splits, path, question, answer, extract):
         reasons = "; ".join(f"{count} {why} ({first[why]})" for why, count in left_out.items())
         warnings.warn(f"{left_out.total()} of {total} rows of {path} are left out: {reasons}.", stacklevel=4)
     return kept
+
+
+def _same(right, other):
+    return answers.math([rf"\boxed{{{other}}}"], [right]).correct[0]
 
 
 def _column(row, name, named):

@@ -1,8 +1,8 @@
 r"""General LaTeX, read and compared by Math-Verify; the worker's side, called through `pmdllm.tasks.checker`.
 
 Math-Verify reads generously: it drops what it does not know, so that ``\neg 1`` is 1. Only texts made of what it is
-known to understand are given to it (`readable`); all others are compared as texts. Its rounding of decimals is absolute;
-here real numbers are compared by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
+known to understand are given to it (`readable`). Its rounding of decimals is absolute; here real numbers are compared
+by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
 """
 
 import functools
@@ -13,12 +13,13 @@ from . import notation
 
 __all__ = ["compare", "readable", "survives"]
 
-KNOWN = set(
+KNOWN = (
     "frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp "
     "cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid "
     "begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar "
-    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega".split()
+    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"
 )
+KNOWN = set(KNOWN.split())
 COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
 DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 

@@ -29,7 +29,8 @@ EXACTLY = Context(prec=10_000)
 
 SIMPLER = [
     (r"[\u2212\u2013]", "-"),
-    ("\u00d7", r"\\times "), ("\u00f7", r"\\div "), ("\u03c0", r"\\pi "), ("\u221e", r"\\infty "), ("\u00b0", r"^\\circ "),
+    ("\u00d7", r"\\times "), ("\u00f7", r"\\div "), ("\u03c0", r"\\pi "), ("\u221e", r"\\infty "),
+    ("\u00b0", r"^\\circ "),
     (r"(?<=\d)(?:\{,\}|\\[,; ]|,\\!|\\!)(?=\d{3}(?!\d))", ""),
     (r"\\(?:displaystyle|left\.?|right\.?|[bB]igg?[lr]?|limits)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\u200b", ""),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -59,16 +60,19 @@ FRACTION = re.compile(rf"\\frac\s*(?:{INSIDE}|(\d))\s*(?:{INSIDE}|(\d))")
 MIXED = re.compile(r"(\d+)\s*(\\frac.*)|(\d+)\s+(\d+\s*/\s*\d+)")
 POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|(\d+))")
 UNIT = re.compile(
-    r"(?:\\text\{([A-Za-z .]+)\}\s*((?:\^\s*\{?\d\}?)?)|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
+    r"(?:\\text\{([A-Za-z .]+)\}\s*((?:\^\s*\{?\d\}?)?)"
+    r"|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
 )
-NO_UNITS = set(
+NO_UNITS = (
     "hundred thousand million billion trillion dozen score half squared cubed factorial not times plus minus over "
-    "choose sqrt frac pi only if mod base negative less more than percent infinity".split()
+    "choose sqrt frac pi only if mod base negative less more than percent infinity"
 )
+NO_UNITS = set(NO_UNITS.split())
 BASED = re.compile(r"([0-9A-F]+)_\s*(?:(\d)|\{\s*(\d+|\\text\{\s*[a-z]+\s*\})\s*\})")
-BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))
+BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))  # noqa: SIM905
 COLONS = re.compile(r"(\d+)((?:\s*:\s*\d+)+)\s*(?:(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?", re.IGNORECASE)
 LABEL = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![+\-*/^=<>_,;]|and\b|or\b)(.*)", re.DOTALL)
+BRACKETS = ((r"\{", r"\}", "{}"), ("{", "}", "{}"), *((a, b, a + b) for a in "([" for b in ")]"))
 WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 
 
@@ -120,7 +124,7 @@ def same(a, b):
 
 
 def canonical(value):
-    """One text for all exact forms of a value, so that equal texts are one vote; units and percent signs are left out."""
+    """One text for all exact forms of a value, so that they are one vote; units and percent signs are left out."""
     if isinstance(value, Number):
         return decimal_of(value.value)
     if isinstance(value, Several):
@@ -251,11 +255,11 @@ def _literal(text):
 def _several(text):
     if re.search(r"\band\b|\bor\b|;", text):
         text = re.sub(r",?\s*\b(?:and|or)\b\s*|\s*;\s*", ", ", text)
-    for opening, closing, brackets in ((r"\{", r"\}", "{}"), ("{", "}", "{}"), *((a, b, a + b) for a in "([" for b in ")]")):
-        if (inner := _enclosed(text, opening, closing)) is not None:
+    inner, brackets = text, ""
+    for opening, closing, kind in BRACKETS:
+        if (inside := _enclosed(text, opening, closing)) is not None:
+            inner, brackets = inside, kind
             break
-    else:
-        inner, brackets = text, ""
     pieces = _top_level(inner, ",")
     if pieces is None:
         if brackets != "{}" or not inner.strip():

@@ -35,7 +35,7 @@ class Problem:
 
 
 def fraction(text):
-    """Map a text to a number that looks uniform on [0, 1), the same one on every machine: SHA-256 read as a fraction."""
+    """Map a text to a number that looks uniform on [0, 1), the same on every machine: SHA-256 read as a fraction."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 

@@ -122,8 +122,8 @@ class ReasoningGym(Pool):
             accepted.append("the answer of any other entry")
         if accepted:
             raise ValueError(
-                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} for "
-                "right: take another."
+                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} "
+                "for right: take another."
             )
         if mine and not any(right[-len(mine) :]):
             raise ValueError(f"dataset must accept its own answers, and {dataset!r} does not: take another.")

@@ -9,11 +9,19 @@ from fractions import Fraction
 from pmdllm.tasks import answers
 
 PIECES = (
-    "\\boxed{", "}", "{", "\\frac", "\\sqrt", "^", "_", "9", "(", ")", "[", "]", "$", "\\neg ", "\\text{not }", "=", "**",
-    "!", "<think>", "</think>", "####", "\n", "answer is ", "\\", "\0", "\ud800", "é", "%", ",", "/", "__import__('os')",
-    "\\begin{pmatrix}", "\\\\", "&", ":", "e", "10^{10^{10}}", "\\overline{", ".", "-", "x", "\\cdot", " and ", "\\left(",
+    "\\boxed{", "}", "{", "\\frac", "\\sqrt", "^", "_", "9", "(", ")", "[", "]", "$", "\\neg ", "\\text{not }", "=",
+    "**", "!", "<think>", "</think>", "####", "\n", "answer is ", "\\", "\0", "\ud800", "é", "%", ",", "/",
+    "__import__('os')", "\\begin{pmatrix}", "\\\\", "&", ":", "e", "10^{10^{10}}", "\\overline{", ".", "-", "x",
+    "\\cdot", " and ", "\\left(",
 )  # fmt: skip
-WRAPS = ("\\boxed{%s}", "\\boxed{ %s }", "so \\boxed{%s}.", "\\boxed{x = %s}", "The answer is $%s$.", "<think>7</think>#### %s")
+WRAPS = (
+    "\\boxed{%s}",
+    "\\boxed{ %s }",
+    "so \\boxed{%s}.",
+    "\\boxed{x = %s}",
+    "The answer is $%s$.",
+    "<think>7</think>#### %s",
+)
 
 
 def notations(value, rng):
@@ -52,7 +60,8 @@ def notations(value, rng):
         if shift and reduced == q and p < q:
             yield f"{sign}0.\\overline{{{str(p * (10**shift - 1) // q).rjust(shift, '0')}}}"
         if p * 10**6 > q:
-            yield f"{sign}{p * 10**places // q // 10**places}.{str(p * 10**places // q % 10**places).rjust(places, '0')}"
+            whole, decimals = divmod(p * 10**places // q, 10**places)
+            yield f"{sign}{whole}.{decimals:0{places}d}"
 
 
 def draw(rng):
@@ -76,7 +85,10 @@ def check(rng):
     d, e = (str(int(x)) for x in rng.integers(-99, 99, size=2))
     listed = d != e and all("," not in x for x in (a, b, c))
     if listed and all(Fraction(int(x)) != value for x in (d, e)):
-        expected += [(f"\\boxed{{{d}, {a}, {e}}}", f"{b}, {e}, {d}", True), (f"\\boxed{{{d}, {a}}}", f"{a}, {d}, {e}", False)]
+        expected += [
+            (f"\\boxed{{{d}, {a}, {e}}}", f"{b}, {e}, {d}", True),
+            (f"\\boxed{{{d}, {a}}}", f"{a}, {d}, {e}", False),
+        ]
         expected += [(f"\\boxed{{({d}, {a})}}", f"({d}, {b})", True), (f"\\boxed{{({a}, {d})}}", f"({d}, {b})", False)]
     hostile = "".join(PIECES[int(i)] for i in rng.integers(len(PIECES), size=int(rng.integers(1, 25))))
     expected += [(hostile, "-123457/7", False), (f"\\boxed{{{hostile}}}", "-123457/7", False)]

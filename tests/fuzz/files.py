@@ -1,4 +1,4 @@
-"""Tables in JSON, JSON lines and CSV with hostile values, whole and damaged: what was written, or one ValueError line."""
+"""Tables in JSON, JSON lines and CSV with hostile values, whole and damaged: what was written, or one ValueError."""
 
 import csv
 import io
@@ -10,12 +10,14 @@ from pathlib import Path
 from pmdllm.tasks import datasets, tables
 
 VALUES = (
-    "1", "007", "2024-01-02", "9007199254740993", "123456789012345678901234567890", "1e400", "-0", "0.10", "true", "null",
-    "nan", "Infinity", "", " ", "a,b", 'say "x"', "two\nlines", "tab\t", "\u2028", "é", "𝔸", "\0", "=1+1", "{}", "[1", "\\frac{1}{2}",
-    "\\neg 1", "12:00", "#### 3", "'", "x" * 2000, "3, 5", "\ufeff",
+    "1", "007", "2024-01-02", "9007199254740993", "123456789012345678901234567890", "1e400", "-0", "0.10",
+    "true", "null", "nan", "Infinity", "", " ", "a,b", 'say "x"', "two\nlines", "tab\t", "\u2028", "é", "𝔸", "\0", "=1+1", "{}", "[1",
+    "\\frac{1}{2}",     "\\neg 1", "12:00", "#### 3", "'", "x" * 2000, "3, 5", "\ufeff",
 )  # fmt: skip
-BARE = ("1", "-0", "0.5", "1e400", "9007199254740993", "123456789012345678901234567890", "true", "null", "1.0", "[]", "{}",
-        '["3"]', '[{"role": "user", "content": "2?"}]', '[{"content": null}]', "NaN", "[1, 2]", '{"text": "7"}')  # fmt: skip
+BARE = (
+    "1", "-0", "0.5", "1e400", "9007199254740993", "123456789012345678901234567890", "true", "null", "1.0", "[]",
+    "{}", '["3"]', '[{"role": "user", "content": "2?"}]', '[{"content": null}]', "NaN", "[1, 2]", '{"text": "7"}',
+)  # fmt: skip
 
 
 def check(rng):

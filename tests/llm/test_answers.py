@@ -280,14 +280,36 @@ def test_from_other_threads_at_once():
 
 def test_from_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from pmdllm.tasks import answers\nprint(answers.math([r'\\boxed{\\sqrt{25}}'], ['5']).correct)\n")
+    script.write_text(
+        "from pmdllm.tasks import answers\nprint(answers.math([r'\\boxed{\\sqrt{25}}'], ['5']).correct)\n"
+    )
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert run.stdout == "[ True]\n" and run.stderr == ""
 
 
 def test_right_answers_that_are_not_read_as_they_are_meant_are_told_apart():
-    trusted = ["42", "-0.5", r"1\,000", "2 2/3", "12:00", r"0.\overline{3}", "5.", "2516_8", r"\text{not } 0", "C", "Friday",
-               r"2\sqrt{3}", "x^2+1", "y = 2x", r"[0, \infty)", r"\frac{\pi}{4}", r"x \le 5", "3, 5, 7", "(1, x)", "xy"]
+    trusted = [
+        "42",
+        "-0.5",
+        r"1\,000",
+        "2 2/3",
+        "12:00",
+        r"0.\overline{3}",
+        "5.",
+        "2516_8",
+        r"\text{not } 0",
+        "C",
+        "Friday",
+        r"2\sqrt{3}",
+        "x^2+1",
+        "y = 2x",
+        r"[0, \infty)",
+        r"\frac{\pi}{4}",
+        r"x \le 5",
+        "3, 5, 7",
+        "(1, x)",
+        "xy",
+    ]
     untrusted = ["", r"\frac{", "$$$", r"\neg 1", "2 = 1", r"\frac{1}{0", "1 + because x", "9" * 2000, "\\boxed{3"]
     problems = answers.untrusted(trusted + untrusted)
     assert sorted(problems) == sorted(untrusted)

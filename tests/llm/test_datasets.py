@@ -145,16 +145,29 @@ def test_splits_that_exist_are_used_and_never_overlap(tmp_path):
 def test_rows_without_an_answer_are_counted_and_named(tmp_path):
     pairs = [("a", "no marker"), (None, "#### 1"), ("c", None), *((f"q{i}", "#### 2") for i in range(40))]
     path = write(tmp_path / "rows.jsonl", [{"question": q, "answer": a} for q, a in pairs])
-    message = r"3 of 43 rows of .* are left out: 3 without the text of a question or an answer \(rows.jsonl, line 1\)\.$"
+    message = (
+        r"3 of 43 rows of .* are left out: 3 without the text of a question or an answer \(rows.jsonl, line 1\)\.$"
+    )
     with pytest.warns(UserWarning, match=message):
         task = tasks.load(f"file:{path},extract=hashes")
     assert sum(map(len, task.problems.values())) == 40
 
 
 def test_answers_that_cannot_be_trusted_are_left_out_counted_and_named(tmp_path):
-    pairs = [("a", r"\neg 1"), ("b", "12:00"), ("c", r"0.\overline{3}"), ("d", "5."), ("e", r"\frac{1}{"), ("f", "2 2/3")]
-    path = write(tmp_path / "rows.jsonl", [{"question": q, "answer": a} for q, a in pairs + [(str(i), "1") for i in range(40)]])
-    with pytest.warns(UserWarning, match=r"2 of 46 rows .*: 2 with an answer that cannot be read \(rows.jsonl, line 1: '\\\\neg 1'\)"):
+    pairs = [
+        ("a", r"\neg 1"),
+        ("b", "12:00"),
+        ("c", r"0.\overline{3}"),
+        ("d", "5."),
+        ("e", r"\frac{1}{"),
+        ("f", "2 2/3"),
+    ]
+    path = write(
+        tmp_path / "rows.jsonl", [{"question": q, "answer": a} for q, a in pairs + [(str(i), "1") for i in range(40)]]
+    )
+    with pytest.warns(
+        UserWarning, match=r"2 of 46 rows .*: 2 with an answer that cannot be read \(rows.jsonl, line 1: '\\\\neg 1'\)"
+    ):
         task = tasks.load(f"file:{path},template=plain")
     everything = {p.prompt: p.answer for problems in task.problems.values() for p in problems}
     assert {q: a for q, a in everything.items() if a != "1"} == {q: a for q, a in pairs if q not in "ae"}
@@ -163,7 +176,9 @@ def test_answers_that_cannot_be_trusted_are_left_out_counted_and_named(tmp_path)
 def test_a_question_with_different_answers_is_left_out(tmp_path):
     pairs = [("a", "1"), ("a", "2"), ("b", "0.5"), ("b", r"\frac{1}{2}"), *((str(i), "1") for i in range(40))]
     path = write(tmp_path / "rows.jsonl", [{"question": q, "answer": a} for q, a in pairs])
-    with pytest.warns(UserWarning, match=r"1 of 44 rows .*1 with another answer to the same question \(rows.jsonl, line 2\)"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 44 rows .*1 with another answer to the same question \(rows.jsonl, line 2\)"
+    ):
         task = tasks.load(f"file:{path},template=plain")
     everything = {p.prompt: p.answer for problems in task.problems.values() for p in problems}
     assert "a" not in everything and everything["b"] == "0.5" and len(everything) == 41
@@ -175,7 +190,16 @@ def everything(path, options="template=plain"):
 
 
 WRITTEN = [
-    "2024-01-02", "9007199254740993", "0.5", "123456789012345678901234567890", "007", "1e3", "0.10", "true", "-0", "1.0",
+    "2024-01-02",
+    "9007199254740993",
+    "0.5",
+    "123456789012345678901234567890",
+    "007",
+    "1e3",
+    "0.10",
+    "true",
+    "-0",
+    "1.0",
 ]
 
 
@@ -216,7 +240,11 @@ def test_messages_parts_and_lists_of_one(tmp_path):
         ("rows.jsonl", "", "path must have training rows with a question and an answer, got none"),
         ("rows.json", "[]", "path must have training rows"),
         ("rows.csv", "question,answer\n", "path must have training rows"),
-        ("rows.jsonl", '{"question": "a", "answer": "1"}\n{"question": "b", "ans', "rows.jsonl cannot be read: line 2 is no JSON"),
+        (
+            "rows.jsonl",
+            '{"question": "a", "answer": "1"}\n{"question": "b", "ans',
+            "rows.jsonl cannot be read: line 2 is no JSON",
+        ),
         ("rows.json", '[{"question": "a", "answer": "1"},', "rows.json cannot be read: .*line 1 column"),
         ("rows.json", '{"question": {}', "rows.json cannot be read: line 1"),
         ("rows.jsonl", '["a", "1"]\n', r"a row must be an object with named columns, got list \(line 1\)"),
@@ -266,7 +294,10 @@ def test_plain_files_need_no_package(tmp_path, monkeypatch):
         ("answer=answer.text", "columns of .* are question, answer, got 'answer.text'"),
         ("extract=last", "extract must be one of plain, hashes, boxed, got 'last'"),
         ("template=why", "template must be one of boxed, plain or contain {question}, got 'why'"),
-        ("column=q", "file has no option 'column'; its options are path, question, answer, extract, template, configs, max_new_tokens"),
+        (
+            "column=q",
+            "no option 'column'; its options are path, question, answer, extract, template, configs, max_new_tokens",
+        ),
     ],
 )
 def test_bad_options_say_what_is_accepted(tmp_path, options, message):

@@ -268,7 +268,9 @@ def test_bad_specs_say_what_is_accepted(spec, message):
 def test_more_problems_than_there_are(spec, monkeypatch):
     task, rng = load(spec), np.random.default_rng(0)
     monkeypatch.setattr(Arithmetic, "attempts", 1000)
-    with pytest.raises(ValueError, match=r"prompts_per_batch must be at most \d+, the train prompts of arithmetic.*1000000"):
+    with pytest.raises(
+        ValueError, match=r"prompts_per_batch must be at most \d+, the train prompts of arithmetic.*1000000"
+    ):
         task.sample(10**6, rng)
     with pytest.raises(ValueError, match=r"test_prompts must be at most \d+, the test prompts of arithmetic.*100000"):
         task.held_out("test", 10**5)
@@ -282,6 +284,9 @@ def drawn_by_hashing(task, split, count, rng):
     def place(text):
         return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
 
+    def wrong(text):
+        return [in_order(text, order) % 10 for order in ("left", "right")]
+
     low, high = {"validation": (0, 0.05), "test": (0.05, 0.1), "train": (0.1, 1)}[split]
     if task.spec == "arithmetic":
         found = []
@@ -290,7 +295,7 @@ def drawn_by_hashing(task, split, count, rng):
                 text = "".join(itertools.chain(*zip(digits, signs))) + digits[3]
                 if low <= place(text + "=") < high:
                     found.append(text + "=")
-        found = [t for t in sorted(found, key=place) if evaluate(t[:-1], 10) not in map(lambda o: evaluate(t[:-1], 10, o), ("left", "right"))]
+        found = [t for t in sorted(found, key=place) if by_python(t[:-1]) % 10 not in wrong(t[:-1])]
         return found[:count] if rng is None else [found[i] for i in rng.choice(len(found), count, replace=False)]
     rng = np.random.default_rng(["validation", "test"].index(split)) if rng is None else rng
     found = []
@@ -332,7 +337,9 @@ def test_prompts_that_do_not_fit_are_left_out_and_counted(spec):
     def fits(prompts):
         return [len(p) <= longest if longest else not p.startswith("7") for p in prompts]
 
-    with pytest.warns(UserWarning, match=r"\d+ of \d+ prompts.* of .* do not fit the model and are left out, the first is '"):
+    with pytest.warns(
+        UserWarning, match=r"\d+ of \d+ prompts.* of .* do not fit the model and are left out, the first is '"
+    ):
         task.restrict(fits)
     problems = task.sample(20, np.random.default_rng(0)) + task.held_out("test", 20)
     assert all(fits([p.prompt for p in problems]))
@@ -415,10 +422,10 @@ def test_bad_own_tasks_say_what_is_missing(own, spec, message):
 
 def test_an_own_task_with_an_error_says_which(own):
     (own / "broken.py").write_text("import nowhere_at_all")
-    with pytest.raises(ImportError, match="task broken.py needs a module that is missing: nowhere_at_all"):
+    with pytest.raises(ImportError, match=r"task broken\.py needs a module that is missing: nowhere_at_all"):
         tasks.load("broken.py:Task")
     (own / "broken.py").write_text("1 +")
-    with pytest.raises(ValueError, match="task broken.py cannot be loaded: SyntaxError"):
+    with pytest.raises(ValueError, match=r"task broken\.py cannot be loaded: SyntaxError"):
         tasks.load("broken.py:Task")
 
 
@@ -426,7 +433,12 @@ def test_every_task_has_what_the_loop_needs(tmp_path):
     rows = "".join(json.dumps({"question": f"{i}+1", "answer": str(i + 1)}) + "\n" for i in range(60))
     (tmp_path / "train.jsonl").write_text(rows.replace('"answer": "', '"answer": "#### '))
     (tmp_path / "rows.jsonl").write_text(rows)
-    specs = ["arithmetic", "reasoning_gym:chain_sum", f"file:{tmp_path / 'rows.jsonl'}", f"gsm8k:path={tmp_path / 'train.jsonl'}"]
+    specs = [
+        "arithmetic",
+        "reasoning_gym:chain_sum",
+        f"file:{tmp_path / 'rows.jsonl'}",
+        f"gsm8k:path={tmp_path / 'train.jsonl'}",
+    ]
     for task in map(tasks.load, specs):
         assert isinstance(task.max_new_tokens, int) and task.max_new_tokens > 0
         assert isinstance(task.stop, tuple) and all(isinstance(text, str) for text in task.stop)
@@ -483,7 +495,10 @@ def test_reasoning_gym_options_reach_the_data_set():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("complex_arithmetic", "rule that tells right from wrong, and that of 'complex_arithmetic' takes 'nan' for right"),
+        (
+            "complex_arithmetic",
+            "rule that tells right from wrong, and that of 'complex_arithmetic' takes 'nan' for right",
+        ),
         ("game_of_life_halting", "rule that tells right from wrong, and that of 'game_of_life_halting' takes"),
     ],
 )
