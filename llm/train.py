@@ -98,7 +98,7 @@ def train(config, progress=True, task=None, reward=None):
                     run.update(minibatch)
                 line = run.close(batch)
                 log(line)
-                bar.set_postfix(run.headline(line))
+                bar.set_postfix(reward=f"{line['reward']:.3f}")
                 bar.update()
             run.save()
             if not run.finished:
@@ -294,11 +294,6 @@ class Run:
     def spent(self):
         """The budget so far: iterations, updates, completions sampled for training, and their tokens."""
         return {name: getattr(self, name) for name in ("iteration", "updates", "rollouts", "tokens")}
-
-    def headline(self, line):
-        """What the progress bar shows of an iteration's line."""
-        accuracy = f"validation/avg@{self.config.eval_samples}"
-        return {"reward": f"{line['reward']:.3f}"} | ({"avg": f"{line[accuracy]:.3f}"} if accuracy in line else {})
 
     def complain(self, **shares):
         """Warn, once in a run, of completions that cannot be judged."""
