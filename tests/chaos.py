@@ -102,7 +102,7 @@ class Train(Subject):
         result = json.loads((folder / "result.json").read_text())
         del result["seconds"]
         kept = {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors")}
-        return kept | {"result.json": result, "timings": (folder / "timings.jsonl").read_text().count("\n")}
+        return kept | {"result.json": result, "timings": (folder / "timings.jsonl").read_bytes().count(b"\n")}
 
 
 class Compare(Subject):
