@@ -243,7 +243,7 @@ class Config:
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
     def _default_output(self):
-        names = [_file_name(text) for text in (self.task, self.model, self.algorithm)]
+        names = [file_name(text) for text in (self.task, self.model, self.algorithm)]
         return "runs/" + "-".join([*names, f"s{self.seed}"])
 
 
@@ -382,7 +382,7 @@ def _kind(declared):
     return next((kind for kind in get_args(declared.type) if kind is not type(None)), declared.type)
 
 
-def _file_name(text, longest=48):
+def file_name(text, longest=48):
     """Turn a task or a model into part of a file name: readable, and different for different long texts."""
     name = re.sub(r"[^\w.+=-]+", "_", text, flags=re.ASCII).strip("_.-") or "_"
     if len(name) <= longest:
