@@ -6,17 +6,20 @@ UPDATE ?=
 NAMES ?= all
 JOBS ?= 2
 TABLES ?= figures/data
+MINUTES ?= 10
+KILLS ?= 50
+SEED ?=
 
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train study gpu packages test lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train study gpu packages test fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
 	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
-	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), TABLES=figures/data (where gpu merges its rows)"
+	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), MINUTES=10 (of fuzz), TABLES=figures/data (where gpu merges its rows)"
 
 .venv/theory: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, PYTHON=$(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
@@ -50,6 +53,12 @@ packages:  ## small packages that a bare GPU machine may lack, into build/packag
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)
+
+fuzz: .venv/everything  ## try new random problems for MINUTES=10 and keep those that fail in tests/fuzz/found.jsonl
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+chaos: .venv/everything  ## kill, starve, double and damage small runs until KILLS=50 signals were sent; SEED=... repeats
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/everything
 	$(BIN)/ruff check .

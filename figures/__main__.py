@@ -6,18 +6,42 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one figure a process; also keep
 
 import argparse
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from tqdm import tqdm
 
-from . import harness
+from . import harness, replication
 
 _SHOWN = 10
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def main(argv=None):
-    """Run the command line; returns the exit code: 1 if any number departs from the committed tables."""
-    parser = argparse.ArgumentParser(
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        1 if a number departs from the committed tables or a page from what they say, 2 if something cannot be read,
+        drawn or written, else 0.
+    """
+    arguments = _arguments(argv)
+    try:
+        return _run(**vars(arguments))
+    except (ValueError, OSError) as error:
+        print(f"python -m figures: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _arguments(argv):
+    parser = _Parser(
         prog="python -m figures",
         description="Recompute the tables behind the figures into build/figures, compare them with the committed ones "
         "in figures/data (relative 1e-10), redraw the pictures beside them, and print one finding per figure.",
@@ -26,23 +50,36 @@ def main(argv=None):
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help="figures to make (default: all)")
     parser.add_argument("--fast", action="store_true", help="a reduced setting of each: a subset of the same rows")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--update", action="store_true", help="replace the committed tables and pictures")
+    parser.add_argument(
+        "--update", action="store_true", help="replace the committed tables, pictures, gallery and table of the README"
+    )
     arguments = parser.parse_args(argv)
-    names = list(harness.NAMES) if "all" in arguments.names else list(dict.fromkeys(arguments.names))
-    unknown = [name for name in names if name not in harness.NAMES]
+    unknown = [name for name in arguments.names if name not in (*harness.NAMES, "all")]
     if unknown:
         parser.error(f"no figure is called {unknown[0]!r}; there are {', '.join(harness.NAMES)}")
     if arguments.fast and arguments.update:
         parser.error("--fast computes only part of each table, so it cannot --update the committed ones")
     if arguments.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {arguments.jobs}")
+    return arguments
 
+
+def _run(names, fast, jobs, update):
+    whole = "all" in names
+    names = list(harness.NAMES) if whole else list(dict.fromkeys(names))
+    for folder in (harness.BUILD, *((harness.DATA, harness.OUTPUT) if update else ())):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # fails now rather than after the computation
+    harness.finish()
     outcomes = {}
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        futures = [pool.submit(harness.run, name, arguments.fast, arguments.update) for name in names]
+    with ProcessPoolExecutor(jobs) as pool:
+        futures = {pool.submit(harness.run, name, fast, update): name for name in names}
         for future in tqdm(as_completed(futures), total=len(futures), unit="figure", disable=None):
-            outcome = future.result()
-            outcomes[outcome.name] = outcome
+            try:
+                outcomes[futures[future]] = future.result()
+            except (ValueError, OSError) as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise ValueError(f"{futures[future]}: {error}") from error
     for name in names:
         outcome = outcomes[name]
         print(f"{name} ({outcome.seconds:.1f} s): {outcome.finding}")
@@ -50,15 +87,33 @@ def main(argv=None):
             print(f"  DIFFERS: {difference}")
         if len(outcome.differences) > _SHOWN:
             print(f"  ... and {len(outcome.differences) - _SHOWN} more")
-    if arguments.update and set(names) == set(harness.NAMES):
-        harness.write_gallery([outcomes[name] for name in harness.NAMES])
     differing = [name for name in names if outcomes[name].differences]
-    where = harness.BUILD.relative_to(harness.HERE.parent)
+    stale = _pages(update) if whole or update else []
+    for page in stale:
+        print(f"DIFFERS: {page} is not what the committed tables say (make reproduce UPDATE=1 writes it)")
     if differing:
         print(f"{len(differing)} of {len(names)} tables differ from the committed ones: {', '.join(differing)}.")
     else:
+        where = os.path.relpath(harness.BUILD, harness.HERE.parent)
         print(f"All {len(names)} tables agree with the committed ones; tables and pictures are in {where}.")
-    return 1 if differing else 0
+    return 1 if differing or stale else 0
+
+
+def _pages(update):
+    """Names of the pages that are out of date: the gallery and the README's table; they are written if `update`."""
+    pages = {
+        harness.HERE / "README.md": lambda text: harness.gallery(),
+        replication.README: replication.update,
+    }
+    stale = []
+    for path, present in pages.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = present(old)
+        if new != old:
+            stale.append(os.path.relpath(path, harness.HERE.parent))
+            if update:
+                harness.write_text(new, path)
+    return [] if update else stale
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ def plot(table):
     J = np.linspace(0, 1, 201)
     left.plot(J, J * (1 - J), **plotting.BOUND, label=r"$J(1-J)$")
     left.set(xlabel="mean reward $J$ (binary)", ylabel=r"$\tau\lambda$", ylim=(0, 0.32))
+    left.set_title(r"$\tau\lambda\to J(1-J)$ as $\tau\to0$")
+    right.set_title(r"$\lambda=\mathrm{KL}(p\,\|\,q)$ on every problem")
     left.legend(ncols=3, loc="upper center", columnspacing=1.0)
     ends = [table.chi2_weight.min(), table.chi2_weight.max()]
     right.plot(ends, ends, **plotting.BOUND)
@@ -71,6 +73,6 @@ def finding(table):
     gap = (coldest.tau * coldest.chi2_weight - limit).abs().max()
     identity = (table.chi2_weight / table.reverse_kl - 1).abs().max()
     return (
-        f"tau * lambda is within {gap:.3f} of J(1 - J) at tau {binary.tau.min():g}; lambda equals KL(p||q) within "
+        f"τλ is within {gap:.3f} of J(1 − J) at τ = {binary.tau.min():g}; λ equals KL(p‖q) within "
         f"{max(identity, 1e-12):.0e} relative on all {len(table)} problems."
     )

@@ -65,8 +65,13 @@ def plot(table):
         axis.axvline(0, **plotting.BOUND)
         axis.axvline(1, **plotting.BOUND)
         axis.set(xlim=(-3, 2.0), xlabel="baseline knob", ylabel=label)
+        height, side = (0.97, "top") if column == "tau_weight" else (0.03, "bottom")
+        for place, name in ((0, "PMD-mean"), (1, "KL update")):
+            where = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": side}
+            axis.text(place, height, name, fontsize=6, **where)
     axes[1].set(yscale="log", ylim=(3e-4, 10))
     axes[2].set(yscale="log", ylim=(3e-4, 100))
+    axes[3].set_ylim(-0.1, 1.7)
     handles, labels = axes[0].get_legend_handles_labels()
     handles += axes[0].plot([], [], ":", color="black")
     figure.legend(handles, [*labels, r"$\lambda<0$: local minimum only"], loc="outside lower center", ncols=4)
@@ -80,8 +85,8 @@ def finding(table):
     rising, falling = steps.reward.diff().dropna(), steps.tau_weight.diff().dropna()
     last = table.groupby("tau").knob.max()
     return (
-        f"from frozen to ideal E_q[r] rises in {(rising > 0).sum()} of {len(rising)} steps of b and lambda falls in "
-        f"{(falling < 0).sum()}; beyond tau log Z a principal-branch solution exists up to knob "
-        + ", ".join(f"{knob:.2f} (tau {tau:g})" for tau, knob in last.items())
+        f"from frozen to ideal E_q[r] rises in {(rising > 0).sum()} of {len(rising)} steps of b and λ falls in "
+        f"{(falling < 0).sum()}; beyond τ log Z a principal-branch solution exists up to knob "
+        + ", ".join(f"{knob:.2f} (τ = {tau:g})" for tau, knob in last.items())
         + "."
     )

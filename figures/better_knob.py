@@ -1,6 +1,6 @@
-"""A better knob? Baselines aimed at a KL divergence, temperatures at a χ² weight, against PMD-mean and PMD-part.
+"""A better knob? A τ that falls blindly helps as much as one that follows λ; a baseline aimed at a KL does not.
 
-All follow the same sampled regression with leave-one-out baselines. PMD-mean and PMD-part have τ to choose. *Target-KL*
+All follow the same sampled regression with leave-one-out baselines. PMD-mean and PMD-part have τ to choose. *Target KL*
 takes, for each rollout, the baseline between the two for which the update of the other rollouts of its prompt would
 have KL(p‖q) equal to a target (Statement 10; target 0 is PMD-mean, infinity PMD-part). *Scheduled τ* is PMD-mean with τ
 multiplied after each batch by √(λ/target), within a factor of 2, λ being measured on the rollouts. *Annealed τ* is the
@@ -9,7 +9,7 @@ over τ, the first one where τ moves (then with target 0.3, factor 0.8). Bandit
 uniform, exact minimiser of each batch: 4 actions, Bernoulli rewards, n = 8; 64 actions, n = 4, graded rewards with
 Gaussian noise of 0.3, and binary ones without. Log-linear bandits on 64 held-out contexts (32 for training, 16 actions,
 24 features, own problem per seed, n = 8, 8 Adam steps of 0.1 a batch): binary (a tenth are 1) and graded with noise of
-0.3. Panel f: equal budgets. Each method has 8 trials (mean and part: τ; target-KL: 4 τ × 2 targets; schedule and
+0.3. Panel f: equal budgets. Each method has 8 trials (mean and part: τ; target KL: 4 τ × 2 targets; schedule and
 annealing: 8 targets or factors, from τ = 0.5), chosen on tuning seeds; shown is the reward on other seeds minus that of
 the better of PMD-mean and PMD-part (also by tuning, hence by twice as many trials), in percent of the latter, paired
 by seed. The bandits of tuning and evaluation have rewards of their own; all evaluation seeds share one bandit, so that
@@ -22,7 +22,7 @@ import pandas as pd
 
 from pmdtheory import bandit, loglinear, plotting
 from pmdtheory.bandit import Bandit
-from pmdtheory.intervals import half_width
+from pmdtheory.intervals import SHARE, mean_interval
 from pmdtheory.knobs import loo_target_kl_baseline, next_tau
 
 STEPS, FIRST_TAU, TARGET, FACTOR = 12, 0.5, 0.3, 0.8
@@ -37,7 +37,7 @@ FULL = {
 }
 FAST = FULL | {
     "environments": ("few binary", "log-linear binary"),
-    "taus": (0.05, 0.2),
+    "taus": (0.02, 0.05, 0.1, 0.2),
     "weight_targets": (0.1, 1.0),
     "factors": (0.7, 0.9),
     "tuning_seeds": 2,
@@ -48,13 +48,13 @@ TOLERANCE = {"reward": 1e-8}  # minibatch steps at small τ amplify rounding, an
 
 BANDITS = {"few binary": (4, 8), "many graded": (64, 4), "many binary": (64, 4)}
 METHODS = {
-    "mean": ("PMD-mean", plotting.MEAN),
-    "part": ("PMD-part", plotting.KL),
-    "target-KL": ("target-KL", {"color": plotting.GREEN}),
-    "schedule": (r"scheduled $\tau$", {"color": plotting.BLACK}),
-    "annealed": (r"annealed $\tau$", {"color": plotting.ORANGE}),
+    "mean": ("PMD-mean", plotting.method("pmd-mean")),
+    "part": ("PMD-part", plotting.method("pmd-part")),
+    "target-KL": ("target KL", plotting.method("pmd-target")),
+    "schedule": (r"scheduled $\tau$", plotting.method("scheduled-tau")),
+    "annealed": (r"annealed $\tau$", plotting.method("annealed-tau")),
 }
-KNOBS = {"target-KL": "target-KL", "schedule": "scheduled tau", "annealed": "annealed tau (the control)"}
+KNOBS = {"target-KL": "target KL", "schedule": "scheduled τ", "annealed": "annealed τ (the control)"}
 
 
 def trials(split, taus, kl_targets, weight_targets, factors):
@@ -156,8 +156,8 @@ def leads(table):
         rival = max(("mean", "part"), key=lambda method: tuning[method].max())
         for knob, one, other in [(knob, knob, rival) for knob in KNOBS] + [("measuring", "schedule", "annealed")]:
             lead = 100 * (reward[one] - reward[other]) / reward[other].mean()
-            half = half_width(lead.std(ddof=1), len(lead))
-            rows.append({"environment": environment, "knob": knob, "rival": other, "lead": lead.mean(), "half": half})
+            mean, half, _ = mean_interval(lead)
+            rows.append({"environment": environment, "knob": knob, "rival": other, "lead": mean, "half": half})
     return pd.DataFrame(rows)
 
 
@@ -165,9 +165,9 @@ def lines(table):
     """Rows of each line over τ, evaluation seeds: name → (rows, style)."""
     rows = table[table.split == 1]
     drawn = {label: (rows[rows.method == method], style) for method, (label, style) in METHODS.items()}
-    aimed, style = drawn.pop("target-KL")
-    for target, dashes in zip(sorted(aimed.setting.unique()), ("-", ":")):
-        drawn[f"target-KL {target:g}"] = (aimed[aimed.setting == target], style | {"linestyle": dashes})
+    aimed, style = drawn.pop(METHODS["target-KL"][0])
+    for target, dashes in zip(sorted(aimed.setting.unique()), ("-.", ":")):
+        drawn[f"target KL {target:g}"] = (aimed[aimed.setting == target], style | {"linestyle": dashes})
     for method, setting in (("schedule", TARGET), ("annealed", FACTOR)):
         label, style = METHODS[method]
         drawn[label] = (rows[(rows.method == method) & (rows.setting == setting)], style)
@@ -182,12 +182,19 @@ def breadth(rows, knob):
 
 def plot(table):
     """Reward over τ in each environment; tuned differences."""
-    figure, axes = plotting.panels(2, 3, height=2.4)
+    figure, axes = plotting.panels(2, 4, height=2.5)
+    for axis in axes[6:]:
+        axis.remove()
+    axes[5].set_subplotspec(axes[5].get_gridspec()[1, 1:])
     for axis, environment in zip(axes, table.environment.unique()):
         for label, (rows, style) in lines(table[table.environment == environment]).items():
-            plotting.band(axis, "tau", rows, "reward", by="seed", label=label, **style)
-        axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", ylabel="reward", title=environment)
-    _forest(axes[-1], leads(table))
+            plotting.band(axis, "tau", rows, "reward", limits=SHARE, label=label, **style)
+        axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", title=environment)
+        axis.set_xticks(ticks := sorted(table.tau.unique())[::3], [f"{tau:g}" for tau in ticks])
+        axis.minorticks_off()
+    for axis in axes[[0, 4]]:
+        axis.set_ylabel("reward after 12 batches")
+    _forest(axes[5], leads(table))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure
 
@@ -201,8 +208,9 @@ def _forest(axis, table):
             color=METHODS[knob][1]["color"],
         )  # fmt: skip
     axis.axvline(0, color=plotting.GREY, linewidth=1)
-    axis.set_yticks(range(len(environments)), [name.replace(" ", "\n") for name in environments])
-    axis.set(xlabel="% over better of mean, part", title="tuned alike", ylim=(len(environments) - 0.5, -0.5))
+    axis.set_yticks(range(len(environments)), environments)
+    title = "tuned alike: reward over that of the better of PMD-mean and PMD-part"
+    axis.set(xlabel="%", title=title, ylim=(len(environments) - 0.5, -0.5))
 
 
 def finding(table):
@@ -213,20 +221,16 @@ def finding(table):
         mine = rows[rows.knob == knob]
         better = (mine.lead > np.maximum(mine.half, 0.5)).sum()
         worse = (mine.lead < -np.maximum(mine.half, 0.5)).sum()
-        each = ", ".join(f"{row.lead:+.1f} ± {row.half:.1f} ({row.environment})" for row in mine.itertuples())
-        return f"better in {better}, worse in {worse} of {len(mine)} environments: {each}"
+        return f"better in {better}, worse in {worse} ({mine.lead.min():+.1f} to {mine.lead.max():+.1f}%)"
 
-    share = {name.replace(r"$\tau$", "tau"): breadth(part, "tau") for name, (part, _) in lines(table).items()}
-    ranges = ", ".join(f"{name} {value:.0%}" for name, value in sorted(share.items(), key=lambda x: -x[1]))
+    broad = {name.replace(r"$\tau$", "τ"): breadth(part, "tau") for name, (part, _) in lines(table).items()}
+    ranges = ", ".join(f"{name} {value:.0%}" for name, value in broad.items() if "target" not in name)
     moving = evaluation[evaluation.tau == FIRST_TAU]
     target, factor = (breadth(moving[moving.method == method], "setting") for method in ("schedule", "annealed"))
-    rivals = rows[rows.knob == "target-KL"].rival.value_counts()
+    each = "; ".join(f"{name} {words(knob)}" for knob, name in KNOBS.items())
     return (
-        "reward over the better of PMD-mean and PMD-part at equal trials, in percent (each interval 95% by itself; "
-        "better or worse: by more than it and than 0.5): "
-        + "; ".join(f"{name} is {words(knob)}" for knob, name in KNOBS.items())
-        + f". What measuring adds: scheduled over annealed tau is {words('measuring')}. "
-        + f"The better of the two was {' and '.join(f'{name} ({count} times)' for name, count in rivals.items())}. "
-        + f"Share of the temperatures (first ones where tau moves) within 95% of the method's own best: {ranges}; "
-        + f"of the targets of the schedule {target:.0%}, of the factors of the annealing {factor:.0%}."
+        f"over the better of PMD-mean and PMD-part, tuned alike, by more than the interval and 0.5%, in "
+        f"{rows.environment.nunique()} environments: {each}. Scheduled over annealed τ {words('measuring')}. "
+        f"Temperatures within 95% of a method's best: {ranges}; schedule's targets {target:.0%}, annealing's factors "
+        f"{factor:.0%}."
     )

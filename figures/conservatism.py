@@ -1,7 +1,8 @@
 """Conservative where rewards are low: the success rate after one step, and what is left of the failures (Statement 9).
 
-Binary rewards with success rate J. Left: J' after one step of either update. Right: the failures' remaining share
-(1 − J')/(1 − J), between its two bounds for PMD-mean, against the KL update's and its small-J form e^{−1/τ}/J.
+Binary rewards with success rate J. Left: J' after one step of either update. Right: the failures' remaining share (1 −
+J')/(1 − J), between its two bounds for PMD-mean, against the KL update's and its small-J form e^{−1/τ}/J. Dotted: no
+change on the left, the small-J form on the right.
 """
 
 import numpy as np
@@ -60,13 +61,12 @@ def plot(table):
     left.xaxis.set_major_locator(FixedLocator([1e-4, 1e-2, 0.5, 1 - 1e-2, 1 - 1e-4]))
     left.yaxis.set_major_locator(FixedLocator([1e-4, 1e-2, 0.5, 1 - 1e-2, 1 - 1e-4, 1 - 1e-6]))
     left.minorticks_off()
-    left.plot([], [], "-", color="black", label="PMD-mean")
-    left.plot([], [], "--", color="black", label="KL update")
-    left.legend(loc="upper left")
     right.set(xlabel="success rate $J$", ylabel="failures left $(1-J')/(1-J)$", ylim=(1e-9, 2))
-    right.fill_between([], [], [], color="grey", alpha=0.3, label="PMD-mean, bounds")
-    right.plot([], [], **plotting.BOUND, label=r"$e^{-1/\tau}/J$")
-    right.legend(loc="lower left")
+    handles, labels = left.get_legend_handles_labels()
+    handles += [plotting.line(color="black", linestyle=dashes) for dashes in ("-", "--")]
+    handles += [right.fill_between([], [], [], color="grey", alpha=0.3), plotting.line(**plotting.BOUND)]
+    labels += ["PMD-mean", "KL update", "PMD-mean, bounds", r"$J'=J$; $e^{-1/\tau}/J$"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -78,6 +78,6 @@ def finding(table):
     row = table[table.tau == 0.1].iloc[(table[table.tau == 0.1].success - 0.01).abs().argmin()]
     return (
         f"PMD-mean's failures stay between the bounds in {inside.sum()} of {len(table)} cases; at J = "
-        f"{row.success:.3f}, tau = 0.1 one step leaves {row.mean_factor:.1%} of the failures under PMD-mean, "
+        f"{row.success:.3f}, τ = 0.1 one step leaves {row.mean_factor:.1%} of the failures under PMD-mean, "
         f"{row.kl_factor:.1%} under KL."
     )

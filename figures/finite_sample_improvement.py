@@ -1,14 +1,13 @@
-"""One step from n rollouts: who improves the policy, and what it costs (Statements 12–14).
+"""From few rollouts and over many actions PMD-mean gains more in a step; PMD-part does where nearly all is seen.
 
 Each seed draws its own bandit, a Zipf policy over K actions in random order and rewards with mean J, then n rollouts,
 and takes the exact minimiser of the sampled regression; unseen actions share the free mass in proportion. Binary: a
-share J of the actions is rewarded and has mass J. Graded: mean rewards from Beta(2J, 2(1 − J)), J = 0.3, observed as
-they are, or (noisy) through a coin. PMD-mean subtracts the mean reward of the rollouts, PMD-part their log-partition.
-Unless shown otherwise J = 0.1, τ = 0.03 and K = 1000. (a–c) Gain in expected reward; horizontal: the exact updates.
-(d–f) Gain of PMD-mean less that of PMD-part on the same rollouts; a dot where its 95% interval holds 0. (g) Other mean
-rewards. (h) Mass on the unseen actions after the step; grey: before. (i) Effective number of actions left, exp(H(q) −
-H(p)). (j) KL(q‖p). (k) Noisy rewards, K = 10: mean and, thin, the 5% quantile of the gain. (l) Probability that the
-step makes the policy worse, K = 10, noisy and (thin) graded. Bands and bars are 95% intervals over the seeds.
+share J = 0.1 of the actions is rewarded and has mass J. Graded: mean rewards from Beta(2J, 2(1 − J)), J = 0.3, observed
+as they are, or (noisy) through a coin. PMD-mean subtracts the mean reward of the rollouts, PMD-part their log-partition
+(Statements 12–14). τ = 0.03 unless shown. (a, b) Gain in expected reward, binary; horizontal: the exact updates. (c, d)
+Gain of PMD-mean less that of PMD-part on the same rollouts; a dot where its 95% interval holds 0. (e) Mass on the
+unseen actions after the step, K = 1000; grey: before. (f) Probability that the step makes the policy worse, K = 10,
+noisy and (thin) graded. Bands are 95% intervals over the seeds, Wilson's in f.
 
 The unseen actions enter as one action with their whole mass and mean reward: under the proportional rule that is exact.
 """
@@ -16,11 +15,11 @@ The unseen actions enter as one action with their whole mass and mean reward: un
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from scipy.stats import binom, binomtest
+from scipy.stats import binom
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
 from pmdtheory.bandit import draw_actions
-from pmdtheory.intervals import half_width
+from pmdtheory.intervals import mean_interval, proportion
 from pmdtheory.sampled import sampled_update
 
 FULL = {
@@ -98,8 +97,8 @@ def batches(rewards, K, J, rollouts, seeds):
 
 def mean_and_half(values, name):
     """Mean over the seeds and half-width of its 95% interval."""
-    half = half_width(values.std(ddof=1), len(values))
-    return {name: values.mean(), f"{name}_half": half}
+    mean, half, _ = mean_interval(values)
+    return {name: mean, f"{name}_half": half}
 
 
 def low_quantile(gain):
@@ -148,11 +147,7 @@ def _one_step(tau, mass, value, actions, spread, observed):
 
 
 USUAL = ("binary", 1000, 0.1)
-LABELLED = (
-    *("gain in $E[r]$", "", "", r"temperature $\tau$", "", "", "gain in $E[r]$", "mass on unseen actions"),
-    *("effective actions left", r"$\mathrm{KL}(q\|p)$, nats", "gain in $E[r]$, noisy", "P(worse), noisy"),
-)
-NOTE = {"xytext": (-4, 4), "textcoords": "offset points", "fontsize": 7, "ha": "right"}
+PLAIN = ("mean", "log_partition")
 DIVERGING = mpl.colors.LinearSegmentedColormap.from_list("gain", [plotting.BLUE, "white", plotting.VERMILION])
 ROLES = {
     "mean": plotting.MEAN,
@@ -189,52 +184,41 @@ def draw(axis, rows, value, names=ESTIMATORS, **changes):
 
 
 def plot(table):
-    """Gain, its map over n and τ, mean rewards, exploration, movement, and what noise does."""
-    figure, axes = plotting.panels(4, 3, height=1.95)
-    sizes = [problem for problem in FULL["problems"] if problem[0] == "binary" and problem[2] == 0.1]
+    """Gain and its map over n and τ for few and many actions, unseen mass, and what noise does."""
+    figure, axes = plotting.panels(2, 3, height=2.3)
     largest = table.over_part.abs().max()
-    for gain, chart, problem in zip(axes[:3], axes[3:6], sizes):
+    for gain, chart, K in zip(axes[:2], axes[2:4], (10, 1000)):
+        problem = ("binary", K, 0.1)
         draw(gain, select(table, problem), "gain")
-        for name, role in (("mean", plotting.MEAN), ("log_partition", plotting.KL)):
+        for name in PLAIN:
             exact = table[(table["rewards"] == "binary") & (table.rollouts == 0) & (table.tau == COLD)]
-            exact = exact[(exact.estimator == name) & (exact.mean_reward == 0.1)]
-            gain.axhline(exact.gain.mean(), color=role["color"], linestyle=role["linestyle"], linewidth=0.6)
-        gain.set(title=f"$K={problem[1]}$", ylim=(0, 0.95))
+            exact = exact[(exact.estimator == name) & (exact.mean_reward == 0.1) & (exact.actions == K)]
+            gain.axhline(exact.gain.mean(), linewidth=0.6, **ROLES[name])
+        gain.set(title=f"$K={K}$", ylim=(0, 0.95), xlabel="rollouts $n$", ylabel="gain in $E[r]$")
         image = _map(chart, table, problem, largest)
-        chart.set_title(f"$K={problem[1]}$")
-    figure.colorbar(image, ax=axes[5], label="gain: mean $-$ part")
-    for J, width in ((0.01, 0.8), (0.5, 1.6)):
-        rows = select(table, ("binary", 1000, J))
-        draw(axes[6], rows, "gain", PARTS, linewidth=width)
-        draw(axes[6], rows, "gain", PARTS.values(), linewidth=width)
-        at = rows[(rows.estimator == "mean") & (rows.rollouts <= 64)].iloc[-1]
-        axes[6].annotate(f"$J={J:g}$", (at.rollouts, at.gain), **NOTE)
+        chart.set(title=f"$K={K}$", xlabel="rollouts $n$", ylabel=r"temperature $\tau$")
+    figure.colorbar(image, ax=axes[3], label="gain: mean $-$ part")
     usual = select(table, USUAL)
     before = usual.drop_duplicates("rollouts")
-    axes[7].plot(before.rollouts, before.unseen_before, color=plotting.GREY)
-    for axis, value in zip(axes[7:10], ("unseen", "left", "kl")):
-        draw(axis, usual, value)
-    noisy, graded = select(table, ("noisy", 10, 0.3)), select(table, ("graded", 10, 0.3))
-    draw(axes[10], noisy, "gain")
-    tail = noisy.assign(low=noisy.q05_low, high=noisy.q05_high)
-    draw(axes[10], tail, "q05", ["mean", "log_partition"], linewidth=0.7)
-    axes[10].axhline(0, **plotting.BOUND)
-    _worse(axes[11], noisy, ESTIMATORS)
-    _worse(axes[11], graded, ["mean", "log_partition"], linewidth=0.7)
-    for axis, label in zip(axes, LABELLED):
-        axis.set_ylabel(label)
-    axes[6].set_ylim(0, 0.75)
-    for axis in axes[9:]:
-        axis.set_xlabel("rollouts $n$")
-    handles = [axes[0].plot([], [], **ROLES[name])[0] for name in ESTIMATORS]
-    figure.legend(handles, [LABELS[name] for name in ESTIMATORS], loc="outside lower center", ncols=4)
+    axes[4].plot(before.rollouts, before.unseen_before, color=plotting.GREY, label="before")
+    draw(axes[4], usual, "unseen")
+    axes[4].set(title="$K=1000$", xlabel="rollouts $n$", ylabel="mass on unseen actions", ylim=(-0.02, 1.02))
+    axes[4].legend(loc="lower left")
+    _worse(axes[5], select(table, ("noisy", 10, 0.3)), ESTIMATORS)
+    _worse(axes[5], select(table, ("graded", 10, 0.3)), PLAIN, linewidth=0.7)
+    axes[5].set(title="$K=10$, noisy", xlabel="rollouts $n$", ylabel="P(worse)", ylim=(0, None))
+    figure.legend(handles=handles(), loc="outside lower center", ncols=4)
     return figure
+
+
+def handles():
+    """Lines of the estimators for a legend."""
+    return [plotting.line(label=LABELS[name], **ROLES[name]) for name in ESTIMATORS]
 
 
 def _worse(axis, rows, names, **changes):
     """Share of the seeds that end up worse, with binomial intervals."""
-    ends = [binomtest(int(k), int(n)).proportion_ci() for k, n in zip(rows.worse, rows.seeds)]
-    low, high = np.array(ends).T
+    low, high = proportion(rows.worse, rows.seeds)
     draw(axis, rows.assign(share=rows.worse / rows.seeds, low=low, high=high), "share", names, **changes)
 
 
@@ -262,19 +246,15 @@ def finding(table):
     rows = table[(table.estimator == "mean") & (table.rollouts > 0) & (table["rewards"] == "binary")]
     wins, losses = ((sign * rows.over_part > rows.over_part_half).sum() for sign in (1, -1))
     behind = ten[-ten.over_part > ten.over_part_half]
-    crossing = f"from n = {behind.rollouts.min()} on at tau = {COLD}" if len(behind) else "with more rollouts"
-    part = noisy[noisy.estimator == "log_partition"].set_index("rollouts")
-    mean = noisy[noisy.estimator == "mean"].set_index("rollouts")
+    few = f" (K = 10: from n = {behind.rollouts.min()} on)" if len(behind) else ""
+    part, mean = (noisy[noisy.estimator == name].set_index("rollouts") for name in ("log_partition", "mean"))
     n = part.worse.idxmax()
     gain = {name: f"{at.gain[name]:.2f} ± {at.gain_half[name]:.2f}" for name in at.index}
-    unseen, left = at.unseen["log_partition"], at.left
     return (
-        f"at n = 16, K = 1000, J = 0.1, tau = {COLD} the gain is {gain['mean']} with PMD-mean and "
-        f"{gain['log_partition']} with PMD-part: its e^target average 1 over the rollouts, so k successes grow at most "
-        f"n/k-fold and {unseen:.0%} of the mass stays on unseen actions ({at.unseen_before['mean']:.0%} before). The "
-        f"price: PMD-mean keeps {left['mean']:.0%} of the effective actions, PMD-part {left['log_partition']:.0%}. "
-        f"Where nearly everything is seen PMD-part is the better one (K = 10: {crossing}); of {len(rows)} comparisons "
-        f"with binary rewards PMD-mean clearly wins {wins}, PMD-part {losses}. With noise, K = 10, PMD-part makes the "
-        f"policy worse in up to {part.worse[n] / part.seeds[n]:.0%} of the seeds (n = {n}; PMD-mean "
-        f"{mean.worse[n] / mean.seeds[n]:.0%})."
+        f"at n = 16, K = 1000, J = 0.1, τ = {COLD} PMD-mean gains {gain['mean']}, PMD-part {gain['log_partition']}, "
+        f"which leaves {at.unseen['log_partition']:.0%} of the mass on unseen actions "
+        f"({at.unseen_before['mean']:.0%} before). The price: PMD-mean keeps {at.left['mean']:.0%} of the effective "
+        f"actions, PMD-part {at.left['log_partition']:.0%}. Of {len(rows)} comparisons with binary rewards PMD-mean "
+        f"clearly wins {wins}, PMD-part {losses}{few}. With noise, K = 10, n = {n}, PMD-part makes the policy worse in "
+        f"{part.worse[n]:.0f}/{part.seeds[n]:.0f} seeds, PMD-mean in {mean.worse[n]:.0f}/{mean.seeds[n]:.0f}."
     )

@@ -1,33 +1,36 @@
 """What every figure goes through: recompute its table, compare it with the committed one, redraw its picture.
 
-A figure is a module of this folder whose docstring is its title and caption, with
+A figure is a module of this folder whose docstring is its title, the one message of the picture, and its caption, with
 
 ``FULL``, ``FAST``
     Keyword arguments of ``compute``. FAST is a subset: each of its rows must be a row of the full table.
 ``KEYS``
     Columns that identify a row.
 ``compute(**settings) -> pandas.DataFrame``
-    The tidy table, everything that is drawn and nothing else.
+    The tidy table.
 ``plot(table) -> matplotlib.figure.Figure``
-    Draws from the table as read back from the CSV file.
+    Draws from the table as read back from the CSV file. Panels to which nothing is drawn are removed.
 ``finding(table) -> str``
-    What the picture shows, in one line, computed from the table.
+    What the picture shows, in at most 90 words, computed from the table: of a reduced table, only what it holds.
 ``TOLERANCE`` (optional)
     Column → relative tolerance where 1e-10 is more than an iterative solver promises.
 
 A figure of a training study is redrawn only: its committed tables are inputs that ``make study`` writes. It has
 
 ``STUDY``, ``TABLES``
-    The name of the study, and those of its tables: files of ``figures/data`` without ``.csv``.
+    The name of the study; its tables, files of ``figures/data`` without ``.csv``, each with the `Columns` it needs.
 ``plot(*tables)``, ``finding(*tables)``
     As above, from all of them; rows may be missing.
 
 Tables go to ``figures/data``, pictures to ``figures/output``; a run writes to ``build/figures`` and touches the
-committed files only when asked to.
+committed files only when asked to, and then all files of a figure at once (`publish`).
 """
 
+import contextlib
 import importlib
+import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -61,8 +64,9 @@ NAMES = (
     "training_methods",
     "training_staleness",
     "training_knob",
-    "network_against_theory",
     "network_laws",
+    "network_against_theory",
+    "network_limits",
 )
 
 RELATIVE = 1e-10
@@ -77,6 +81,13 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+class Columns(NamedTuple):
+    """Names of the columns that a figure reads of a study's table, divided by blanks."""
+
+    words: str
+    numbers: str
+
+
 def module(name):
     """Return the figure module called `name`; ``ValueError`` lists the names otherwise."""
     if name not in NAMES:
@@ -85,21 +96,30 @@ def module(name):
 
 
 def run(name, fast=False, update=False, build=BUILD):
-    """Recompute, compare, redraw; replace the committed table and picture if `update`."""
+    """Recompute, compare, redraw; replace the committed table and pictures if `update`."""
     began = time.perf_counter()
     figure = module(name)
     build.mkdir(parents=True, exist_ok=True)
-    paths = inputs(figure)
-    if not paths:
-        paths = [build / f"{name}.csv"]
-        write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), paths[0])
-    tables = [pd.read_csv(path) for path in paths]
+    new = {}
+    if inputs(figure):
+        tables = committed(figure)
+    else:
+        path = build / f"{name}.csv"
+        write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), path)
+        tables, new = [pd.read_csv(path)], {DATA / path.name: path}
     with plotting.style():
-        plotting.save(figure.plot(*tables), build / name)
-    if update:
-        for picture in (build / f"{name}.png", build / f"{name}.svg"):
-            replace(picture, OUTPUT / picture.name)
-    differences = [] if inputs(figure) else _settled(figure, paths[0], fast, update)
+        picture = figure.plot(*tables)
+        plotting.drop_empty(picture)
+        plotting.save(picture, build / name)
+    differences = [
+        difference
+        for target, path in new.items()
+        for difference in compare(path, target, figure.KEYS, getattr(figure, "TOLERANCE", {}), subset=fast)
+    ]
+    if update:  # a table that agrees stays as it is, to the byte
+        pictures = {OUTPUT / f"{name}{end}": build / f"{name}{end}" for end in (".png", ".svg")}
+        publish(name, (new if differences else {}) | pictures)
+        differences = []
     return Outcome(name, figure.finding(*tables), differences, time.perf_counter() - began)
 
 
@@ -108,35 +128,111 @@ def inputs(figure):
     return [DATA / f"{table}.csv" for table in getattr(figure, "TABLES", ())]
 
 
-def _settled(figure, path, fast, update):
-    """Replace the committed table if `update`; list where the one at `path` departs from it."""
-    if update:
-        replace(path, DATA / path.name)
-    return compare(path, DATA / path.name, figure.KEYS, getattr(figure, "TOLERANCE", {}), subset=fast)
+def committed(figure):
+    """The committed tables of a figure; ``ValueError`` if one is not such a table."""
+    name = figure.__name__.rpartition(".")[2]
+    paths = inputs(figure) or [DATA / f"{name}.csv"]
+    tables = [read(path, columns) for path, columns in zip(paths, getattr(figure, "TABLES", {name: None}).values())]
+    if tables[0].empty:
+        raise ValueError(f"{_short_path(paths[0])} holds no row yet: make study or make reproduce UPDATE=1 writes it.")
+    return tables
 
 
-def write_gallery(outcomes):
-    """Write ``figures/README.md``: every picture with its caption, exact setting and finding."""
+def read(path, columns=None, **options):
+    """Read a CSV file with these `Columns`; ``ValueError`` names what is wrong with it, in one line."""
+    try:
+        table = pd.read_csv(path, **options)
+    except (ValueError, OSError) as error:  # a parser's and a decoder's errors are ValueErrors
+        raise ValueError(f"{_short_path(path)} cannot be read as a table: {' '.join(str(error).split())}.") from error
+    words, numbers = (names.split() for names in columns or Columns("", ""))
+    lacking = [name for name in words + numbers if name not in table]
+    if lacking:
+        raise ValueError(f"{_short_path(path)} has no column {lacking[0]!r}: it is not the table of this figure.")
+    for name in numbers:
+        values = pd.to_numeric(table[name], errors="coerce")
+        wrong = table[name][values.isna() & table[name].notna()]
+        if len(wrong):
+            raise ValueError(f"{_short_path(path)}: column {name} must hold numbers, got {wrong.iloc[0]!r}.")
+    return table
+
+
+def _short_path(path):
+    return os.path.relpath(path, HERE.parent)
+
+
+def publish(name, files):
+    """Replace committed files of a figure, all or none, whenever the process is killed.
+
+    The new files are copied into a folder of their own, which is renamed to ``.update-NAME`` once it is whole: from
+    then on the update counts as made, and the files are moved to their places, by this call or, if it is killed, by
+    `finish` at the start of the next run. A folder that was not renamed is of no consequence; it lies in the build.
+
+    Parameters
+    ----------
+    name : str
+        Of the figure.
+    files : dict of Path to Path
+        Committed file → new file.
+    """
+    whole = HERE / f".update-{name}"
+    _move(whole)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=BUILD))
+    try:
+        for target, source in files.items():
+            shutil.copyfile(source, staging / os.path.relpath(target, HERE.parent).replace(os.sep, "|"))
+        staging.rename(whole)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _move(whole)
+
+
+def finish():
+    """Complete the updates that a killed process has begun."""
+    for folder in HERE.glob(".update-*"):
+        _move(folder)
+
+
+def _move(folder):
+    """Move the files of an update to their places; another process may be at it too."""
+    for copy in folder.glob("*"):
+        target = HERE.parent / copy.name.replace("|", os.sep)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            copy.replace(target)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+
+
+def gallery():
+    """Text of ``figures/README.md``: every picture with its caption, exact setting and finding, of committed tables."""
     parts = [
         "# Figures",
         "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table "
         "in [`data`](data), compares it with the committed one and redraws the picture. Tables of training runs are "
-        "inputs: `make study` writes them, and only the picture is redrawn.",
+        "inputs: `make study` writes them, and only the picture is redrawn. A ± is half of a 95% interval over seeds; "
+        "where that leaves the range of a share, its ends are given, cut to the range.",
+        " · ".join(f"[{name.replace('_', ' ')}](#{name.replace('_', '-')})" for name in NAMES),
     ]
-    for outcome in outcomes:
-        figure = module(outcome.name)
+    for name in NAMES:
+        figure = module(name)
         title, _, caption = figure.__doc__.strip().partition("\n\n")
         parts += [
-            f"## {outcome.name.replace('_', ' ')}",
+            f"## {name.replace('_', ' ')}",
             f"**{' '.join(title.split())}**",
-            f"![{outcome.name}](output/{outcome.name}.png)",
+            f"![{name}](output/{name}.png)",
             " ".join(caption.split()),
-            f"*Finding:* {outcome.finding}",
-            _origin(outcome.name, figure),
+            f"*Finding:* {figure.finding(*committed(figure))}",
+            _origin(name, figure),
         ]
-    temporary = HERE / ".README.md"
-    temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    temporary.replace(HERE / "README.md")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_text(text, path):
+    """Write a text file atomically."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _origin(name, figure):
@@ -158,17 +254,7 @@ def _short(value):
 
 def write_table(table, path):
     """Write `table` as CSV, twelve significant digits, atomically."""
-    temporary = path.with_name(f".{path.name}")
-    table.to_csv(temporary, index=False, float_format="%.12g", lineterminator="\n")
-    temporary.replace(path)
-
-
-def replace(source, target):
-    """Copy `source` over `target` atomically."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    write_text(table.to_csv(index=False, float_format="%.12g", lineterminator="\n"), path)
 
 
 def compare(new, committed, keys, tolerance, subset):
@@ -195,9 +281,10 @@ def compare(new, committed, keys, tolerance, subset):
     """
     if not committed.exists():
         return [f"{committed.name} is not committed yet (make reproduce UPDATE=1 writes it)"]
-    a, b = (pd.read_csv(path, dtype=dict.fromkeys(keys, str)).set_index(list(keys)) for path in (new, committed))
+    a, b = (read(path, dtype=dict.fromkeys(keys, str)) for path in (new, committed))
     if list(a.columns) != list(b.columns):
         return [f"columns {list(a.columns)} instead of {list(b.columns)}"]
+    a, b = a.set_index(list(keys)), b.set_index(list(keys))
     for table, which in ((a, "recomputed"), (b, "committed")):
         if not table.index.is_unique:
             return [f"the {which} table repeats row {table.index[table.index.duplicated()][0]}"]

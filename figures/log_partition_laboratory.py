@@ -1,4 +1,4 @@
-"""What n rollouts tell of the baseline: mean against log-partition, plain and leave-one-out (Statements 12 and 13).
+"""At small τ few rollouts know the mean but not the log-partition, whose error has a far mode (Statements 12, 13).
 
 Binary rewards with success rate J, n rollouts. The error of the regression target, (estimate − population value)/τ, is
 exact: the number of successes is binomial, and every one of its values is enumerated. Unless swept, J = 0.1, n = 16
@@ -90,10 +90,10 @@ def plot(table):
         axes[4].vlines(points.error, 0, points.probability, color=role["color"], linestyle=role["linestyle"])
         axes[4].plot(points.error, points.probability, "o", markersize=3, color=role["color"], label=label)
     axes[4].set(xlabel="target error", ylabel="probability", xlim=(None, 3.4))
-    axes[4].legend(loc="upper center")
+    axes[4].legend(loc="upper left")
     clamp = table[table.sweep == "clamp"]
     axes[5].semilogx(clamp.tau, clamp.advantage, color=plotting.BLUE, label="exact")
-    axes[5].semilogx(clamp.tau, clamp.advantage_clamped, color=plotting.ORANGE, label="clamped at 1e-8")
+    axes[5].semilogx(clamp.tau, clamp.advantage_clamped, color=plotting.BLACK, label="clamped at 1e-8")
     axes[5].set(xlabel=r"temperature $\tau$", ylabel="advantage of a lone success", ylim=(0, 1.05))
     axes[5].legend(loc="lower right")
     handles, labels = axes[1].get_legend_handles_labels()
@@ -133,7 +133,7 @@ def finding(table):
     mean = table[(table.sweep == "law") & (table.estimator == "mean")].set_index("count")
     clamp = table[table.sweep == "clamp"].iloc[0]
     return (
-        f"at n = {N}, J = {J}, tau = {TAU} no success is seen with probability {law_.probability[0]:.2f}; the "
+        f"at n = {N}, J = {J}, τ = {TAU} no success is seen with probability {law_.probability[0]:.2f}; the "
         f"log-partition target is then off by {law_.error[0]:.1f}, the mean's by {mean.error[0]:.1f}. The clamp gives "
-        f"a lone success advantage {clamp.advantage_clamped:.2f} instead of {clamp.advantage:.2f} at tau {clamp.tau:g}."
+        f"a lone success advantage {clamp.advantage_clamped:.2f} instead of {clamp.advantage:.2f} at τ = {clamp.tau:g}."
     )

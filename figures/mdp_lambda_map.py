@@ -1,11 +1,12 @@
-"""Where a gridworld is being learned: PMD-mean's χ² weight, and how far each update moves (Statements 4, 8 and 15).
+"""PMD-mean's χ² weight is where a gridworld is being learned, and holds its step back there (Statements 4, 8, 15).
 
 Three rooms of a 7 × 9 grid, slip 0.1, γ = 0.95, reward 1 at the star. PMD-mean with τ = 0.03 starts from a policy that
-drifts left with probability 0.97, and so hardly ever arrives. The maps show, at four iterations, V before the step, τλ
-of the step, the KL(q‖p) that it moves, and the KL that the KL update would move from the same policy with the same Q:
-the weight travels as a front, dark where the values are flat and where the policy has settled. Below are all cells of
-17 iterations, from the drifting policy and from the uniform one. Left: PMD-mean never moves further than the KL update,
-and holds back most where the value is still low. Right: τλ against the mean positive advantage, its limit as τ → 0.
+drifts left with probability 0.97, and so hardly ever arrives. The maps show, at four iterations, (a) V before the step,
+(b) τλ of the step, (c) the KL(q‖p) that it moves, and (d) the KL that the KL update would move from the same policy
+with the same Q: the weight travels as a front, dark where the values are flat and where the policy has settled. Below
+are all cells of 17 iterations, from the drifting policy and from the uniform one. (e) PMD-mean never moves further than
+the KL update, and holds back most where the value is still low. (f) τλ against the mean positive advantage, its limit
+as τ → 0.
 """
 
 import numpy as np
@@ -78,6 +79,7 @@ def _maps(figure, table):
             axis.set(xticks=[], yticks=[], facecolor="#BBBBBB")
             axis.grid(visible=False)
         line[0].set_ylabel(label)
+        line[0].set_title("abcd"[list(rows).index(column)], loc="left", fontweight="bold")
         figure.colorbar(drawn, ax=line, pad=0.01, aspect=12)
     for axis, iteration in zip(axes[0], SHOWN):
         axis.set_title(f"iteration {iteration}")
@@ -87,12 +89,15 @@ def _scatter(figure, table):
     left, right = figure.subplots(1, 2)
     for start, marker in (("drift", "o"), ("uniform", "D")):
         cells = table[table.start == start].sort_values("V")
+        if cells.empty:
+            continue
         look = {"c": cells.V, "cmap": "viridis", "vmin": 0, "vmax": 1, "s": 11, "marker": marker, "label": start}
         look |= {"edgecolor": "black", "linewidth": 0.3, "rasterized": True}
         left.scatter(cells.kl_kl, cells.kl_mean, **look)
         dots = right.scatter(cells.positive_advantage, TAU * cells.chi2_weight, **look)
-    for axis, end in ((left, 4.7), (right, 0.23)):
+    for axis, end, letter in ((left, 4.7, "e"), (right, 0.23, "f")):
         axis.plot([0, end], [0, end], **plotting.BOUND)
+        axis.set_title(letter, loc="left", fontweight="bold")
     left.set(xlabel="KL moved by the KL update", ylabel="KL moved by PMD-mean", ylim=(-0.1, 2.4))
     left.legend(title="start", loc="upper right")
     right.set(xlabel=r"mean positive advantage $E_p[A_+]$", ylabel=r"$\tau\lambda$")
@@ -107,7 +112,7 @@ def finding(table):
     share = (far.kl_mean / far.kl_kl).groupby(far.V < 0.05).median()
     low = table[table.V < 0.05]
     return (
-        f"lambda exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration); where the "
+        f"λ exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration); where the "
         f"KL update moves more than 1 nat PMD-mean moves {share[True]:.0%} as far while V < 0.05, {share[False]:.0%} "
         "after (medians). A low value alone does not make it conservative: in "
         f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 the actions differ too little for either update "

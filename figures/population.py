@@ -104,7 +104,7 @@ def finding(table):
     return (
         "CVXPY's subproblem and regression lie on the curves (L1 distance of q at most "
         f"{distance('cvxpy_subproblem'):.0e} and {distance('cvxpy_regression'):.0e}); at mean reward "
-        f"{table.mean_reward.min():g} and tau {table.tau.min():g} the best action is multiplied by "
+        f"{table.mean_reward.min():g} and τ = {table.tau.min():g} the best action is multiplied by "
         f"{np.exp(best['mean']):.0f} under PMD-mean, by "
         f"{np.exp(best['kl']):.0f} under KL."
     )

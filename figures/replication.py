@@ -1,26 +1,34 @@
 """What replicates on networks and what does not: the README's table, computed from the committed tables.
 
-``python -m figures.replication`` rewrites it between its two marks in ``README.md``. Every number is a mean over seeds
-with its 95% interval; every verdict follows from the intervals.
+``python -m figures --update`` writes it between its two marks in ``README.md``. Every verdict follows from the tables:
+two methods are told apart if an exact two-sided rank test over their seeds gives p < 0.05, divided by the number of
+comparisons in the row; with five seeds against five and six comparisons that takes every seed of the one ahead of every
+seed of the other. A seed that does not reach a target within its budget counts as later than all that do. Numbers of
+runs are compared by Fisher's exact test at the same level.
 """
 
 import re
 
 import numpy as np
 import pandas as pd
+from scipy.stats import fisher_exact
 
-from pmdtheory.intervals import half_width
+from pmdtheory.intervals import SHARE, mean_interval, rank_test
 
-from . import harness
-from .training_staleness import METHODS, UPDATES, reaching
+from . import harness, training_staleness, training_temperature
+from .marks import NAMES, below_base
+from .network import LABELS, LOSSES, OWN, SHARES
+from .training_staleness import TARGET, UPDATES, reaching
 
 README = harness.HERE.parent / "README.md"
-MARKS = "<!-- replication: python -m figures.replication -->\n", "<!-- end of replication -->\n"
+MARKS = "<!-- replication: python -m figures --update -->\n", "<!-- end of replication -->\n"
+OURS, PART, RIVALS = "pmd-mean-loo", "pmd-part-loo", ("grpo", "gspo")
+LEVEL = 0.05
 
 
 def table():
     """Return the table as Markdown."""
-    rows = [law(), conservative(), finite_samples(), stable(), *better()]
+    rows = [law(), conservative(), finite_samples(), stable(), better(), faster()]
     lines = ["| claim | evidence: mean ± 95% interval over seeds | verdict |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
@@ -29,18 +37,20 @@ def law():
     """A network fitted to PMD-mean's loss is on the Lambert-W law."""
     cells = _read("validate")
     cells = cells[cells.experiment == "population"]
-    said = []
-    for algorithm, name, expected in (("pmd-mean", "PMD-mean", 1), ("pmd-part", "log-partition", 0)):
-        rows = cells[cells.algorithm == algorithm]
-        off = (rows.share - expected).abs().max()
-        said.append(f"{name} loss: f within {off:.3f} of {expected}, R² at least {rows.r2_law.min():.3f}")
-    held = ((cells.share - (cells.algorithm == "pmd-mean")).abs() < 0.02).all() and (cells.r2_law > 0.99).all()
+    off = (cells.share - cells.algorithm.map(OWN).map(SHARES)).abs()
+    on = (off < 0.02) & (cells.r2_law > 0.99)
+    parts = [
+        f"{LABELS[algorithm]} loss: f within {off[own].max():.3f} of {SHARES[OWN[algorithm]]:g}, R² at least "
+        f"{cells.r2_law[own].min():.3f}"
+        for algorithm in LOSSES
+        if (own := cells.algorithm == algorithm).any()
+    ]
     settings = cells.groupby(["reward", "tau"]).ngroups
     return (
         "a network trained on the mean-reward loss lands on the Lambert-W law, not on the KL law",
-        f"{'; '.join(said)}, in all of {len(cells)} fits ({settings} rewards and temperatures, {cells.seed.nunique()} "
+        f"{'; '.join(parts)}, in all of {len(cells)} fits ({settings} rewards and temperatures, {cells.seed.nunique()} "
         "seeds, population loss; *network against theory*)",
-        "holds" if held else "holds in part",
+        "holds" if on.all() else f"holds in {on.sum()} of {len(on)} fits" if on.any() else "does not hold",
     )
 
 
@@ -51,81 +61,137 @@ def conservative():
     rows = rows.assign(part=np.where(rows.expected_reward < 0.3, "low", "high"))
     moved = rows.pivot_table(index=["seed", "part"], columns="algorithm", values="kl")
     share = (moved["pmd-mean"] / moved["pmd-part"]).unstack("part")
-    low, high = (_said(share[part].dropna(), 2) for part in ("low", "high"))
-    apart = _interval(share["low"].dropna())[1] < _interval(share["high"].dropna())[0]
+    low, high = share["low"].dropna(), share["high"].dropna()
+    sign = _ahead(high, low)
     return (
         "conservative where rewards are low",
-        f"a fitted network's KL(q‖p) under PMD-mean is {low} of that under the log-partition on prompts solved less "
-        f"than 30% of the time, {high} on the others (binary reward, τ = 0.1; *network against theory*)",
-        "holds" if apart else "not told apart",
+        f"a fitted network's KL(q‖p) under PMD-mean is {mean_interval(low):.2f} of that under the log-partition on "
+        f"prompts solved less than 30% of the time, {mean_interval(high):.2f} on the others (binary reward, τ = 0.1; "
+        "*network against theory*)",
+        ("not told apart", "holds", "does not hold")[sign if sign < 0 or mean_interval(low).high < 1 else 0],
     )
 
 
 def finite_samples():
-    """Training with few rollouts at small τ."""
-    runs = _read("study_temperature")
-    rows = runs[(runs.tau == runs.tau.min()) & (runs.n == 4)]
-    mean, part = (rows[rows.estimator == f"pmd-{name}-loo"]["test/avg@8"] for name in ("mean", "part"))
-    wide = runs[(runs.tau == runs.tau.max()) & (runs.n == 4)]
-    other = [wide[wide.estimator == f"pmd-{name}-loo"]["test/avg@8"] for name in ("mean", "part")]
-    apart = _interval(part)[1] < _interval(mean)[0]
+    """Training with few rollouts at small τ and at large."""
+    runs = _read("study_temperature", training_temperature)
+    runs = runs[runs.n == runs.n.min()]
+    parts, signs = [], {}
+    for tau in (runs.tau.min(), runs.tau.max()):
+        ours, other = (runs[(runs.tau == tau) & (runs.estimator == name)]["test/avg@8"] for name in (OURS, PART))
+        parts.append(f"at τ = {tau:g} PMD-mean {_share(ours)}, PMD-part {_share(other)}")
+        signs[f"at τ = {tau:g}"] = _ahead(ours, other, of=2)
     return (
         "robust to finite samples",
-        f"4 rollouts per prompt at τ = {rows.tau.iloc[0]:g}: PMD-mean {_said(mean)}, PMD-part {_said(part)}; at "
-        f"τ = {wide.tau.iloc[0]:g} {_said(other[0])} and {_said(other[1])} (*training temperature*; bandits: *finite "
-        "sample improvement*)",
-        "holds at small τ" if apart else "the means agree with it, their intervals overlap",
+        f"test avg@8 with {runs.n.min()} rollouts per prompt: {'; '.join(parts)} (*training temperature*; bandits: "
+        "*finite sample improvement*)",
+        _verdict(signs),
     )
 
 
 def stable():
     """Runs that end below the base."""
-    runs, trials = _read("study_temperature"), _read("study_staleness_tuning")
-    count = {}
-    for name in ("mean", "part"):
-        for which, rows in (
-            ("small", runs[(runs.estimator == f"pmd-{name}-loo") & (runs.tau <= 0.1)]),
-            ("large", runs[(runs.estimator == f"pmd-{name}-loo") & (runs.tau > 0.1)]),
-            ("trial", trials[trials.method == f"pmd-{name}-loo"]),
-        ):
-            count[name, which] = f"{(rows['test/avg@8'] < rows['before/avg@8']).sum()} of {len(rows)}"
+    runs, trials = _read("study_temperature", training_temperature), _read("study_staleness_tuning")
+    groups = {
+        "at τ ≤ 0.1": runs[runs.tau <= 0.1].rename(columns={"estimator": "method"}),
+        "at τ > 0.1": runs[runs.tau > 0.1].rename(columns={"estimator": "method"}),
+        "in tuning for staleness": trials,
+    }
+    parts, signs = [], {}
+    for where, rows in groups.items():
+        ends = [below_base(rows[rows.method == name]) for name in (OURS, PART)]
+        counts = [[end.sum(), (~end).sum()] for end in ends]
+        parts.append(f"{where} PMD-mean {ends[0].sum()}/{len(ends[0])}, PMD-part {ends[1].sum()}/{len(ends[1])}")
+        apart = fisher_exact(counts).pvalue < LEVEL / len(groups)
+        signs[where] = int(np.sign(ends[1].mean() - ends[0].mean())) if apart else 0
     return (
         "stable where PMD-part is not",
-        f"runs that end below the base: PMD-mean {count['mean', 'small']}, PMD-part {count['part', 'small']} at "
-        f"τ ≤ 0.1; {count['mean', 'large']} and {count['part', 'large']} at τ = 0.5 (*training temperature*); of "
-        f"the tuning runs for staleness {count['mean', 'trial']} and {count['part', 'trial']}",
-        "holds at small τ",
+        f"runs that end below the base: {'; '.join(parts)} (*training temperature*, *training staleness*)",
+        _verdict(signs),
     )
 
 
 def better():
-    """Against GRPO and GSPO, by final accuracy and by time, for each number of updates per batch."""
-    runs, costs = _read("study_staleness"), reaching(_read("study_staleness_curves"))
+    """Final accuracy against GRPO and GSPO, for each number of updates per batch."""
+    runs = _read("study_staleness", training_staleness)
     runs = runs[(runs.budget == "rollouts") & (runs.lag == 0)]
-    for column, rows, claim, sign in (("test/avg@8", runs, "better", 1), ("tokens", costs, "faster", -1)):
-        said, verdicts = [], []
-        for updates in UPDATES:
-            found = {
-                method: rows[(rows.method == method) & (rows.updates_per_batch == updates)][column].dropna()
-                for method in ("pmd-mean-loo", "grpo", "gspo")
-            }
-            digits, unit = (2, "") if sign > 0 else (0, "k")
-            shown = {method: values / (1 if sign > 0 else 1e3) for method, values in found.items()}
-            parts = ", ".join(f"{METHODS[name][0]} {_said(values, digits, unit)}" for name, values in shown.items())
-            said.append(f"U = {updates}: {parts}")
-            own = _interval(found["pmd-mean-loo"])
-            for name in ("grpo", "gspo"):
-                low, high = _interval(found[name])
-                if sign * own[0 if sign > 0 else 1] > sign * (high if sign > 0 else low):
-                    verdicts.append(f"{claim} than {METHODS[name][0]} at U = {updates}")
-                if sign * own[1 if sign > 0 else 0] < sign * (low if sign > 0 else high):
-                    verdicts.append(f"not so against {METHODS[name][0]} at U = {updates}")
-        what = "test avg@8" if sign > 0 else "tokens until validation avg@8 is 0.7, of the seeds that get there"
-        yield (
-            f"{claim} than GRPO and GSPO",
-            f"{what}, every method tuned alike for each U: {'; '.join(said)} (*training staleness*)",
-            "; ".join([*verdicts, "else not told apart" if verdicts else "not told apart at this scale"]),
-        )
+    evidence, verdict = _against_rivals(runs, "test/avg@8", _share, ("better than", "worse than"), 1)
+    return (
+        "better than GRPO and GSPO",
+        f"test avg@8, every method tuned alike for each U: {evidence} (*training staleness*)",
+        verdict,
+    )
+
+
+def faster():
+    """Tokens to a target against GRPO and GSPO; seeds that do not get there are later than all that do."""
+    costs = reaching(_read("study_staleness_curves", training_staleness))
+    costs = costs.assign(cost=costs.tokens.fillna(np.inf))
+    evidence, verdict = _against_rivals(costs, "cost", _tokens(costs.budget.max()), ("faster than", "slower than"), -1)
+    return (
+        "faster than GRPO and GSPO",
+        f"thousands of tokens until validation avg@8 is {TARGET} (k/m: k of m seeds get there; ≥: the others at the "
+        f"budget), every method tuned alike for each U: {evidence} (*training staleness*)",
+        verdict,
+    )
+
+
+def _against_rivals(rows, column, words, verbs, sign):
+    """Evidence for every U, and where PMD-mean is ahead of a rival or behind; `sign` is −1 where less is better."""
+    evidence, ahead, behind = [], [], []
+    for updates in UPDATES:
+        values = {
+            name: rows[(rows.method == name) & (rows.updates_per_batch == updates)][column] for name in (OURS, *RIVALS)
+        }
+        shown = ", ".join(f"{NAMES[name]} {words(some)}" for name, some in values.items())
+        evidence.append(f"U = {updates}: {shown}")
+        for name in RIVALS:
+            apart = sign * _ahead(values[OURS], values[name], of=len(UPDATES) * len(RIVALS))
+            if apart:
+                (ahead if apart > 0 else behind).append(f"{NAMES[name]} at U = {updates}")
+    count = len(UPDATES) * len(RIVALS)
+    if not ahead and not behind:
+        verdict = "not told apart at this scale"
+    elif len(ahead) == count or len(behind) == count:
+        verdict = "holds" if ahead else "does not hold"
+    else:
+        parts = [f"{verb} {', '.join(names)}" for verb, names in zip(verbs, (ahead, behind)) if names]
+        rest = ["else not told apart"] if len(ahead) + len(behind) < count else []
+        verdict = "; ".join([*parts, *rest])
+    return "; ".join(evidence), verdict
+
+
+def _ahead(ours, theirs, of=1):
+    """1 if the first values are higher than the second, −1 if they are lower, 0 if one of `of` tests says neither."""
+    if rank_test(ours, theirs) >= LEVEL / of:
+        return 0
+    ranks = pd.concat([ours, theirs]).rank()
+    return 1 if ranks[: len(ours)].mean() > ranks[len(ours) :].mean() else -1
+
+
+def _verdict(signs):
+    """Where a claim holds, where its opposite does, and where neither is told apart."""
+    words = {1: "holds", -1: "does not hold: PMD-part is ahead", 0: "not told apart"}
+    where = {sign: ", ".join(place for place, own in signs.items() if own == sign) for sign in words}
+    return "; ".join(f"{word} {where[sign]}" for sign, word in words.items() if where[sign])
+
+
+def _share(values):
+    return f"{mean_interval(values, SHARE):.2f}" if len(values) else "–"
+
+
+def _tokens(budget):
+    """Words for costs in thousands of tokens, of which those that are not finite are at least the budget."""
+
+    def words(costs):
+        if costs.empty:
+            return "–"
+        there = np.isfinite(costs)
+        mean = mean_interval(costs.where(there, budget) / 1e3)
+        shown = f"{mean:.0f}" if there.all() else f"≥ {mean.value:.0f}"
+        return f"{shown} ({there.sum()}/{len(costs)})"
+
+    return words
 
 
 def update(text):
@@ -137,22 +203,5 @@ def update(text):
     return pattern.sub(lambda _: table(), text)
 
 
-def _read(name):
-    return pd.read_csv(harness.DATA / f"{name}.csv")
-
-
-def _interval(values):
-    half = half_width(values.std(ddof=1), len(values))
-    return values.mean() - half, values.mean() + half
-
-
-def _said(values, digits=2, unit=""):
-    low, high = _interval(values)
-    return f"{values.mean():.{digits}f}{unit} ± {(high - low) / 2:.{digits}f}" if len(values) > 1 else "–"
-
-
-if __name__ == "__main__":
-    text = update(README.read_text(encoding="utf-8"))
-    temporary = README.with_name(f".{README.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(README)
+def _read(name, figure=None):
+    return harness.read(harness.DATA / f"{name}.csv", figure.TABLES[name] if figure else None)

@@ -1,24 +1,24 @@
-"""The three cases of the exact minimiser for a fixed batch, and how often each occurs (Statement 14).
+"""A fixed batch is fitted, overshot or dumped, as its targets ask for; PMD-mean's never dumps (Statement 14).
 
-(a) m < 1 with unseen actions: the targets are fitted and the free mass is shared by a rule, in proportion or as softmax
-gradient flow would. (b) The same batch, colder, m > 1: the unseen mass vanishes and the targets are missed. (c) m < 1
-and everything seen, w = (0.1, 0.9) and p e^d = (0.001, 0.0099): the loss of every policy on two actions; dots are its
-stationary points, the diamond is the answer of `sampled_update`, 99% on the rarely seen action. (d) Four seen actions,
-rewards 0, 0.3, 0.6, 1, counts 1, 14, 15, 20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is
-dumped on the worst action, seen once. Below: shares of the cases among the seeds, graded rewards observed exactly (left
-bar) and as coins (right bar), for four baselines (l.o.o.: leave-one-out), the last of which overestimates: the best
-reward of the batch. K = 10, τ = 0.1 and n = 64 unless swept; bandits as in the figure of one step. Whiskers are 95%
-binomial intervals of the cumulative shares.
+m is the mass that the targets of the seen actions ask for. (a) m < 1 with unseen actions: the targets p e^d are fitted
+and the free mass is shared by a rule, in proportion or as softmax gradient flow would. (b) The same batch, colder, m >
+1: the unseen mass vanishes and the targets are missed. (c) m < 1 and everything seen: four actions with rewards 0, 0.3,
+0.6, 1, counts 1, 14, 15, 20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is dumped on the worst
+action, seen once. (d–f) Shares of the cases among the seeds over n, graded rewards observed exactly (left bar) and as
+coins (right bar), for three baselines, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1;
+bandits as in *finite sample improvement*. Whiskers are Wilson's 95% intervals of the cumulative shares. The table also
+holds the leave-one-out PMD-part, sweeps over τ and K, and the losses of the stationary points of two actions, w = (0.1,
+0.9) and p e^d = (0.001, 0.0099), of which the least puts 99% on the rarely seen action.
 """
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import binomtest
 
 from pmdtheory import plotting
 from pmdtheory.bandit import draw_actions
 from pmdtheory.baselines import log_partition
+from pmdtheory.intervals import proportion
 from pmdtheory.sampled import UNSEEN_RULES, sampled_update
 
 from .finite_sample_improvement import instance
@@ -41,7 +41,6 @@ DUMP = np.array([0.02, 0.28, 0.30, 0.40]), np.repeat(np.arange(4), [1, 14, 15, 2
 DUMP_TAU = 0.5
 K, TAU, N, J = 10, 0.1, 64, 0.3
 ESTIMATORS = ("mean", "log_partition", "loo_log_partition", "best")
-NOTE = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 6, "ha": "center"}
 CASES = ("fitted", "too_much", "principal", "dumped")
 
 
@@ -128,26 +127,22 @@ def _dump(levels):
             yield {"panel": "dump", "baseline": level, "action": action, "answer": q}
 
 
-COLOURS = ("#DDDDDD", plotting.SKY, plotting.ORANGE, plotting.VERMILION)
+COLOURS = ("#DDDDDD", plotting.SAND, plotting.TEAL, plotting.WINE)
 MEANINGS = (r"targets fitted, $m\leq1$", "$m>1$", "$m<1$, all seen", "$m<1$, all seen, mass dumped")
-TITLES = ("PMD-mean", "PMD-part", "PMD-part, l.o.o.", "best reward")
+TITLES = {"mean": "PMD-mean", "log_partition": "PMD-part", "best": "best reward"}
 
 
 def plot(table):
-    """The four examples above, the shares of the cases below."""
-    figure, axes = plotting.panels(4, 4, height=1.75)
+    """Three examples above, the shares of the cases below."""
+    figure, axes = plotting.panels(2, 3, height=2.3)
     _example(axes[0], table, WARM)
     _example(axes[1], table, COLD)
-    _losses(axes[2], table)
-    _levels(axes[3], table)
-    sweeps = (("n", "rollouts", "rollouts $n$"), ("tau", "tau", r"temperature $\tau$"), ("K", "actions", "actions $K$"))
-    for row, (panel, column, label) in enumerate(sweeps, start=1):
-        for axis, estimator, title in zip(axes[4 * row :], ESTIMATORS, TITLES):
-            _shares(axis, table[(table.panel == panel) & (table.estimator == estimator)], column)
-            axis.set_xlabel(label)
-            axis.set_title(title if row == 1 else "", fontsize=7)
-        axes[4 * row].set_ylabel("share of seeds")
-    handles = [axes[4].bar([0], [0], color=colour) for colour in COLOURS]
+    _levels(axes[2], table)
+    for axis, (estimator, title) in zip(axes[3:], TITLES.items()):
+        _shares(axis, table[(table.panel == "n") & (table.estimator == estimator)], "rollouts")
+        axis.set(xlabel="rollouts $n$", title=title)
+    axes[3].set_ylabel("share of seeds")
+    handles = [axes[3].bar([0], [0], color=colour) for colour in COLOURS]
     figure.legend(handles, MEANINGS, loc="outside lower center", ncols=4)
     return figure
 
@@ -156,30 +151,18 @@ def _example(axis, table, tau):
     rows = table[(table.panel == "example") & (table.tau == tau)]
     place = rows.action.astype(float)
     axis.bar(place, rows.policy, width=0.9, color="#DDDDDD", label="$p$")
-    axis.plot(place, rows.proportional, color=plotting.VERMILION, marker="o", markersize=3, lw=0, label="$q$")
-    axis.plot(place, rows.softmax, color=plotting.BLUE, marker="x", markersize=4, lw=0, label="$q$, softmax")
+    axis.plot(place, rows.proportional, color=plotting.BLACK, marker="o", markersize=3, lw=0, label="$q$")
+    axis.plot(place, rows.softmax, color=plotting.GREEN, marker="x", markersize=4, lw=0, label="$q$, softmax")
     low = rows.asked.where(rows.asked < 1)
-    axis.plot(place, low, color="black", marker="_", markersize=11, lw=0, label=r"$p\,e^d$")
+    axis.plot(place, low, color=plotting.GREY, marker="_", markersize=13, lw=0, label=r"$p\,e^d$")
     top = rows.asked.max()
     if top > 1:
         axis.annotate(rf"$p\,e^d={top:.2f}$", (place[rows.asked.idxmax()], 1.05), ha="center", fontsize=6)
-    axis.set(title=f"$m={rows.asked.sum():.2f}$", xlabel="action", ylabel="probability", xticks=place)
+    axis.set(xlabel="action", ylabel="probability", xticks=place)
+    axis.set_title(f"targets {'fitted' if top < 1 else 'missed'}, $m={rows.asked.sum():.2f}$")
     axis.set_ylim(0, 0.47 if top < 1 else 1.2)
     if tau == WARM:
         axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
-
-
-def _losses(axis, table):
-    rows = table[table.panel == "loss"]
-    curve, points, answer = (rows[rows.estimator == kind] for kind in ("curve", "stationary", "answer"))
-    axis.plot(curve.share_first, curve.loss, color=plotting.GREY)
-    axis.plot(points.share_first, points.loss, "ko", markersize=3.5)
-    axis.plot(answer.share_first, answer.loss, "D", color=plotting.VERMILION, markersize=5, zorder=1)
-    for point in points.itertuples():
-        axis.annotate(f"{point.loss:.2f}", (point.share_first, point.loss), **NOTE)
-    logits = np.log([0.001 / 0.999, 0.5 / 0.5, 0.99 / 0.01])
-    axis.set_xticks(logits, ["0.001", "0.5", "0.99"])
-    axis.set(xlabel="$q$ of the rare action", ylabel="loss", ylim=(0, 14))
 
 
 def _levels(axis, table):
@@ -187,7 +170,7 @@ def _levels(axis, table):
     for action, colour in zip(range(4), plotting.shades(4)):
         curve = rows[rows.action == action]
         axis.plot(curve.baseline, curve.answer, color=colour, label=f"$r={DUMP[2][action]:g}$")
-    axis.set(xlabel="baseline $b$", ylabel="$q$", ylim=(0, 1))
+    axis.set(xlabel="baseline $b$", ylabel="$q$", ylim=(0, 1), title="mass dumped")
     axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1, loc="center right")
 
 
@@ -202,8 +185,7 @@ def _shares(axis, rows, column):
             axis.bar(place, share, bottom=below, width=0.36, color=colour)
             below = below + share
             inner = (below > 0) & (below < 1 - 1e-9)
-            ends = [binomtest(round(b * n), n).proportion_ci() for b, n in zip(below, half.seeds.astype(int))]
-            error = np.abs(np.array(ends).T - below)
+            error = np.abs(np.array(proportion(np.round(below * half.seeds.to_numpy(float)), half.seeds)) - below)
             axis.errorbar(place[inner], below[inner], error[:, inner], color="black", lw=0, elinewidth=0.6)
     axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axis.set(ylim=(0, 1))
@@ -221,11 +203,10 @@ def finding(table):
     share = {(row.estimator, row.noisy): row.dumped / row.seeds for row in many.itertuples()}
     convex = {(row.estimator, row.noisy): 1 - (row.principal + row.dumped) / row.seeds for row in many.itertuples()}
     return (
-        f"of the stationary points (losses {', '.join(f'{loss:.2f}' for loss in losses)}) the least puts 99% on the "
-        f"rare action. The example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At "
-        f"n = {many.rollouts.max():.0f}, K = {K}, tau = {TAU}, coins: the problem is convex in "
-        f"{convex['mean', 1]:.0%} of the seeds with PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which "
-        f"dumps in {share['log_partition', 1]:.0%}; with exact rewards PMD-part is not convex in "
-        f"{1 - convex['log_partition', 0]:.0%} but dumps in {share['log_partition', 0]:.0%}. An overestimated baseline "
-        f"(the best reward of the batch) dumps in {share['best', 0]:.0%} and {share['best', 1]:.0%}."
+        f"the example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At n = "
+        f"{many.rollouts.max():.0f}, K = {K}, τ = {TAU}, coins: convex in {convex['mean', 1]:.0%} of the seeds with "
+        f"PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which dumps in "
+        f"{share['log_partition', 1]:.0%} (exact rewards: {share['log_partition', 0]:.0%}); the best reward of the "
+        f"batch as a baseline dumps in {share['best', 1]:.0%}. Of the stationary points on two actions (losses "
+        f"{', '.join(f'{loss:.2f}' for loss in losses)}) the least dumps."
     )

@@ -1,184 +1,136 @@
-"""Staleness and time to accuracy: many updates per rollout batch, few policy refreshes, and rollouts of old policies.
+"""Many updates per rollout batch, few policy refreshes, rollouts of old policies: no method leads in every regime.
 
 Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD-part subtract leave-one-out estimates.
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U among six trials by the
 final validation avg@8, mean of two tuning seeds that are not used again; at equal refreshes and with a lag the choice
 for that U is taken over. (a) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, mean and 95% interval,
-small dots: seeds. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy
-k batches ago, U = 8. (d, e) Validation avg@8 over generated tokens, U = 8 and 64. (f, g) Tokens and seconds of one CPU
-core until it reaches 0.7, between evaluations interpolated; k/m: only k of the m seeds do. (h) Standard deviation of
-the completions' log-ratio, (i) mean entropy of a token, both averaged over the training of (a). (j) Share of
-all 12 tuning runs of a method and U that end below the base.
+small dots: seeds; dotted: before. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy k
+batches ago, U = 8. (d) Generated tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for
+each seed; a triangle is a seed that does not get there within the budget, the bar the mean where all do. (e) Standard
+deviation of the completions' log-ratio, averaged over the training of (a). (f) Share of all 12 tuning runs of a method
+and U that end below the base, with Wilson's 95% interval.
 """
 
 import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
+from pmdtheory.intervals import SHARE, proportion
 
-from .training_temperature import points, said, summary
+from .harness import Columns
+from .marks import accuracies, below_base, legend_of, name_of, side_by_side
 
 STUDY = "staleness"
-TABLES = ("study_staleness", "study_staleness_curves", "study_staleness_tuning")
-
-METHODS = {
-    "pmd-mean-loo": ("PMD-mean", {"color": plotting.VERMILION, "linestyle": "-"}),
-    "pmd-part-loo": ("PMD-part", {"color": plotting.BLUE, "linestyle": "--"}),
-    "grpo": ("GRPO", {"color": plotting.GREEN, "linestyle": "-."}),
-    "gspo": ("GSPO", {"color": plotting.ORANGE, "linestyle": ":"}),
+RUN = "updates_per_batch lag seed before/avg@8 test/avg@8"
+TABLES = {
+    "study_staleness": Columns("method budget", RUN),
+    "study_staleness_curves": Columns(
+        "method budget", "updates_per_batch lag seed iteration tokens validation/avg@8 ratio/std"
+    ),
+    "study_staleness_tuning": Columns("method budget", RUN),
 }
+
+METHODS = ("pmd-mean-loo", "pmd-part-loo", "grpo", "gspo")
 UPDATES, TARGET = (1, 8, 64), 0.7
 
 
 def plot(table, curves, tuning):
-    """Final accuracies at equal budgets, refreshes and lags; curves; costs of a target; spread, entropy, collapse."""
-    figure, axes = plotting.panels(3, 4, height=2.3)
-    axes[10].remove()
-    axes[11].remove()
+    """Final accuracies at equal budgets, refreshes and lags; cost of a target; spread of the log-ratio; collapse."""
+    figure, axes = plotting.panels(2, 3, height=2.4)
     equal = table[(table.budget == "rollouts") & (table.lag == 0)]
     refreshed = table[table.budget == "refreshes"]
     lagged = table[(table.budget == "rollouts") & (table.updates_per_batch == 8)]
     lagged = lagged[lagged.method.isin(table[table.lag > 0].method)]
     columns = ("updates_per_batch", UPDATES), ("updates_per_batch", UPDATES[1:]), ("lag", (0, 1, 4))
     for axis, rows, (column, values) in zip(axes, (equal, refreshed, lagged), columns):
-        _side_by_side(axis, rows, column, values, "test/avg@8")
+        side_by_side(axis, rows, "method", METHODS, column, values, "test/avg@8", SHARE)
         axis.axhline(table["before/avg@8"].mean(), **plotting.BOUND)
-        axis.set(ylabel="avg@8, test", ylim=(0, 1))
-    axes[0].set(title="equal rollouts", xlabel="updates per batch U")
-    axes[1].set(title="equal refreshes", xlabel="updates per batch U")
-    axes[2].set(title="lag, U = 8", xlabel="lag k in batches")
-    shown = _equal(curves)
-    for axis, updates in zip(axes[3:5], (8, 64)):
-        for method, (_, style) in METHODS.items():
-            rows = shown[(shown.method == method) & (shown.updates_per_batch == updates)]
-            rows = rows.dropna(subset="validation/avg@8")
-            if len(rows):
-                rows = rows.assign(thousands=rows.groupby("iteration").tokens.transform("mean") / 1e3)
-                plotting.band(axis, "thousands", rows, "validation/avg@8", by="seed", **style)
-        axis.axhline(TARGET, **plotting.BOUND)
-        axis.set(xlabel="tokens, thousands", ylabel="avg@8, validation", title=f"U = {updates}", ylim=(0, 1))
-    costs = reaching(curves)
-    for axis, column, unit in ((axes[5], "tokens", 1e3), (axes[6], "cpu_seconds", 1.0)):
-        known = costs.assign(cost=costs[column] / unit).dropna(subset="cost")
-        _side_by_side(axis, known, "updates_per_batch", UPDATES, "cost")
-        axis.set(ylim=(0, None), xlabel="updates per batch U", title=f"until {TARGET}")
-        _unreached(axis, costs)
-    axes[5].set(ylabel="tokens, thousands")
-    axes[6].set(ylabel="seconds of a core")
-    labels = {"ratio/std": "spread of log-ratio", "entropy": "entropy of a token, nats"}
-    for axis, (column, label) in zip(axes[7:9], labels.items()):
-        over = shown.groupby(["method", "updates_per_batch", "seed"])[column].mean().reset_index()
-        _side_by_side(axis, over, "updates_per_batch", UPDATES, column)
-        axis.set(xlabel="updates per batch U", ylabel=label, ylim=(0, None))
-    share = collapsed(tuning)
-    for i, (method, (_, style)) in enumerate(METHODS.items()):
-        shares = share.get(method, {})
-        places = [UPDATES.index(updates) + 0.18 * (i - 1.5) for updates in shares]
-        axes[9].bar(places, list(shares.values()), width=0.16, color=style["color"])
-    _ticks(axes[9], UPDATES)
-    axes[9].set(xlabel="updates per batch U", ylabel="trials below the base", ylim=(0, 1))
-    handles = [
-        axes[0].errorbar([], [], [], marker="o", markersize=3.5, label=label, **style)
-        for label, style in METHODS.values()
-    ]
-    figure.legend(handles=handles, loc="lower right", bbox_to_anchor=(0.95, 0.12), ncols=2, fontsize=8)
+        axis.set(ylabel="avg@8, test", ylim=(0, 1.03))
+    axes[0].set(title="equal rollouts", xlabel="updates per batch $U$")
+    axes[1].set(title="equal refreshes", xlabel="updates per batch $U$")
+    axes[2].set(title="lag, $U=8$", xlabel="lag $k$ in batches")
+    _costs(axes[3], reaching(curves))
+    over = _equal(curves).groupby(["method", "updates_per_batch", "seed"])["ratio/std"].mean().reset_index()
+    side_by_side(axes[4], over, "method", METHODS, "updates_per_batch", UPDATES, "ratio/std")
+    axes[4].set(xlabel="updates per batch $U$", ylabel="sd of the log-ratio", ylim=(0, None))
+    for i, method in enumerate(METHODS):
+        runs = below_base(tuning)[tuning.method == method].groupby(tuning.updates_per_batch)
+        share, (low, high) = runs.mean(), proportion(runs.sum(), runs.count())
+        places = [UPDATES.index(updates) + 0.18 * (i - 1.5) for updates in share.index]
+        colour = plotting.method(method)["color"]
+        axes[5].bar(places, share, width=0.16, color=colour)
+        axes[5].errorbar(places, share, [share - low, high - share], fmt="none", color=colour, elinewidth=0.9)
+    axes[5].set_xticks(range(len(UPDATES)), UPDATES)
+    axes[5].set(xlabel="updates per batch $U$", ylabel="trials ending below the base", ylim=(0, 0.6))
+    figure.legend(handles=legend_of(METHODS), loc="outside lower center", ncols=4)
     return figure
 
 
+def _costs(axis, costs):
+    reached = costs.assign(thousands=costs.tokens / 1e3)
+    for i, method in enumerate(METHODS):
+        style, means = plotting.method(method), {}
+        for at, updates in enumerate(UPDATES):
+            rows = reached[(reached.method == method) & (reached.updates_per_batch == updates)]
+            place, there = at + 0.18 * (i - 1.5), rows.thousands.dropna()
+            axis.plot([place] * len(there), there, ".", color=style["color"], markersize=4)
+            late = rows.budget[rows.tokens.isna()] / 1e3 * 1.04
+            heights = late + 7 * np.arange(len(late))
+            axis.plot([place] * len(late), heights, "^", color=style["color"], markersize=3.5, markerfacecolor="none")
+            if len(rows) and len(there) == len(rows):
+                means[place] = there.mean()
+        axis.plot(list(means), list(means.values()), "_", color=style["color"], markersize=9, markeredgewidth=1.3)
+    axis.set_xticks(range(len(UPDATES)), UPDATES)
+    axis.set(
+        title=f"until avg@8 = {TARGET}", xlabel="updates per batch $U$", ylabel="tokens, thousands", ylim=(0, None)
+    )
+
+
 def finding(table, curves, tuning):
-    """Who is ahead in each setting, what reaching the target costs, and how often tuning runs collapse."""
+    """PMD-mean and the best other method in each setting, who misses the target, and how often tuning runs collapse."""
+    regimes = [("rollouts", 0, u, f"U = {u}") for u in UPDATES]
+    regimes += [("refreshes", 0, 64, "U = 64 at equal refreshes")]
     parts = []
-    for budget, lag, updates in [("rollouts", 0, u) for u in UPDATES] + [("refreshes", 0, u) for u in (8, 64)]:
+    for budget, lag, updates, name in regimes:
         rows = table[(table.budget == budget) & (table.lag == lag) & (table.updates_per_batch == updates)]
-        if len(rows):
-            parts.append(f"U = {updates} at equal {budget}: {_ranking(rows)}")
-    lags = sorted(table.lag[table.lag > 0].unique())
-    parts += [f"lag {lag}: {_ranking(table[table.lag == lag])}" for lag in lags]
-    costs = reaching(curves)
-    reached = []
-    for (method, updates), rows in costs.groupby(["method", "updates_per_batch"]):
-        there = rows.dropna(subset="tokens")
-        seeds = f"{len(there)} of {len(rows)} seeds"
-        cost = f" after {there.tokens.mean() / 1e3:.0f} thousand tokens and {there.cpu_seconds.mean():.0f} s"
-        reached.append(f"{METHODS[method][0]} at U = {updates}: {seeds}{cost if len(there) else ''}")
-    below = (table["test/avg@8"] < table["before/avg@8"]).sum()
-    trials = tuning["test/avg@8"] < tuning["before/avg@8"]
-    shares = trials.groupby(tuning.method).mean()
-    by_method = ", ".join(f"{METHODS[name][0]} {share:.0%}" for name, share in shares.items())
+        others = rows[rows.method != "pmd-mean-loo"]
+        if len(others):
+            best = others.groupby("method")["test/avg@8"].mean().idxmax()
+            both = rows[rows.method.isin(["pmd-mean-loo", best])]
+            parts.append(f"{name}: {accuracies(both, 'method')}")
+    late = reaching(curves).groupby("method").tokens.agg(lambda tokens: f"{tokens.isna().sum()}/{len(tokens)}")
+    missed = ", ".join(f"{name_of(method)} {count}" for method, count in late.items())
+    trials = below_base(tuning).groupby(tuning.method)
+    counts = ", ".join(f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in trials)
     return (
-        f"test avg@8 with 95% intervals over {table.seed.nunique()} seeds. {'. '.join(parts)}. Until validation avg@8 "
-        f"reaches {TARGET}: {'; '.join(reached)}. Below the base end {below} of {len(table)} runs with chosen options, "
-        f"and of the tuning runs: {by_method}. Chosen: {_chosen(table)}."
+        f"test avg@8 of PMD-mean and the best other, {table.seed.nunique()} seeds: {'; '.join(parts)}. Seeds that do "
+        f"not reach {TARGET}: {missed}. Tuning runs ending below the base: {counts}."
     )
 
 
 def reaching(curves, target=TARGET):
-    """Tokens and CPU seconds at which validation avg@8 first reaches the target, interpolated; NaN if it never does."""
-    found = []
-    shown = _equal(curves).dropna(subset="validation/avg@8")
-    for (method, updates, seed), rows in shown.groupby(["method", "updates_per_batch", "seed"]):
+    """Tokens at which validation avg@8 first reaches a target, for each method, U and seed at equal rollouts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``method``, ``updates_per_batch`` and ``seed``; ``tokens``, interpolated between evaluations, NaN if the
+        target is not reached; ``budget``, the tokens of the whole training.
+    """
+    costs = []
+    judged = _equal(curves).dropna(subset="validation/avg@8")
+    for (method, updates, seed), rows in judged.groupby(["method", "updates_per_batch", "seed"]):
         rows = rows.sort_values("iteration")
-        y = rows["validation/avg@8"].to_numpy()
+        x, y = rows.tokens.to_numpy(), rows["validation/avg@8"].to_numpy()
         first = int(np.argmax(y >= target))
-        cost = {"tokens": np.nan, "cpu_seconds": np.nan}
-        if first > 0:
-            share = (target - y[first - 1]) / (y[first] - y[first - 1])
-            for name in cost:
-                x = rows[name].to_numpy()
-                cost[name] = x[first - 1] + share * (x[first] - x[first - 1])
-        found.append({"method": method, "updates_per_batch": updates, "seed": seed} | cost)
-    return pd.DataFrame(found)
-
-
-def collapsed(tuning):
-    """Share of the tuning runs that end below the base: method → U → share."""
-    below = (tuning["test/avg@8"] < tuning["before/avg@8"]).groupby([tuning.method, tuning.updates_per_batch]).mean()
-    return {method: rows.droplevel(0).to_dict() for method, rows in below.groupby(level=0)}
+        if y[first] < target:
+            tokens = np.nan
+        else:
+            tokens = np.interp(target, y[first - 1 : first + 1], x[first - 1 : first + 1]) if first else x[0]
+        key = {"method": method, "updates_per_batch": updates, "seed": seed}
+        costs.append(key | {"tokens": tokens, "budget": x[-1]})
+    return pd.DataFrame(costs, columns=["method", "updates_per_batch", "seed", "tokens", "budget"])
 
 
 def _equal(curves):
     return curves[(curves.budget == "rollouts") & (curves.lag == 0)]
-
-
-def _side_by_side(axis, rows, column, values, name):
-    """A point with its interval for each method, beside each other at each value of a column."""
-    for i, (method, (_, style)) in enumerate(METHODS.items()):
-        own = rows[rows.method == method]
-        if len(own):
-            place = own[column].map({value: at + 0.18 * (i - 1.5) for at, value in enumerate(values)})
-            points(axis, own.assign(place=place), "place", name, **style)
-    _ticks(axis, values)
-
-
-def _ticks(axis, values):
-    axis.set_xticks(range(len(values)), values)
-    axis.set(xlim=(-0.5, len(values) - 0.5))
-
-
-def _unreached(axis, costs):
-    """Say how many seeds reach the target where not all do."""
-    for i, method in enumerate(METHODS):
-        for at, updates in enumerate(UPDATES):
-            rows = costs[(costs.method == method) & (costs.updates_per_batch == updates)]
-            if rows.tokens.isna().any():
-                place = at + 0.18 * (i - 1.5)
-                text = f"{rows.tokens.notna().sum()}/{len(rows)}"
-                low = axis.get_xaxis_transform()
-                axis.text(place, 0.02, text, transform=low, ha="center", fontsize=5.5, rotation=90)
-
-
-def _ranking(rows):
-    mean, half = summary(rows, "method", "test/avg@8")
-    order = mean.sort_values(ascending=False).index
-    return ", ".join(f"{METHODS[name][0]} {said(mean[name], half[name])}" for name in order)
-
-
-def _chosen(table):
-    """The options that tuning chose, method by method."""
-    words = []
-    for (method, updates), rows in table.groupby(["method", "updates_per_batch"]):
-        row = rows.iloc[0]
-        knobs = {"ε": row.clip_low, "τ": row.tau, "lr": row.learning_rate}
-        said = " ".join(f"{name} {value:g}" for name, value in knobs.items() if value == value)
-        words.append(f"{METHODS[method][0]} at U = {updates} {said}")
-    return "; ".join(words)

@@ -1,6 +1,7 @@
 """As τ → 0 the KL update turns greedy, PMD-mean reweights by positive advantage (Statement 8).
 
-Ten graded rewards, two policies: PMD-mean tends to p A₊/E_p[A₊] while the KL update tends to p on the best action.
+Ten graded rewards: PMD-mean tends to p A₊/E_p[A₊], A₊ the positive part of r − E_p[r], while the KL update tends to p
+on the best action. Circles: the limits, where they are not 0.
 """
 
 import numpy as np
@@ -60,6 +61,7 @@ def plot(table):
         cold = table[(table["update"] == name) & (table.tau == coldest)]
         limit = table[(table["update"] == name) & (table.tau == 0)]
         left.bar(cold.reward + offset, cold.policy, width=0.035, color=role["color"], label=rf"{label}, {temperature}")
+        limit = limit[limit.policy > 0]
         left.plot(limit.reward + offset, limit.policy, **plotting.CHECK | {"color": "black"})
         distance = _distances(table, name)
         right.loglog(distance.index, distance.clip(lower=1e-16), **role, label=label)
@@ -80,6 +82,6 @@ def finding(table):
     limit = table[(table["update"] == "mean") & (table.tau == 0)]
     best = limit.policy[limit.action == limit.action.max()].item()
     return (
-        f"at tau {coldest:g} PMD-mean is within {mean:.0e} of p A+ / E[A+] and KL within {kl:.0e} of greedy (L1); "
-        f"PMD-mean's limit gives the best action only {best:.2f}."
+        f"at τ = {coldest:g} PMD-mean is within {mean:.0e} of p A₊/E_p[A₊] and KL within {max(kl, 1e-16):.0e} of "
+        f"greedy (L1); PMD-mean's limit gives the best action only {best:.2f}."
     )

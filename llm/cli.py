@@ -1,18 +1,27 @@
 """The command line: ``pmd-llm warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
+import contextlib
 import functools
 import json
+import os
+import signal
 import sys
+import threading
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+
+from .config import Parser, check, option, parse
 
 __all__ = ["main"]
 
 VALIDATION = "validate"
-
-_TINY = """examples:
+EXAMPLES = """examples:
   pmd-llm train --preset tiny-cpu --output runs/mine                     a minute on two cores
-  pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1 --output runs/grpo
+  pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1
+  pmd-llm train --preset pretrained --model Qwen/Qwen2.5-0.5B-Instruct --task gsm8k
   pmd-llm evaluate --model runs/mine/model --task arithmetic
   pmd-llm compare --algorithms pmd-mean,grpo --seeds 0-2 --iterations 20
   pmd-llm study temperature --dry-run
@@ -21,47 +30,126 @@ _TINY = """examples:
 
 pmd-llm COMMAND --help lists the options of a command.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+# What a command that was interrupted has kept, where the error itself does not say it.
+KEPT = {
+    "train": "what the last checkpoint holds is kept, and the same command goes on from there",
+    **dict.fromkeys(("evaluate", "warmup"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
+}
+# What the extra [llm] brings, as it is imported.
+EXTRA = {"math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
 def main(argv=None):
     """Run the command line; returns the exit code."""
-    parser = _Parser(
+    command = ["pmd-llm", *(word for word in (sys.argv[1:] if argv is None else argv)[:1] if word in COMMANDS)]
+
+    def say(text):
+        print(f"{' '.join(command)}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+    def warn(message, *_):
+        if str(message) not in warned:
+            warned.add(str(message))
+            say(f"warning: {message}")
+
+    warned = set()
+    with warnings.catch_warnings(), _signals():
+        warnings.showwarning = warn
+        try:
+            return _run(argv)
+        except BrokenPipeError:  # the reader of `pmd-llm ... | head` has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except ImportError as error:
+            say(_missing(error))
+            return 2
+        except (ValueError, OSError) as error:
+            say(str(error))
+            return 2
+        except KeyboardInterrupt as error:
+            say(str(error) or f"interrupted: {KEPT.get(command[-1], 'nothing was done')}")
+            return 128 + getattr(error, "number", signal.SIGINT)
+        except (RuntimeError, ArithmeticError, MemoryError) as error:
+            say(_reason(error))
+            return 1
+
+
+def _run(argv):
+    parser = Parser(
         prog="pmd-llm",
         description="Policy mirror descent on language models: make a base, train, evaluate, compare, repeat studies.",
-        epilog=_TINY,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=list(_COMMANDS), metavar="COMMAND", help=", ".join(_COMMANDS))
+    parser.add_argument("--version", action="version", version=f"pmd-llm {_version()}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of the command")
-    chosen = parser.parse_args(argv)
     try:
-        return _COMMANDS[chosen.command](chosen.arguments)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"pmd-llm {chosen.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"pmd-llm {chosen.command}: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        chosen = parser.parse_args(argv)
+        return COMMANDS[chosen.command](chosen.arguments)
+    finally:
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _signals():
+    """Context in which SIGTERM and SIGHUP do what Ctrl-C does, unless they are ignored (nohup)."""
+
+    def stop(number, _):
+        signal.signal(number, signal.SIG_DFL)  # once more ends the process at once
+        error = KeyboardInterrupt()
+        error.number = number
+        raise error
+
+    caught = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    earlier = {n: signal.signal(n, stop) for n in caught if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _reason(error):
+    """One line for what ends a run without being a fault of the program; other errors are raised again."""
+    from .train import Diverged
+
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"{str(error).partition(chr(10))[0]}: out of memory, try a smaller micro_batch, eval_batch or batch"
+    if isinstance(error, Diverged | ArithmeticError):
+        return str(error)
+    raise error
+
+
+def _missing(error):
+    """What to install when a module cannot be imported."""
+    name = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or name in ("", "pmdllm", "pmdtheory"):
+        return str(error)
+    package = "'pmdtheory[llm]'" if name in EXTRA else name.replace("_", "-")
+    return f"this needs the package {name}, which is not installed: pip install {package}"
+
+
+def _version():
+    try:
+        return metadata.version("pmdtheory")
+    except metadata.PackageNotFoundError:
+        return "(run from its sources)"
 
 
 def _warmup(arguments):
-    from .config import parse
     from .warmup import WarmupConfig, warmup
 
     folder = warmup(parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup"))
-    print(f"The base is in {folder}; its README.md says what it can do. Train it with --model {folder}")
+    print(
+        f"The base is in {folder}; its README.md says what it can do. Train it with pmd-llm train --model {folder} and "
+        "the --preset of the same name"
+    )
     return 0
 
 
 def _train(arguments):
-    from .config import Config, parse
+    from .config import Config
     from .train import train
 
     config = parse(Config, arguments, prog="pmd-llm train")
@@ -75,51 +163,64 @@ def _train(arguments):
     return 0
 
 
+@dataclass(frozen=True)
+class _Evaluation:
+    """Options of ``pmd-llm evaluate``."""
+
+    model: str = option("base", "base, a folder, or a name on the hub")
+    trust_remote_code: bool = option(False, "run code that comes with a hub model")
+    task: str = option("arithmetic", "a task, as in pmd-llm train")
+    chat: str = option("auto", "use the model's chat template; auto: where it has one", choices=("auto", "on", "off"))
+    system_prompt: str | None = option(None, "what the chat template is told before the prompt")
+    stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
+    split: str = option("test", "which prompts", choices=("validation", "test"))
+    prompts: int = option(500, "number of prompts", at_least=1, at_most=10**6)
+    samples: int = option(8, "completions k per prompt", at_least=1, at_most=10**6)
+    max_new_tokens: int = option(0, "bound of a completion; 0: the task's", at_least=0, at_most=10**6)
+    temperature: float = option(1.0, "of the samples", at_least=1e-6, at_most=1e6)
+    top_p: float = option(1.0, "nucleus of the samples", above=0, at_most=1)
+    batch: int = option(0, "completions sampled at once; 0: all", at_least=0, at_most=10**6)
+    seed: int = option(0, "of the samples", at_least=0, at_most=2**32 - 1)
+    device: str = option("auto", "auto, cpu, cuda, ...")
+    json: bool = option(False, "print one JSON object instead of a table")
+
+    def __post_init__(self):
+        check(self)
+
+
 def _evaluate(arguments):
-    parser = _Parser(prog="pmd-llm evaluate", description="Accuracy of a model on held-out prompts.")
-    parser.add_argument("--model", default="base", help="base, a folder, or a name on the hub (default: base)")
-    parser.add_argument("--task", default="arithmetic", help="a task, as in pmd-llm train (default: arithmetic)")
-    parser.add_argument("--split", choices=["validation", "test"], default="test", help="default: test")
-    parser.add_argument("--prompts", type=int, default=500, help="number of prompts (default: 500)")
-    parser.add_argument("--samples", type=int, default=8, help="completions k per prompt (default: 8)")
-    parser.add_argument("--max-new-tokens", type=int, default=0, help="bound of a completion (default: the task's)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (default: 1)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="nucleus of the samples (default: 1)")
-    parser.add_argument("--batch", type=int, default=0, help="completions sampled at once (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with a hub model")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    given = parser.parse_args(arguments)
-    _positive(prompts=given.prompts, samples=given.samples, temperature=given.temperature)
-    _positive(**{"top-p": given.top_p})
+    given = parse(_Evaluation, arguments, kind=None, prog="pmd-llm evaluate")
 
     from . import models, tasks
     from .evaluate import evaluate
+    from .rollout import fitting
 
-    task = tasks.load(given.task)
-    model, tokenizer = models.load(given.model, models.device(given.device), given.trust_remote_code)
-    found = evaluate(
-        model, tokenizer, task, given.split, given.prompts, given.samples, given.max_new_tokens or task.max_new_tokens,
-        seed=given.seed, temperature=given.temperature, top_p=given.top_p, batch=given.batch,
+    task, device = tasks.load(given.task), models.device(given.device)
+    model, tokenizer = models.load(given.model, device, given.trust_remote_code)
+    bound = given.max_new_tokens or task.max_new_tokens
+    prompting = {"chat": given.chat, "system_prompt": given.system_prompt}
+    task.restrict(fitting(model, tokenizer, bound, **prompting))
+    stop = (*task.stop, *(given.stop.split("|") if given.stop else ()))
+    accuracies = evaluate(
+        model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
+        temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
     )  # fmt: skip
     if given.json:
-        print(json.dumps(found))
-    else:
-        print(_accuracies({given.split: found}))
-        print(
-            f"{given.prompts} prompts of {given.task}, {given.samples} completions each: {found['length']:.1f} tokens, "
-            f"{found['truncated']:.1%} truncated, {found['unparsed']:.1%} without a readable answer"
-        )
+        print(json.dumps(accuracies))
+        return 0
+    print(_accuracies({given.split: accuracies}))
+    print(
+        f"{given.prompts} prompts of {given.task}, {given.samples} completions each: {accuracies['length']:.1f} "
+        f"tokens, {accuracies['truncated']:.1%} truncated, {accuracies['unparsed']:.1%} without a readable answer"
+    )
     return 0
 
 
 def _compare(arguments):
-    parser = _Parser(
+    parser = Parser(
         prog="pmd-llm compare",
         description="Train several algorithms at several seeds under one budget; write results.csv, curves.csv and "
         "panels.png to the output folder. Every option of pmd-llm train can be given as well.",
-        allow_abbrev=False,
     )
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")
@@ -146,7 +247,7 @@ def _compare(arguments):
 
 
 def _study(arguments):
-    parser = _Parser(
+    parser = Parser(
         prog="pmd-llm study",
         description="Train what the tables of the declared studies lack, two cells at a time. It can be interrupted "
         "and started again, and finished cells are kept; another --tables folder starts anew.",
@@ -201,11 +302,10 @@ def _failed(cells):
 def _accuracies(columns):
     """Table of avg@k, greedy, pass@k and maj@k, in columns of the given names."""
     first = next(iter(columns.values()))
-    names = [name for name in first if f"{name}_ci" in first]
     lines = [f"{'':<10}" + "".join(f"{title:>16}" for title in columns)]
-    for name in names:
-        shown = (f"{found[name]:.3f} ± {found[f'{name}_ci']:.3f}" for found in columns.values())
-        lines.append(f"{name:<10}" + "".join(f"{text:>16}" for text in shown))
+    for name in (name for name in first if f"{name}_ci" in first):
+        cells = (f"{values[name]:.3f} ± {values[f'{name}_ci']:.3f}" for values in columns.values())
+        lines.append(f"{name:<10}" + "".join(f"{text:>16}" for text in cells))
     return "\n".join([*lines, "± is the 95% interval over prompts"])
 
 
@@ -214,7 +314,6 @@ def _part(result, prefix):
 
 
 def _validate(arguments):
-    from .config import parse
     from .study import run
     from .validation.declared import ValidateConfig, Validation, departures, report
 
@@ -237,7 +336,7 @@ def _positive(**values):
 
 
 _log = functools.partial(print, flush=True)
-_COMMANDS = {
+COMMANDS = {
     "warmup": _warmup,
     "train": _train,
     "evaluate": _evaluate,

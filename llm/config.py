@@ -9,19 +9,25 @@ one sentence: the option, what it must be, and what it was.
 import argparse
 import difflib
 import hashlib
+import math
 import re
-import sys
 import warnings
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 __all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "presets"]
 
 CONFIGS = Path(__file__).parent / "configs"
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+COUNT = {"at_least": 1, "at_most": 10**6}
+COUNT_OR_0 = {"at_least": 0, "at_most": 10**6}
+SEED = {"at_least": 0, "at_most": 2**32 - 1}
+RATE = {"above": 0, "at_most": 1e10}
+TEMPERATURE = {"at_least": 1e-6, "at_most": 1e6}
+THREADS = {"at_least": 0, "at_most": 1024}
+DTYPES = ("auto", "float32", "bfloat16")
+NORMS = ("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -35,15 +41,13 @@ def option(default, text, *, at_least=None, above=None, at_most=None, below=None
     text : str
         Help text.
     at_least, above, at_most, below : number, optional
-        Bounds; `above` and `below` are not reached.
+        Bounds; `above` and `below` are not reached. Without bounds any finite number is accepted.
     choices : sequence of str, optional
         All values that are accepted.
     """
-    low = f"({above}" if above is not None else "(-inf" if at_least is None else f"[{at_least}"
-    high = f"{below})" if below is not None else "inf)" if at_most is None else f"{at_most}]"
-    bounded = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    interval = "" if set(bounded.values()) == {None} else f" in {low}, {high}"
-    return field(default=default, metadata=bounded | {"help": text, "choices": choices, "interval": interval})
+    lower, upper = (above if at_least is None else at_least), (below if at_most is None else at_most)
+    interval = (at_least is None, -math.inf if lower is None else lower, math.inf if upper is None else upper)
+    return field(default=default, metadata={"help": text, "choices": choices, "interval": (*interval, at_most is None)})
 
 
 def check(options):
@@ -52,31 +56,26 @@ def check(options):
     Raises
     ------
     ValueError
-        A value has the wrong type or is out of bounds; text holds what no file can (surrogates).
+        A value has the wrong type or is out of bounds, or a text holds what no file can (surrogates, NUL).
     """
     for declared in fields(options):
-        value, bounds = getattr(options, declared.name), declared.metadata
-        if isinstance(value, np.generic):
+        value, choices = getattr(options, declared.name), declared.metadata["choices"]
+        if hasattr(value, "item"):
             value = value.item()
             object.__setattr__(options, declared.name, value)
         kind = _kind(declared)
         if value is None and kind is not declared.type:
             continue
-        accepted = KINDS[kind] + bounds["interval"]
-        if bounds["choices"]:
-            accepted = f"one of {', '.join(bounds['choices'])}"
-        valid = type(value) is kind or (kind is float and type(value) is int)
-        if valid and kind in (int, float):
-            valid = (
-                abs(value) <= sys.float_info.max
-                and (bounds["at_least"] is None or value >= bounds["at_least"])
-                and (bounds["above"] is None or value > bounds["above"])
-                and (bounds["at_most"] is None or value <= bounds["at_most"])
-                and (bounds["below"] is None or value < bounds["below"])
-            )
-        elif valid and kind is str:
-            readable = "\0" not in value and value.encode(errors="replace").decode() == value
-            valid = readable and (not bounds["choices"] or value in bounds["choices"])
+        valid, accepted = type(value) is kind or (kind is float and type(value) is int), KINDS[kind]
+        if kind in (int, float):
+            left_open, lower, upper, right_open = declared.metadata["interval"]
+            accepted += f" in {'[('[left_open]}{lower}, {upper}{'])'[right_open]}"
+            valid = valid and (lower < value or (lower == value and not left_open))
+            valid = valid and (value < upper or (upper == value and not right_open))
+        elif kind is str:
+            accepted = f"one of {', '.join(choices)}" if choices else accepted
+            valid = valid and "\0" not in value and value.encode(errors="replace").decode() == value
+            valid = valid and (not choices or value in choices)
         must_be(options, declared.name, accepted, valid)
 
 
@@ -101,7 +100,7 @@ class Config:
 
     output: str | None = option(None, "folder; a run in it goes on. Default: runs/TASK-MODEL-ALGORITHM-sSEED")
     overwrite: bool = option(False, "start anew where the folder holds a run already")
-    seed: int = option(0, "seed of prompts, rollouts and minibatches", at_least=0, at_most=2**32 - 1)
+    seed: int = option(0, "seed of prompts, rollouts and minibatches", **SEED)
 
     task: str = option("arithmetic", "task, e.g. arithmetic:terms=5, gsm8k, reasoning_gym:chain_sum, file:data.jsonl")
     model: str = option("base", "'base' for the shipped model, a folder, or a model name on the Hugging Face hub")
@@ -110,112 +109,77 @@ class Config:
     system_prompt: str | None = option(None, "what the chat template is told before the prompt")
     stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
 
-    algorithm: str = option("pmd-mean", "a name of pmdllm.losses.ALGORITHMS, or pmd:BASELINE")
-    tau: float = option(0.1, "regularisation temperature τ, in reward units", at_least=1e-6, at_most=1e6)
-    target_kl: float = option(
-        0.0, "KL(p‖q) aimed at, by pmd-target's baseline or, in other regressions, τ; 0: off", at_least=0, at_most=1e3
-    )
+    algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS, or pmd: and one of pmdtheory's BASELINES")
+    tau: float = option(0.1, "regularisation temperature τ, in reward units", **TEMPERATURE)
+    target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target or by τ; 0: off", at_least=0, at_most=1e3)
     tau_factor: float = option(0.0, "τ is multiplied by this after every batch; 0: off", at_least=0, at_most=10)
-    clip_low: float = option(
-        0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)", above=0, below=1
-    )
-    clip_high: float = option(
-        0.2, "ratios above 1 + clip_high are clipped (policy-gradient methods)", above=0, at_most=1e6
-    )
-    length_normalization: str = option(
-        "auto", "divisor of a completion's loss",
-        choices=("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
-    )
+    clip_low: float = option(0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)", above=0, below=1)
+    clip_high: float = option(0.2, "ratios above 1 + clip_high are clipped (the same)", above=0, at_most=1e6)
+    length_normalization: str = option("auto", "divisor of a completion's loss; auto: the algorithm's", choices=NORMS)
     importance_weights: bool = option(False, "weight sequences by exp(r/τ)/Ẑ of their group")
     wrong_reward: float = option(0.0, "reward of a wrong completion; a right one has 1", at_least=-1e6, below=1)
     reward: str | None = option(None, "own reward function, module:function or file.py:function")
 
-    prompts_per_batch: int = option(32, "prompts per rollout batch", at_least=1, at_most=10**6)
-    rollouts_per_prompt: int = option(16, "completions n per prompt", at_least=1, at_most=10**6)
-    max_new_tokens: int = option(
-        0, "tokens after which a completion is truncated; 0: the task's own bound", at_least=0, at_most=10**6
-    )
-    rollout_lag: int = option(0, "train on rollouts of the policy this many batches old", at_least=0, at_most=10**4)
-    updates_per_batch: int = option(8, "minibatches, and so updates, per rollout batch", at_least=1, at_most=10**6)
-    epochs: int = option(1, "passes over each rollout batch", at_least=1, at_most=10**6)
+    prompts_per_batch: int = option(32, "prompts per rollout batch", **COUNT)
+    rollouts_per_prompt: int = option(16, "completions n per prompt", **COUNT)
+    max_new_tokens: int = option(0, "tokens at which a completion is truncated; 0: the task's bound", **COUNT_OR_0)
+    rollout_lag: int = option(0, "train on rollouts of the policy this many batches old", at_least=0, at_most=1000)
+    updates_per_batch: int = option(8, "minibatches, and so updates, per rollout batch", **COUNT)
+    epochs: int = option(1, "passes over each rollout batch", **COUNT)
     filter_low: float | None = option(None, "keep only groups with mean reward above this", at_least=-1e6, at_most=1e6)
     filter_high: float | None = option(None, "keep only groups with mean reward below this", at_least=-1e6, at_most=1e6)
-    truncated: str = option(
-        "keep", "completions without end-of-sequence: keep, or drop from group and loss", choices=("keep", "drop")
-    )
+    truncated: str = option("keep", "completions that did not end: keep, or drop", choices=("keep", "drop"))
 
-    learning_rate: float = option(5e-4, "step size of AdamW", above=0, at_most=1e10)
-    lr_schedule: str = option(
-        "constant", "constant, or decay to 0 over all updates", choices=("constant", "linear", "cosine")
-    )
-    lr_warmup_updates: int = option(
-        0, "updates over which the learning rate rises from 0", at_least=0, at_most=10**9
-    )
+    learning_rate: float = option(5e-4, "step size of AdamW", **RATE)
+    lr_schedule: str = option("constant", "decay over all updates", choices=("constant", "linear", "cosine"))
+    lr_warmup_updates: int = option(0, "updates over which the learning rate rises from 0", **COUNT_OR_0)
     adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
     adam_beta2: float = option(0.95, "AdamW's β₂", at_least=0, below=1)
     weight_decay: float = option(0.0, "AdamW's weight decay", at_least=0, at_most=1e6)
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0: never", at_least=0)
-    reset_optimizer_every: int = option(
-        0, "forget AdamW's moments every so many iterations; 0: never", at_least=0, at_most=10**9
-    )
-    micro_batch: int = option(
-        0, "sequences per forward pass, gradients accumulate; 0: the whole minibatch", at_least=0, at_most=10**6
-    )
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0: never", at_least=0, at_most=1e12)
+    reset_optimizer_every: int = option(0, "forget AdamW's moments every so many iterations; 0: never", **COUNT_OR_0)
+    micro_batch: int = option(0, "sequences per pass, gradients accumulate; 0: the whole minibatch", **COUNT_OR_0)
 
-    iterations: int = option(60, "rollout batches to train on", at_least=1, at_most=10**9)
-    eval_every: int = option(
-        10, "iterations between evaluations on the validation prompts; 0: only at the end", at_least=0, at_most=10**9
-    )
-    eval_prompts: int = option(256, "validation prompts", at_least=1, at_most=10**6)
-    test_prompts: int = option(1000, "test prompts, before and after training", at_least=1, at_most=10**6)
-    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k", at_least=1, at_most=10**6)
-    eval_temperature: float = option(1.0, "sampling temperature of evaluations", at_least=1e-6, at_most=1e6)
+    iterations: int = option(60, "rollout batches to train on", **COUNT)
+    eval_every: int = option(10, "iterations between evaluations on validation; 0: only at the end", **COUNT_OR_0)
+    eval_prompts: int = option(256, "validation prompts", **COUNT)
+    test_prompts: int = option(1000, "test prompts, before and after training", **COUNT)
+    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k", **COUNT)
+    eval_temperature: float = option(1.0, "sampling temperature of evaluations", **TEMPERATURE)
     eval_top_p: float = option(1.0, "nucleus of evaluations", above=0, at_most=1)
-    eval_batch: int = option(0, "completions sampled at once in evaluations; 0: all", at_least=0, at_most=10**6)
-    target_accuracy: float = option(
-        0.0, "stop when the validation avg@k reaches this; 0: never", at_least=0, at_most=1
-    )
+    eval_batch: int = option(0, "completions sampled at once in evaluations; 0: all", **COUNT_OR_0)
+    target_accuracy: float = option(0.0, "stop when validation avg@k reaches this; 0: never", at_least=0, at_most=1)
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = option(
-        "auto", "arithmetic (master weights stay float32); auto: by device", choices=("auto", "float32", "bfloat16")
-    )
-    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", at_least=0, at_most=1024)
+    dtype: str = option("auto", "of arithmetic; auto: by device. Weights stay float32", choices=DTYPES)
+    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", **THREADS)
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
-    checkpoint_seconds: float = option(30.0, "seconds between checkpoints", at_least=0)
+    checkpoint_seconds: float = option(30.0, "seconds between checkpoints", at_least=0, at_most=1e12)
     report_to: str = option("none", "also log to tensorboard, wandb, trackio (comma-separated)")
 
     def __post_init__(self):
         check(self)
         if self.output is None:
-            object.__setattr__(self, "output", self._default_output())
-        must_be(
-            self, "updates_per_batch",
-            f"at most prompts_per_batch = {self.prompts_per_batch}, for a minibatch holds whole groups",
-            self.updates_per_batch <= self.prompts_per_batch,
-        )
-        must_be(
-            self, "rollouts_per_prompt", f"at most 10000000 / prompts_per_batch = {10**7 // self.prompts_per_batch}",
-            self.prompts_per_batch * self.rollouts_per_prompt <= 10**7,
-        )
+            names = "-".join(file_name(text) for text in (self.task, self.model, self.algorithm))
+            object.__setattr__(self, "output", f"runs/{names}-s{self.seed}")
+        n, prompts, baseline = self.rollouts_per_prompt, self.prompts_per_batch, self.method.baseline
+        whole_groups = f"at most prompts_per_batch = {prompts}, for a minibatch holds whole groups"
+        must_be(self, "updates_per_batch", whole_groups, self.updates_per_batch <= prompts)
+        reason = "its baseline leaves one rollout out" if baseline.leaves_one_out else "a single one has advantage 0"
+        must_be(self, "rollouts_per_prompt", f"at least 2 for {self.algorithm}: {reason}", n > 1)
+        most = 10**7 // prompts
+        must_be(self, "rollouts_per_prompt", f"at most {most} with prompts_per_batch = {prompts}", n <= most)
         if None not in (self.filter_low, self.filter_high):
             must_be(self, "filter_low", f"below filter_high = {self.filter_high}", self.filter_low < self.filter_high)
-        method = self.method
-        reason = (
-            "whose baseline leaves one rollout out" if method.baseline.leaves_one_out
-            else "whose baseline of a single rollout is its own reward: the advantage would always be 0"
-        )  # fmt: skip
-        must_be(self, "rollouts_per_prompt", f"at least 2 for {self.algorithm}, {reason}", self.rollouts_per_prompt > 1)
-        aims = method.baseline.needs_target
-        if aims:
+        if baseline.needs_target:
             must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
-        if not method.is_regression:
+        if not self.method.is_regression:
             for name in ("target_kl", "tau_factor"):
                 must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
-        moves_tau = self.target_kl and not aims
+        moves_tau = self.target_kl and not baseline.needs_target
         must_be(self, "tau_factor", "0 where target_kl moves τ already", not (self.tau_factor and moves_tau))
-        fresh = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
-        must_be(self, "target_kl", "0 with one update per rollout batch: λ is 0 before it", not (moves_tau and fresh))
+        once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
+        must_be(self, "target_kl", "0 with one update per rollout batch: λ is 0 before it", not (moves_tau and once))
         if self.tau_is_without_effect:
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per rollout batch: the log-ratio is 0 at it, and "
@@ -241,10 +205,6 @@ class Config:
         import yaml
 
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
-
-    def _default_output(self):
-        names = [file_name(text) for text in (self.task, self.model, self.algorithm)]
-        return "runs/" + "-".join([*names, f"s{self.seed}"])
 
 
 def presets(kind="train"):
@@ -284,6 +244,10 @@ def from_preset(cls, preset, kind="train", **changes):
 class Parser(argparse.ArgumentParser):
     """A parser of command lines that raises ``ValueError`` with one sentence, instead of printing its usage."""
 
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own takes -1e-3 for an option
+
     def error(self, message):
         """Raise it."""
         raise ValueError(f"{message} (see {self.prog} --help).")
@@ -311,34 +275,33 @@ def parse(cls, arguments, kind="train", prog=None):
     SystemExit
         After printing help.
     """
-    first = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    first = Parser(prog=prog, add_help=False)
     first.add_argument("--preset")
-    preset = first.parse_known_args(arguments)[0].preset
-    values = _read(cls, preset or "tiny-cpu", kind)
-    usual = {declared.name: declared.default for declared in fields(cls)} | values
-    parser = Parser(prog=prog, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
+    preset = first.parse_known_args(arguments)[0].preset if kind else None
+    usual = {declared.name: declared.default for declared in fields(cls)}
+    usual |= _read(cls, preset or "tiny-cpu", kind) if kind else {}
+    parser = Parser(prog=prog, argument_default=argparse.SUPPRESS)
+    if kind:
+        parser.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
     for declared in fields(cls):
         spellings = dict.fromkeys((f"--{declared.name}", f"--{declared.name.replace('_', '-')}"))
         flag = {"nargs": "?", "const": True} if declared.type is bool else {}
         text = f"{declared.metadata['help']} (default: {usual[declared.name]})".replace("%", "%%")
-        choices = declared.metadata["choices"]
-        shown = f"{{{','.join(choices)}}}" if choices else _kind(declared).__name__.upper()
-        parser.add_argument(*spellings, **flag, help=text, metavar=shown)
+        values = "|".join(declared.metadata["choices"] or (_kind(declared).__name__.upper(),))
+        parser.add_argument(*spellings, **flag, help=text, metavar=values)
     typed, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no option{_hint(unknown[0].strip('-').replace('-', '_'), cls)}")
     typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
-    if preset is None and typed.get("model") != usual.get("model") and "model" in typed:
-        missing = [name for name in ("task", "learning_rate") if name not in typed]
-        if missing:
+    if kind and not preset and "model" in typed and typed["model"] != usual["model"]:
+        own = [name for name in ("task", "learning_rate") if name not in typed]
+        if own:
             raise ValueError(
-                f"model {typed['model']!r} needs its own {' and '.join(f'--{name}' for name in missing)}: those of "
-                f"preset tiny-cpu ({', '.join(f'{name} {usual[name]}' for name in missing)}) are meant for its model "
-                f"{usual['model']!r} alone. Give them, or --preset pretrained for a pretrained model, or --preset "
-                "tiny-cpu for a base that pmd-llm warmup made."
+                f"model {typed['model']!r} needs its own {' and '.join(own)}: preset tiny-cpu has those of its model "
+                f"{usual['model']!r} ({', '.join(str(usual[name]) for name in own)}). Give {' and '.join(own)}, or "
+                "--preset pretrained for a pretrained model, or --preset tiny-cpu for a base that pmd-llm warmup made."
             )
-    return cls(**values | typed)
+    return cls(**usual | typed)
 
 
 def _read(cls, preset, kind):
@@ -351,10 +314,9 @@ def _read(cls, preset, kind):
     except (FileNotFoundError, NotADirectoryError):
         names = ", ".join(presets(kind))
         raise ValueError(f"preset must be one of {names} or the path of a YAML file, got {str(preset)!r}.") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
-        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}{line}.") from None
+    except Exception as error:  # whatever a file that is no YAML makes of its reader
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}.") from None
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(values).__name__}.")

@@ -3,12 +3,10 @@
 Per prompt, k completions are sampled and one is chosen greedily. The random numbers are the evaluation's own, so
 evaluating changes nothing in a training run. Means over P prompts come with the half-width of their 95% confidence
 interval. Prompts are the independent units, so it covers both their choice and the sampling; it is Student's, hence too
-short where nearly all prompts agree, and NaN for a single prompt. For k of n samples, drawn without replacement, and
-sorted rewards r_(1) ≤ … ≤ r_(n)::
-
-    best@k = E max = Σ_i r_(i) C(i−1, k−1)/C(n, k),    pass@k = 1 − C(n−c, k)/C(n, k) for c successes,
-
-both unbiased for k new samples; the second is the first at rewards 0 and 1. avg@n and maj@n use all n samples.
+short where nearly all prompts agree, and NaN for a single prompt. Of n samples with c successes, k drawn without
+replacement contain one with probability pass@k = 1 − C(n−c, k)/C(n, k), unbiased for k new samples; avg@n and maj@n use
+all n samples. Rewards and correctness are arrays (P, n), both at least 1, finite, and 0 or 1 where they mean success;
+anything else is a ``ValueError``.
 
 References
 ----------
@@ -26,7 +24,7 @@ from pmdtheory.intervals import half_width
 
 from .rollout import sample
 
-__all__ = ["Estimate", "avg_at_k", "best_at_k", "evaluate", "greedy_accuracy", "maj_at_k", "pass_at_k"]
+__all__ = ["Estimate", "avg_at_k", "evaluate", "maj_at_k", "pass_at_k"]
 
 
 def evaluate(
@@ -89,7 +87,7 @@ def evaluate(
         f"avg@{samples}": avg_at_k(drawn["correct"]),
         f"pass@{samples}": pass_at_k(drawn["correct"], samples),
         f"maj@{samples}": maj_at_k(drawn["answers"], drawn["correct"]),
-        "greedy": greedy_accuracy(greedy["correct"][:, 0]),
+        "greedy": avg_at_k(greedy["correct"]),
     }
     accuracies = {name: estimate.value for name, estimate in estimates.items()}
     accuracies |= {f"{name}_ci": estimate.half_width for name, estimate in estimates.items()}
@@ -104,122 +102,35 @@ class Estimate(NamedTuple):
 
 
 def avg_at_k(rewards):
-    """Mean reward of the samples, averaged over prompts: avg@n, accuracy where rewards are 0 and 1.
+    """Mean reward of the samples, averaged over prompts: accuracy where rewards are 0 and 1.
 
-    Parameters
-    ----------
-    rewards : array_like (P, n)
-        Correctness or finite rewards of n samples for each of P prompts.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        The shape is not (P, n) with both at least 1, or a reward is not finite.
-
-    Examples
-    --------
     >>> avg_at_k([[1, 1, 0, 0], [1, 0, 0, 0]]).value
     0.375
     """
     return _over_prompts(_rewards(rewards).mean(axis=1))
 
 
-def best_at_k(rewards, k):
-    """Expected largest reward of k samples, averaged over prompts; unbiased for k ≤ n.
-
-    Parameters
-    ----------
-    rewards
-        As in `avg_at_k`.
-    k : int
-        From 1 to n.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `avg_at_k`, and if ``k`` is not an integer from 1 to n.
-
-    Examples
-    --------
-    >>> round(best_at_k([[0.0, 0.5, 1.0]], k=2).value, 4)
-    0.8333
-    """
-    rewards = _rewards(rewards)
-    n = rewards.shape[1]
-    if not isinstance(k, int | np.integer) or not 1 <= k <= n:
-        raise ValueError(f"k must be an integer from 1 to the number of samples, {n}, got {k}: draw more samples.")
-    is_largest = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
-    return _over_prompts(np.sort(rewards, axis=1) @ is_largest)
-
-
 def pass_at_k(correct, k):
-    """Probability that k samples contain a correct one, averaged over prompts; unbiased for k ≤ n.
+    """Probability that k samples, from 1 to n, contain a correct one, averaged over prompts; unbiased.
 
-    Parameters
-    ----------
-    correct : array_like (P, n)
-        Whether each sample is correct: booleans, or 0 and 1.
-    k : int
-        From 1 to n.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `best_at_k`, and if ``correct`` has a value other than 0 and 1.
-
-    References
-    ----------
-    Chen et al., arXiv 2107.03374, eq. 1.
-
-    Examples
-    --------
     >>> round(pass_at_k([[1, 0, 0, 0]], k=2).value, 4)
     0.5
     """
-    return best_at_k(_correct(correct), k)
+    correct = _correct(correct)
+    n = correct.shape[1]
+    if not isinstance(k, int | np.integer) or not 1 <= k <= n:
+        raise ValueError(f"k must be an integer from 1 to the number of samples, {n}, got {k}: draw more samples.")
+    fails = [math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)]
+    return _over_prompts(1 - np.take(fails, correct.sum(axis=1).astype(int)))
 
 
 def maj_at_k(answers, correct):
     """Accuracy of the majority vote among all n samples, averaged over prompts: maj@n.
 
-    The most frequent answer wins. Samples without an answer have no vote unless no sample has one; ties are broken
-    uniformly, of which this is the expected value. Where copies of an answer were judged differently, it is as correct
-    as they are on average.
+    ``answers`` (P, n) are canonical texts, or None where none could be read. The most frequent answer wins. Samples
+    without an answer have no vote unless no sample has one; ties are broken uniformly, of which this is the expected
+    value. Where copies of an answer were judged differently, it is as correct as they are on average.
 
-    Parameters
-    ----------
-    answers : sequence of P sequences of n, each str or None
-        Canonical answers; None where no answer could be read.
-    correct : array_like (P, n)
-        Whether each sample is correct.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        As `avg_at_k`, or ``answers`` does not have the shape of ``correct``, or ``correct`` a value other than 0 and 1.
-
-    References
-    ----------
-    Wang et al., arXiv 2203.11171.
-
-    Examples
-    --------
     >>> maj_at_k([["7", "7", "3", None], ["7", "3", None, None]], [[1, 1, 0, 0], [1, 0, 0, 0]]).value
     0.75
     """
@@ -228,31 +139,6 @@ def maj_at_k(answers, correct):
     if shape != len(correct) * [correct.shape[1]]:
         raise ValueError(f"answers must have the shape of correct, {correct.shape}, got rows of lengths {shape}.")
     return _over_prompts(np.array([_majority(*row) for row in zip(answers, correct)]))
-
-
-def greedy_accuracy(correct):
-    """Accuracy of one greedy completion for each prompt.
-
-    Parameters
-    ----------
-    correct : array_like (P,)
-        Whether each completion is correct.
-
-    Returns
-    -------
-    Estimate
-
-    Raises
-    ------
-    ValueError
-        ``correct`` is not of shape (P,) with P at least 1, or has a value other than 0 and 1.
-
-    Examples
-    --------
-    >>> greedy_accuracy([True, False, True, True]).value
-    0.75
-    """
-    return avg_at_k(_correct(np.asarray(correct)[..., None]))
 
 
 def _rewards(rewards):

@@ -44,6 +44,8 @@ Where this follows TRL rather than a paper: GRPO's standard deviation has n − 
 penalty (TRL's GRPO default; its RLOO has β = 0.05 unless set to 0), RLOO has ratios and clipping at all, and Dr. GRPO
 divides by a constant. TRL's mean counts completions without tokens, this one does not.
 
+A shape, name or number that is not as documented is a ``ValueError``.
+
 Others fit in without a new loop: ``old_logp`` may belong to any anchor policy, and a baseline computed from r − τ s
 (AGRO, REBEL) is an advantage recomputed at each update.
 
@@ -132,21 +134,8 @@ def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
 def importance_weights(rewards, tau, mask=None):
     """Weights e^{r/τ}/Ẑ that turn a mean over p into one over q ∝ p e^{r/τ}; Ẑ is the mean of e^{r/τ} over the group.
 
-    They average 1 over a group's rollouts and are at most n, so nothing overflows.
-
-    Parameters
-    ----------
-    rewards, tau, mask
-        As in `advantages`.
-
-    Returns
-    -------
-    tensor (P, n)
-        Nonnegative weights, 0 where masked.
-
-    References
-    ----------
-    Statement 1: the ratio of the KL update is e^{r/τ}/Z.
+    Arguments as in `advantages`. Weights (P, n) are 0 where masked, average 1 over a group's rollouts and are at most
+    n, so nothing overflows. Statement 1: the ratio of the KL update is e^{r/τ}/Z.
 
     Examples
     --------
@@ -173,11 +162,6 @@ def log_ratio(logp, old_logp, mask):
     -------
     tensor (B, T)
 
-    Raises
-    ------
-    ValueError
-        The shapes are not one (B, T), or ``mask`` is not boolean.
-
     Examples
     --------
     >>> log_ratio(torch.tensor([[-1.0, 5.0]]), torch.tensor([[-2.0, math.nan]]), torch.tensor([[True, False]]))
@@ -193,16 +177,9 @@ def log_ratio(logp, old_logp, mask):
 
 
 def log_ratio_regression(
-    logp,
-    old_logp,
-    mask,
-    advantage,
-    tau,
-    granularity="sequence",
-    length_normalization="none",
-    max_length=None,
+    logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
     weight=None,
-):
+):  # fmt: skip
     """Policy mirror descent: the squared distance of log-ratios from their targets A/τ.
 
     (τ/2)(A/τ − s)² / N for each completion, or Σ_t (τ/2)(A/τ − s_t)² / N with ``granularity="token"``; then the mean
@@ -232,11 +209,6 @@ def log_ratio_regression(
     metrics : dict of str to tensor ()
         Detached: ``residual``, the root mean square of A − τ s (of A − τ s_t, over tokens).
 
-    Raises
-    ------
-    ValueError
-        A shape, name or number is not as said above.
-
     References
     ----------
     Statement 17. Kimi k1.5, arXiv 2501.12599, eq. 3; Xu, Lu, Yu, Zhao, arXiv 2602.05933.
@@ -262,17 +234,9 @@ def log_ratio_regression(
 
 
 def clipped_policy_gradient(
-    logp,
-    old_logp,
-    mask,
-    advantage,
-    clip_low,
-    clip_high,
-    granularity="token",
-    length_normalization="none",
-    max_length=None,
-    weight=None,
-):
+    logp, old_logp, mask, advantage, clip_low, clip_high, granularity="token", length_normalization="none",
+    max_length=None, weight=None,
+):  # fmt: skip
     """Policy gradient with clipped ratios: GRPO, Dr. GRPO, RLOO and GSPO by the choice of ratio and N.
 
     −Σ_t min(ρ_t A, clip(ρ_t, 1 − clip_low, 1 + clip_high) A) / N for each completion, then the mean over completions.
@@ -297,11 +261,6 @@ def clipped_policy_gradient(
     metrics : dict of str to tensor ()
         Detached: ``clip_fraction``, the share of tokens (of completions, for 'sequence') without gradient because their
         ratio is clipped.
-
-    Raises
-    ------
-    ValueError
-        A shape, name or number is not as said above.
 
     References
     ----------

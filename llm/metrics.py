@@ -12,6 +12,10 @@ that same KL(p‖q) (Statement 4), so k3 over a prompt's rollouts estimates the 
 The entropy of a completion is the expected sum of the entropies of its tokens (chain rule), which varies less than
 −log π: entropies of the policy that sampled give it unbiasedly.
 
+Arguments are tensors of any shape unless it is given: log-ratios s of completions or tokens, or their entropies. A
+boolean ``mask`` of the same shape is False where a value does not count, whatever it is. Statistics are dictionaries of
+0-dimensional tensors in double precision, without gradient, and 0 where nothing counts.
+
 References
 ----------
 Statement 4 of ``pmdtheory/theorems/README.md``. Schulman, *Approximating KL Divergence* (2020).
@@ -33,25 +37,11 @@ ALARM = 0.95
 
 
 def log_ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
-    """Mean, standard deviation and largest size of s = log q/p, and how many ratios e^s a clip range excludes.
+    """Mean, standard deviation (of the samples) and largest size of s, and how many ratios clipping excludes.
 
-    Parameters
-    ----------
-    log_ratio : tensor (...)
-        s of completions or of tokens.
-    clip_low, clip_high : float
-        The range of e^s is [1 − clip_low, 1 + clip_high].
-    mask : boolean tensor (...), optional
-        False where s does not count, whatever it is. If nothing counts, everything is 0.
+    Keys ``log_ratio/mean``, ``log_ratio/std``, ``log_ratio/max`` (of |s|); ``ratio/outside_clip``, the share of e^s
+    outside [1 − clip_low, 1 + clip_high].
 
-    Returns
-    -------
-    dict of str to tensor ()
-        ``log_ratio/mean``, ``log_ratio/std`` (of the samples themselves: divided by their number), ``log_ratio/max``
-        (of |s|), and ``ratio/outside_clip``, a share.
-
-    Examples
-    --------
     >>> log_ratio_statistics(torch.tensor([0.0, 0.3]))["ratio/outside_clip"]
     tensor(0.5000, dtype=torch.float64)
     """
@@ -66,59 +56,23 @@ def log_ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
 
 
 def kl_estimates(log_ratio, mask=None):
-    """Three estimates of KL(p‖q) from samples of p: the means of −s, s²/2 and e^s − 1 − s, s = log q/p.
+    """The three estimates of KL(p‖q), ``kl/k1``, ``kl/k2``, ``kl/k3``, in nats; k3 is infinite if some e^s is.
 
-    Parameters
-    ----------
-    log_ratio, mask
-        As in `log_ratio_statistics`. With the s of tokens these are per token, and unbiased where k1 and k3 are.
+    With the s of tokens they are per token, and k1 and k3 unbiased.
 
-    Returns
-    -------
-    dict of str to tensor ()
-        ``kl/k1``, ``kl/k2``, ``kl/k3`` in nats; k3 is infinite if some e^s exceeds 1e308.
-
-    References
-    ----------
-    Schulman, *Approximating KL Divergence* (2020).
-
-    Examples
-    --------
-    >>> kl_estimates(torch.tensor([math.log(2.0), math.log(0.5)]))["kl/k3"]
+    >>> kl_estimates(torch.tensor([2.0, 0.5]).log())["kl/k3"]
     tensor(0.2500, dtype=torch.float64)
     """
     s, valid = _read(log_ratio, mask)
-    return {
-        "kl/k1": -_mean(s, valid),
-        "kl/k2": _mean(s.square() / 2, valid),
-        "kl/k3": _mean(_k3(s), valid),
-    }
+    return {"kl/k1": -_mean(s, valid), "kl/k2": _mean(s.square() / 2, valid), "kl/k3": _mean(_k3(s), valid)}
 
 
 def implied_lambda(log_ratio, mask=None):
-    """Estimate of each prompt's χ² weight λ = KL(p‖q), the mean of e^s − 1 − s over its rollouts.
+    """Estimate of each prompt's χ² weight λ = KL(p‖q) from s (P, n): k3 over its rollouts, (P,); 0 without any.
 
     A weight is nonnegative, and so is this unbiased estimate in every group, however small; k1 need not be.
 
-    Parameters
-    ----------
-    log_ratio : tensor (P, n)
-        s of n completions for each of P prompts, sampled from p.
-    mask : boolean tensor (P, n), optional
-        False where there is no rollout.
-
-    Returns
-    -------
-    tensor (P,)
-        λ ≥ 0; it is PMD-mean's χ² weight if q solves that update, and KL(p‖q) in any case. 0 without rollouts.
-
-    References
-    ----------
-    Statement 4.
-
-    Examples
-    --------
-    >>> implied_lambda(torch.tensor([[math.log(2.0), math.log(0.5)], [0.0, 0.0]]))
+    >>> implied_lambda(torch.tensor([[2.0, 0.5], [1.0, 1.0]]).log())
     tensor([0.2500, 0.0000], dtype=torch.float64)
     """
     s, valid = _read(log_ratio, mask)
@@ -126,23 +80,9 @@ def implied_lambda(log_ratio, mask=None):
 
 
 def entropy_statistics(entropy, mask):
-    """Entropy of tokens and of completions, in nats.
+    """``entropy``, the mean of the tokens' (B, T) in nats; ``entropy/sequence``, the mean of the completions' sums.
 
-    Parameters
-    ----------
-    entropy : tensor (B, T)
-        Entropy of the law that each token was sampled from.
-    mask : boolean tensor (B, T)
-        True on the tokens of the completions.
-
-    Returns
-    -------
-    dict of str to tensor ()
-        ``entropy``, the mean over tokens, and ``entropy/sequence``, the mean over completions of the sum over theirs.
-
-    Examples
-    --------
-    >>> coins = torch.full((2, 3), math.log(2.0))
+    >>> coins = torch.full((2, 3), 2.0).log()
     >>> entropy_statistics(coins, torch.ones(2, 3, dtype=torch.bool))["entropy/sequence"].exp()
     tensor(8.0000, dtype=torch.float64)
     """
@@ -151,20 +91,8 @@ def entropy_statistics(entropy, mask):
 
 
 def length_statistics(mask):
-    """Mean and largest number of tokens of the completions that have any.
+    """``length``, the mean number of tokens of the completions (B, T) that have any, and ``length/max``.
 
-    Parameters
-    ----------
-    mask : boolean tensor (B, T)
-        True on the tokens of the completions.
-
-    Returns
-    -------
-    dict of str to tensor ()
-        ``length`` and ``length/max``.
-
-    Examples
-    --------
     >>> length_statistics(torch.tensor([[True, True], [True, False], [False, False]]))["length"]
     tensor(1.5000, dtype=torch.float64)
     """
@@ -175,15 +103,8 @@ def length_statistics(mask):
 def complaint(length, truncated, unparsed):
     """Say what is wrong with completions nearly all of which cannot be judged, and the likely cause; else None.
 
-    Parameters
-    ----------
-    length : float
-        Mean tokens of a completion.
-    truncated, unparsed : float
-        Shares of completions without an end, and without a readable answer.
+    From the mean ``length`` in tokens and the shares ``truncated`` and ``unparsed`` (no readable answer).
 
-    Examples
-    --------
     >>> complaint(length=1.0, truncated=0.0, unparsed=1.0)
     'nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)'
     >>> complaint(length=12.0, truncated=0.1, unparsed=0.4)

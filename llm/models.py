@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
@@ -70,7 +69,7 @@ def character_tokenizer(alphabet):
 
 
 def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
-    """Make an untrained model for a tokenizer.
+    """Make an untrained model for a tokenizer, in evaluation mode, of about ``8 · layers · hidden_size²`` parameters.
 
     Parameters
     ----------
@@ -82,16 +81,6 @@ def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
         Longest sequence, prompt and completion together, in tokens.
     seed : int
         Seed of the initial weights.
-
-    Returns
-    -------
-    PreTrainedModel
-        In evaluation mode, about ``8 · layers · hidden_size²`` parameters in float32.
-
-    Raises
-    ------
-    ValueError
-        `hidden_size` is no multiple of `heads`.
 
     Examples
     --------
@@ -113,21 +102,12 @@ def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
 
 
 def device(name):
-    """Return the device of a name: that of PyTorch, or ``auto`` for the GPU where there is one.
-
-    Parameters
-    ----------
-    name : str
-        auto, cpu, cuda, cuda:1, ...
-
-    Returns
-    -------
-    torch.device
+    """Return the device of a name: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
 
     Raises
     ------
     ValueError
-        There is no such device here.
+        There is no such device here, or it holds no numbers.
 
     Examples
     --------
@@ -137,8 +117,8 @@ def device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        return torch.zeros(1, device=name).cpu().to(name).device
+    except Exception as error:  # the backends raise whatever they like
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device must be auto, cpu or a GPU of this machine, got {name!r} ({reason}).") from None
 
@@ -204,8 +184,8 @@ def load(name, device="cpu", trust_remote_code=False):
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
-    except (OSError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # a damaged folder can make Transformers raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, or a hub "
             "model that is downloaded already or can be reached."
@@ -216,18 +196,10 @@ def load(name, device="cpu", trust_remote_code=False):
 
 
 def save(model, tokenizer, folder):
-    """Write a model and its tokenizer so that `load` and Transformers can read them.
+    """Write a model (as safetensors) and its tokenizer so that `load` and Transformers can read them.
 
     All files are written elsewhere and then moved one by one, ``config.json`` last: a new folder that has it is whole.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Stored as safetensors.
-    tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
-    folder : path
-        Made if absent; files of other names in it stay.
+    The folder is made if absent, and files of other names in it stay.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +207,8 @@ def save(model, tokenizer, folder):
         with _without_progress_bars():
             tokenizer.save_pretrained(part)
             model.save_pretrained(part)
-        (Path(part) / "model.safetensors").chmod(0o644)
+        for path in Path(part).glob("*.safetensors"):
+            path.chmod(0o644)
         for path in sorted(Path(part).iterdir(), key=lambda path: path.name == "config.json"):
             path.replace(folder / path.name)
 

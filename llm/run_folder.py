@@ -25,12 +25,12 @@ Nothing in the folder is changed before the first line is appended: a start that
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -38,13 +38,14 @@ from pathlib import Path
 import torch
 import yaml
 
-__all__ = ["RunFolder", "write_atomically"]
+__all__ = ["RunFolder", "check_output", "write_atomically"]
 
 # Fields that may differ when a run goes on: they do not change its outcome.
 FREE = ("output", "overwrite", "checkpoint_seconds", "report_to")
 LOGS = ("metrics.jsonl", "timings.jsonl")
 FILES = ("config.yaml", *LOGS, "result.json", "model", "checkpoints")
 DIGITS = 32
+_LOCKS = set()  # descriptors; a process that is forked off must not hold the lock of a dead one
 
 
 class RunFolder:
@@ -74,16 +75,12 @@ class RunFolder:
     def __init__(self, config):
         self.path, self.config, self.result = Path(config.output), config, None
         self._logs, self._begun, self._lock = dict.fromkeys(LOGS, ""), False, None
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        check_output(self.path)
+        self._made = _missing(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
             self._look()
-        except OSError as error:
-            self.close()
-            raise ValueError(
-                f"output must be a folder that can be written, got {str(self.path)!r} ({error.strerror})."
-            ) from error
         except BaseException:
             self.close()
             raise
@@ -96,19 +93,17 @@ class RunFolder:
 
     def close(self):
         """Give the lock back; a folder that was made for a run without a line goes."""
-        if self._lock is not None:
+        if self._lock in _LOCKS:
             (self.path / ".lock").unlink(missing_ok=True)
+            _LOCKS.remove(self._lock)
             os.close(self._lock)
-            self._lock = None
         if not self._begun:
-            with contextlib.suppress(OSError):
-                for folder in self._made:
-                    folder.rmdir()
+            _unmake(self._made)
 
     def _look(self):
         """Refuse what is no run, or a run of another configuration; find its result."""
-        declared, checkpoints = _declared(self.path / "config.yaml"), self._checkpoints()
         present = [name for name in FILES if (self.path / name).exists()]
+        declared, checkpoints = _declared(self.path / "config.yaml"), self._checkpoints()
         if declared is None and present and not checkpoints:
             raise ValueError(
                 f"output {self.path} holds {present[0]} but no run's config.yaml: choose another output, or delete "
@@ -116,32 +111,33 @@ class RunFolder:
             )
         if self.config.overwrite or not present:
             return
-        if declared is None:
-            declared = next((content["config"] for _, content in self._contents("cpu")), None)
-            warnings.warn(f"{self.path}/config.yaml is missing or damaged; the checkpoints are asked.", stacklevel=4)
-            if declared is None:
-                raise ValueError(
-                    f"output {self.path} holds a run without an intact config.yaml or checkpoint: choose another "
-                    "output, or start anew with --overwrite."
-                )
-        began = bool(checkpoints) or (self.path / "result.json").exists() or bool(_text(self.path / "metrics.jsonl"))
+        lost = declared is None
+        if lost and (declared := next((content["config"] for _, content in self._contents("cpu")), None)) is None:
+            raise ValueError(
+                f"output {self.path} holds a run without an intact config.yaml or checkpoint: choose another output, "
+                "or start anew with --overwrite."
+            )
+        began = checkpoints or "result.json" in present or _text(self.path / "metrics.jsonl")
         if began and (differ := _differences(declared, self.config)):
             raise ValueError(
                 f"output {self.path} holds a run with other settings: {', '.join(differ)}. Choose another output, or "
                 "start anew with --overwrite."
             )
-        if (self.path / "result.json").exists() and declared.get("iterations") == self.config.iterations:
+        if lost:
+            _warn(f"{self.path}/config.yaml is missing or damaged; its checkpoint says the same.")
+        if "result.json" in present and declared["iterations"] == self.config.iterations:
             self.result = self._read_result()
 
     def _read_result(self):
         """The result, if it and the logs before it are intact."""
         try:
             result = json.loads(_text(self.path / "result.json"))
-            if isinstance(result, dict) and not self._damaged_logs(self._newest("cpu")):
-                return result
         except ValueError:
-            warnings.warn(f"{self.path}/result.json is damaged; it is computed again.", stacklevel=5)
-        return None
+            result = None
+        if not isinstance(result, dict):
+            _warn(f"{self.path}/result.json is damaged; it is computed again.")
+            return None
+        return result if self._vouched(self._newest("cpu"), complete=True) else None
 
     def load(self, device="cpu"):
         """Return the state of the newest intact checkpoint of this configuration, or None.
@@ -158,65 +154,62 @@ class RunFolder:
         UserWarning
             Names every checkpoint that was passed over, and every log that is not what the checkpoint vouches for.
         """
-        content = None if self.config.overwrite else self._newest(device)
-        if content is None:
-            if self._checkpoints() and not self.config.overwrite:
-                warnings.warn(f"no checkpoint in {self.path} can be used: the run starts from its beginning.", stacklevel=2)
+        if self.config.overwrite or not self._checkpoints():
             return None
-        self._damaged_logs(content)
+        content = self._newest(device)
+        if content is None:
+            _warn(f"no checkpoint in {self.path} can be used: the run starts anew.")
+            return None
+        self._vouched(content)
         self._logs = content["logs"]
         return content["state"]
 
     def append(self, name, line):
         """Append the dict `line` to the log `name`."""
-        self._begin()
         text = json.dumps(line) + "\n"
-        with _named(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+        with self._writing(), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
         self._logs[name] += text
 
     def save(self, state):
         """Write `state`, a dict of tensors, numbers, texts and containers of these, as the newest checkpoint."""
-        self._begin()
         folder = self.path / "checkpoints"
-        part = folder / ".part"
-        with _named(folder):
+        part, earlier = folder / ".part", self._checkpoints()
+        number = int(earlier[0].name.partition("-")[0]) + 1 if earlier else 1
+        with self._writing():
             folder.mkdir(exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    torch.save({"config": asdict(self.config), "logs": self._logs, "state": state}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                earlier = self._checkpoints()
-                number = int(earlier[0].name.partition("-")[0]) + 1 if earlier else 1
-                part.rename(folder / f"{number:08d}-{_digest(part)}.pt")
-            finally:
-                part.unlink(missing_ok=True)
+            with _whole(part, lambda: folder / f"{number:08d}-{_digest(part)}.pt") as file:
+                torch.save({"config": asdict(self.config), "logs": self._logs, "state": state}, file)
             for old in earlier[1:]:
                 old.unlink()
 
     def finish(self, result):
         """Write the result; of the checkpoints, the last one stays, so that ``iterations`` can be raised."""
-        self._begin()
-        with _named(self.path / "result.json"):
+        with self._writing():
             write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
+            for old in self._checkpoints()[1:]:
+                old.unlink()
         self.result = result
-        for old in self._checkpoints()[1:]:
-            old.unlink()
 
-    def _begin(self):
-        """Before the first line: delete what is overwritten, put configuration and logs as they should be."""
-        if self._begun:
-            return
-        with _named(self.path):
-            if self.config.overwrite:
-                shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-                shutil.rmtree(self.path / "model", ignore_errors=True)
-            (self.path / "result.json").unlink(missing_ok=True)
-            self._begun = True
-            write_atomically(self.path / "config.yaml", self.config.to_yaml())
-            for name, text in self._logs.items():
-                write_atomically(self.path / name, text)
+    @contextlib.contextmanager
+    def _writing(self):
+        """Context in which files are written; before the first, what is overwritten goes, and the logs are cut."""
+        try:
+            if not self._begun:
+                self._begun = True
+                for name in ("checkpoints", "model") if self.config.overwrite else ():
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+                (self.path / "result.json").unlink(missing_ok=True)
+                write_atomically(self.path / "config.yaml", self.config.to_yaml())
+                for name, text in self._logs.items():
+                    write_atomically(self.path / name, text)
+            yield
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise OSError(
+                f"{self.path} cannot be written ({reason}). What was saved before is intact: make room, and the same "
+                "command goes on from there."
+            ) from error
 
     def _newest(self, device):
         """Content of the newest intact checkpoint of this configuration, or None."""
@@ -224,47 +217,86 @@ class RunFolder:
             differ = _differences(content["config"], self.config)
             if not differ:
                 return content
-            _warn_of(path, f"belongs to a run with other settings ({', '.join(differ)})")
+            _warn(f"checkpoint {path} belongs to a run with other settings ({', '.join(differ)}); it is passed over.")
         return None
 
     def _contents(self, device):
         """Yield path and content of each intact checkpoint, the newest first."""
         for path in self._checkpoints():
-            try:
-                intact = path.stem.endswith(_digest(path))
-                content = torch.load(path, map_location=device, weights_only=True) if intact else None
-            except Exception:  # whatever a file that is no checkpoint makes of it
-                content, intact = None, True
+            content, fault = None, "is damaged: it does not match its digest"
+            if path.stem.endswith(_digest(path)):
+                fault = "is no checkpoint of a run"
+                with contextlib.suppress(Exception):  # whatever a file that is no checkpoint makes of it
+                    content = torch.load(path, map_location=device, weights_only=True)
             if isinstance(content, dict) and content.keys() == {"config", "logs", "state"}:
                 yield path, content
             else:
-                _warn_of(path, "is no checkpoint of a run" if intact else "is damaged (it does not match its digest)")
+                _warn(f"checkpoint {path} {fault}; it is passed over.")
 
     def _checkpoints(self):
         return sorted((self.path / "checkpoints").glob("[0-9]*-*.pt"), reverse=True)
 
-    def _damaged_logs(self, content):
-        """Names of the logs that do not begin with what the checkpoint vouches for, each in a warning."""
-        vouched = {} if content is None else content["logs"]
-        damaged = [name for name, text in vouched.items() if not _text(self.path / name).startswith(text)]
-        for name in damaged:
-            warnings.warn(
-                f"{self.path / name} was deleted, shortened or changed; it and the run go back "
-                "to where the checkpoint was.", stacklevel=3,
-            )  # fmt: skip
-        return damaged
+    def _vouched(self, content, complete=False):
+        """Whether the logs begin with what a checkpoint says, or are that; one that does not is named in a warning."""
+        damaged = []
+        for name, text in (content or {"logs": {}})["logs"].items():
+            there = _text(self.path / name)
+            if there != text and (complete or not there.startswith(text)):
+                damaged.append(name)
+                _warn(f"{self.path / name} was deleted or changed; it and the run go back to where the checkpoint was.")
+        return not damaged
+
+
+def check_output(path):
+    """Refuse a folder that could not be made or written, before any work is done for it.
+
+    Raises
+    ------
+    ValueError
+        Names it and the reason.
+    """
+    path, made = Path(path), []
+    try:
+        made = _missing(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"one block")
+            file.flush()
+    except OSError as error:
+        raise ValueError(
+            f"output must be a folder that can be written, got {str(path)!r} ({error.strerror})."
+        ) from error
+    finally:
+        _unmake(made)
+
+
+def _missing(path):
+    """A folder and its parents, innermost first, as far as they do not exist."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def _unmake(folders):
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is in use by now
+            folder.rmdir()
 
 
 def write_atomically(path, text):
     """Write `text` to `path` under a temporary name, then rename."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
+    with _whole(path.with_name(f".{path.name}.part"), lambda: path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def _whole(part, target):
+    """Open the file `part`; once all is written and on the disk, it becomes ``target()``."""
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        part.rename(path)
+        part.rename(target())
     finally:
         part.unlink(missing_ok=True)
 
@@ -277,8 +309,6 @@ def _lock(folder):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
             raise BlockingIOError  # it was given back, and perhaps taken again, between the two lines above
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
     except BlockingIOError:
         process = os.read(descriptor, DIGITS).decode(errors="replace") or "another one"
         os.close(descriptor)
@@ -286,40 +316,35 @@ def _lock(folder):
             f"output {folder} is in use by process {process}: wait for it, end it, or choose another output."
         ) from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            os.close(descriptor)
-            raise
-        warnings.warn(f"{path}: this file system has no locks; start one process at a time.", stacklevel=4)
+        _warn(f"{path} cannot be locked ({error.strerror}): do not start two processes in this folder.")
+    _LOCKS.add(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
     return descriptor
 
 
-@contextlib.contextmanager
-def _named(path):
-    """Say in one line what could not be written, and that nothing is lost."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise OSError(
-            f"{path} cannot be written ({reason}). What was saved before is intact: make room, and the same command "
-            "goes on from there."
-        ) from error
+def _forked():
+    for descriptor in _LOCKS:
+        os.close(descriptor)
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _differences(there, config):
     """Options in which a configuration on the disk, a dict, is another than `config`, in words."""
     different = []
     for declared in fields(config):
-        name, value = declared.name, getattr(config, declared.name)
-        other = there.get(name, declared.default)
-        if name in FREE or other == value:
+        name, here = declared.name, getattr(config, declared.name)
+        other, reason = there.get(name, declared.default), ""
+        if name in FREE or other == here:
             continue
-        said = f"{name} ({other!r} there, {value!r} here"
-        if name == "iterations" and isinstance(other, int) and other < value:
+        if name == "iterations" and isinstance(other, int) and other < here:
             if config.lr_schedule == "constant":
                 continue
-            said += f", and the {config.lr_schedule} decay of the learning rate depends on it"
-        different.append(f"{said})")
+            reason = f", and the {config.lr_schedule} decay of the learning rate depends on it"
+        different.append(f"{name} ({other!r} there, {here!r} here{reason})")
     return different
 
 
@@ -327,7 +352,7 @@ def _declared(path):
     """The configuration in a file, a dict; None if there is no file or it holds none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except Exception:  # whatever a file that is none makes of its reader
         return None
     is_one = isinstance(values, dict) and {"task", "model", "algorithm", "iterations"} <= values.keys()
     return values if is_one else None
@@ -343,8 +368,5 @@ def _digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
 
-def _warn_of(path, fault):
-    warnings.warn(
-        f"checkpoint {path} {fault}; the one before it is used, if there is one. Delete the file to silence this.",
-        stacklevel=6,
-    )
+def _warn(text):
+    warnings.warn(text, stacklevel=4)

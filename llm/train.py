@@ -371,6 +371,7 @@ def _noted_signals():
         print("\nending this iteration, then saving; once more to stop at once", file=sys.stderr, flush=True)
 
     caught = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    caught = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
     earlier = {number: signal.signal(number, note) for number in caught}
     try:
         yield noted

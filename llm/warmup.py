@@ -13,9 +13,8 @@ The folder that `warmup` writes holds the model, its tokenizer, and a model card
 versions and the accuracies on the test prompts.
 """
 
-import math
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,10 +26,10 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import models, tasks
-from .config import option
+from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, check, option
 from .evaluate import evaluate
 from .rollout import Rollouts, token_logp
-from .run_folder import write_atomically
+from .run_folder import check_output, write_atomically
 
 __all__ = ["WarmupConfig", "fit", "warmup"]
 
@@ -43,44 +42,32 @@ class WarmupConfig:
     """
 
     output: str = option("runs/base", "folder of the model; files of the same names in it are replaced")
-    seed: int = option(0, "seed of weights and demonstrations")
+    seed: int = option(0, "seed of weights and demonstrations", **SEED)
     task: str = option("arithmetic", "task with demonstrations, e.g. arithmetic:terms=5")
 
-    hidden_size: int = option(64, "width of the residual stream, a multiple of heads")
-    layers: int = option(2, "layers")
-    heads: int = option(4, "attention heads per layer")
-    max_length: int = option(64, "longest prompt and completion together, in tokens")
+    hidden_size: int = option(64, "width of the residual stream, a multiple of heads", **COUNT)
+    layers: int = option(2, "layers", **COUNT)
+    heads: int = option(4, "attention heads per layer", **COUNT)
+    max_length: int = option(64, "longest prompt and completion together, in tokens", **COUNT)
 
-    steps: int = option(1000, "updates")
-    batch: int = option(64, "demonstrations per update")
-    learning_rate: float = option(4e-3, "largest step size of AdamW")
-    lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0")
-    adam_beta1: float = option(0.9, "AdamW's β₁")
-    adam_beta2: float = option(0.98, "AdamW's β₂")
-    weight_decay: float = option(0.01, "AdamW's weight decay")
-    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm")
+    steps: int = option(1000, "updates", **COUNT)
+    batch: int = option(64, "demonstrations per update", **COUNT)
+    learning_rate: float = option(4e-3, "largest step size of AdamW", **RATE)
+    lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0", **COUNT_OR_0)
+    adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
+    adam_beta2: float = option(0.98, "AdamW's β₂", at_least=0, below=1)
+    weight_decay: float = option(0.01, "AdamW's weight decay", at_least=0, at_most=1e6)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm", above=0, at_most=1e12)
 
-    eval_prompts: int = option(1000, "test prompts of the model card")
-    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k")
+    eval_prompts: int = option(1000, "test prompts of the model card", **COUNT)
+    eval_samples: int = option(8, "completions k per prompt for avg@k, pass@k, maj@k", **COUNT)
 
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...; bfloat16 arithmetic on GPU, float32 on CPU")
-    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it")
-    workers: int = option(0, "processes that prepare demonstrations; 0: none but this. Results do not depend on it")
+    threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", **THREADS)
+    workers: int = option(0, "processes that prepare demonstrations; 0: none but this", **THREADS)
 
     def __post_init__(self):
-        for declared in fields(self):
-            name, value = declared.name, getattr(self, declared.name)
-            if declared.type is int and not isinstance(value, int):
-                raise ValueError(f"{name} must be an integer, got {value!r}.")
-            if declared.type in (int, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {value}.")
-        counts = "hidden_size layers heads max_length steps batch eval_prompts eval_samples"
-        for name in (*counts.split(), "learning_rate", "max_grad_norm"):
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name in ("adam_beta1", "adam_beta2"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be below 1, got {getattr(self, name)}.")
+        check(self)
 
     def recipe(self):
         """Return, as YAML, the options that decide the outcome."""
@@ -106,10 +93,11 @@ def warmup(config, progress=True):
     Raises
     ------
     ValueError
-        The task has no demonstrations, or they are longer than ``max_length``.
+        The output cannot be written, the task has no demonstrations, or they are longer than ``max_length``.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    check_output(config.output)
     task = tasks.load(config.task)
     if not hasattr(task, "demonstrations"):
         raise ValueError(f"task must have demonstrations, as 'arithmetic' has, got {config.task!r}.")

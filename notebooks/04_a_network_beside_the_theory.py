@@ -59,7 +59,7 @@ from pmdllm.train import train
 from pmdllm.validation import fit, laws
 from pmdllm.validation.declared import ValidateConfig
 
-from figures import harness, network_against_theory
+from figures import harness, network_against_theory, network_laws, network_limits
 from pmdtheory import plotting
 
 torch.set_num_threads(1)  # the networks are so small that a second thread gains little
@@ -287,12 +287,13 @@ show(on_the_way)
 # [`figures/data`](../figures/data), and this is what they say:
 
 # %%
-tables = [pd.read_csv(path) for path in harness.inputs(network_against_theory)]
-for sentence in network_against_theory.finding(*tables).split(". "):
-    print(sentence.rstrip(".") + ".")
+for figure in (network_laws, network_against_theory, network_limits):
+    print(f"{figure.finding(*harness.committed(figure))}\n")
 
 # %% [markdown]
 # ![A network against the theory](../figures/output/network_against_theory.png)
+#
+# ![What takes a network off its law](../figures/output/network_limits.png)
 #
 # Read it with care. The laws are those of a loss that is weighted by $p$ and fitted to a full stop: actions that the
 # base hardly ever takes weigh nothing in it, and the network may do anything to them. With few rollouts the noise of

@@ -12,6 +12,7 @@ y = √(2 t₀) removes the square-root singularity at the branch point U = 1.
 
 import numpy as np
 
+from . import roots
 from .partition import log_mean_exp
 
 
@@ -37,21 +38,19 @@ def _below_top(p, D):
 
 
 def largest_shift(p, D):
-    """The largest c for which a principal-branch solution exists, shape (N,), from p and D of shape (N, K)."""
+    """The largest c for which D − c has a principal-branch solution, shape (N,), from p and D of shape (N, K)."""
     _, below = _below_top(p, D)
     U, _ = principal_branch(below)
     return log_mean_exp(p, D + U)
 
 
-def solve(p, D, c):
-    """Principal-branch log-ratios for log E_p[e^D] < c ≤ `largest_shift(p, D)`.
+def solve(p, target):
+    """Principal-branch log-ratios for log E_p[e^Δ] < 0 ≤ `largest_shift(p, Δ)`.
 
     Parameters
     ----------
-    p, D : ndarray, shape (N, K)
-        Policies and targets.
-    c : ndarray, shape (N,)
-        Excess baseline in units of tau.
+    p, target : ndarray, shape (N, K)
+        Policies, and targets Δ = D − c.
 
     Returns
     -------
@@ -60,27 +59,22 @@ def solve(p, D, c):
     weight : ndarray, shape (N,)
         λ < 0.
     """
-    top, below = _below_top(p, D)
-    low, high, y = np.zeros(len(c)), np.full(len(c), 38.0), np.ones(len(c))
-    s, last, rows = np.empty(p.shape), np.full(len(c), np.inf), np.arange(len(c))
-    for _ in range(200):
-        if not rows.size:
-            return s, -np.exp(c - 1 - y * y / 2 - top)
-        now = y[rows]
-        U, Y = principal_branch(now[:, None] ** 2 / 2 + below[rows])
-        s[rows] = D[rows] - c[rows, None] + U
-        value = log_mean_exp(p[rows], s[rows])
-        q = p[rows] * np.exp(s[rows] - value[:, None])
-        low[rows] = np.where(value > 0, now, low[rows])
-        high[rows] = np.where(value > 0, high[rows], now)
+    top, below = _below_top(p, target)
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p)
+
+    def at(rows, y):
+        U, Y = principal_branch(y[:, None] ** 2 / 2 + below[rows])
+        return target[rows] + U, U, Y
+
+    def propose(rows, y):
+        s, U, Y = at(rows, y)
+        value = log_mean_exp(p[rows], s)
+        q = np.exp(log_p[rows] + s - value[:, None])
         with np.errstate(divide="ignore", invalid="ignore"):
-            new = now + value / (now * (q * U / Y).sum(axis=-1))
-        inside = (new >= low[rows]) & (new <= high[rows])
-        y[rows] = np.where(inside, new, (low[rows] + high[rows]) / 2)
-        step, before = np.abs(y[rows] - now), last[rows]
-        last[rows] = step
-        # Quadratic convergence ends where steps stop halving: what is left is rounding.
-        stalled = inside & (step <= 1e-6 * np.maximum(now, 1e-3)) & (step >= before / 2)
-        settled = stalled | (step <= 1e-15 * np.maximum(now, 1e-2))
-        rows = rows[~settled]
-    raise FloatingPointError("the principal branch did not converge; please report the arguments.")
+            return value, y + value / (y * (q * U / Y).sum(axis=-1))
+
+    N = len(p)
+    y = roots.find(propose, np.ones(N), np.zeros(N), np.full(N, 38.0), floor=1e-4)
+    s, *_ = at(np.arange(N), y)
+    return s - log_mean_exp(p, s)[:, None], -np.exp(-1 - y * y / 2 - top)

@@ -1,17 +1,19 @@
 """The one style of every picture, and the functions that draw on an Axes they are given.
 
-Colours are Okabe and Ito's colour-blind-safe set; each role keeps its colour, line style and marker in every figure.
-SVGs are deterministic: fixed hash salt, glyphs as outlines, no date.
+Colours are Okabe and Ito's colour-blind-safe set, and for more methods than it has, some of Paul Tol's muted one. A
+method and a law keep their colour and line style in every figure (`METHODS`, `LAWS`, `method`): red is the mean, blue
+the log-partition. SVGs are deterministic: fixed hash salt, glyphs as outlines, no date.
 """
 
 import contextlib
 import string
+import zlib
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .intervals import half_width
+from .intervals import ANYTHING, over_seeds
 
 PAGE = 7.0
 """Width of a page, in inches."""
@@ -19,6 +21,7 @@ PAGE = 7.0
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, BLACK, GREY = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000", "#7F7F7F",
 )  # fmt: skip
+INDIGO, OLIVE, WINE, TEAL, SAND = "#332288", "#999933", "#882255", "#44AA99", "#DDCC77"
 
 KL = {"color": BLUE, "linestyle": "--"}
 """The ideal KL update."""
@@ -28,6 +31,24 @@ BOUND = {"color": GREY, "linestyle": ":", "linewidth": 1.0}
 """A bound, a limit or an asymptote."""
 CHECK = {"linestyle": "none", "marker": "o", "markersize": 3.2, "markerfacecolor": "none", "markeredgewidth": 0.7}
 """An independent solution (CVXPY) drawn on a curve."""
+
+METHODS = {
+    "pmd-mean": MEAN,
+    "pmd-mean-loo": MEAN | {"linestyle": (0, (12, 1))},
+    "pmd-part": KL,
+    "pmd-part-loo": KL | {"linestyle": (0, (2.2, 1.2))},
+    "pmd-target": {"color": SKY, "linestyle": "-."},
+    "kimi-token": {"color": INDIGO, "linestyle": "-"},
+    "grpo": {"color": GREEN, "linestyle": "-."},
+    "dr-grpo": {"color": OLIVE, "linestyle": "-."},
+    "gspo": {"color": ORANGE, "linestyle": ":"},
+    "rloo": {"color": PURPLE, "linestyle": "-"},
+    "scheduled-tau": {"color": BLACK, "linestyle": "-"},
+    "annealed-tau": {"color": WINE, "linestyle": ":"},
+}
+"""Colour and line style of a method; the leave-one-out forms have the colour of the plain ones."""
+LAWS = {"lambert": {"color": VERMILION}, "kl_law": {"color": BLUE}}
+"""Colour of the Lambert-W law and of the KL law: those of the updates that they are of."""
 
 _STYLE = {
     "axes.axisbelow": True,
@@ -82,7 +103,28 @@ def shades(count, cmap="viridis"):
     return [mpl.colors.to_hex(c) for c in mpl.colormaps[cmap](np.linspace(0, 0.88, count))]
 
 
-def band(axis, x, table, value, *, by, **kwargs):
+def method(name):
+    """Colour and line style of a method; of a name that is not in `METHODS`, the same in every picture and process.
+
+    Examples
+    --------
+    >>> method("grpo")["color"], method("mine") == method("mine")
+    ('#009E73', True)
+    """
+    if name in METHODS:
+        return dict(METHODS[name])
+    number = zlib.crc32(name.encode())
+    others = TEAL, SAND, "#CC6677", "#117733", "#88CCEE", "#AA4499"
+    lines = "-", "--", "-.", ":"
+    return {"color": others[number % len(others)], "linestyle": lines[number // len(others) % len(lines)]}
+
+
+def line(**style):
+    """A line that is drawn nowhere, for a legend."""
+    return mpl.lines.Line2D([], [], **style)
+
+
+def band(axis, x, table, value, *, by="seed", log=False, limits=ANYTHING, **kwargs):
     """Draw the mean of column `value` over rows that share `x`, with its 95% confidence interval over `by`.
 
     Parameters
@@ -91,14 +133,26 @@ def band(axis, x, table, value, *, by, **kwargs):
     x, value, by : str
         Columns of `table`: abscissa, ordinate and the column that tells the seeds apart.
     table : pandas.DataFrame
+    log, limits
+        As in `pmdtheory.intervals.over_seeds`.
     **kwargs
         Passed to ``axis.plot``.
     """
-    group = table.groupby(x)[value]
-    mean, count = group.mean(), table.groupby(x)[by].nunique()
-    half = half_width(group.std(ddof=1).fillna(0), count)
-    (line,) = axis.plot(mean.index, mean, **kwargs)
-    axis.fill_between(mean.index, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
+    rows = over_seeds(table, x, value, by, log, limits)
+    (line,) = axis.plot(rows.index, rows["mean"], **kwargs)
+    axis.fill_between(rows.index, rows.low, rows.high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def drop_empty(figure):
+    """Remove panels to which nothing was drawn but horizontal or vertical lines, and letter the others anew."""
+    axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    for axis in axes:
+        if axis.axison and not np.isfinite(axis.dataLim.get_points()).all():
+            axis.remove()
+    kept = [axis for axis in axes if axis in figure.axes and axis.get_title(loc="left")]
+    if len(kept) < sum(bool(axis.get_title(loc="left")) for axis in axes):
+        for letter, axis in zip(string.ascii_lowercase, kept):
+            axis.set_title(letter if len(kept) > 1 else "", loc="left", fontweight="bold")
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ Statements 12–14 of ``pmdtheory/theorems/README.md``.
 
 import numpy as np
 
-from . import baselines, overestimated, simplex, solver
+from . import baselines, overestimated, roots, simplex, solver
 from .updates import Update, normalised
 
 __all__ = ["UNSEEN_RULES", "sampled_loss", "sampled_update"]
@@ -180,22 +180,24 @@ def _softmax(rest, excess, d, w):
     x = rest / rest.max(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         log_x, log_complement, log_share = np.log(x), np.log1p(-x), np.log(rest / rest.sum(axis=-1, keepdims=True))
-    y = low = high = np.zeros_like(log_free)
-    for step in range(200):
-        log_c = np.logaddexp(log_complement, y + log_x)  # log(1 − T p)
-        log_sum = np.logaddexp.reduce(log_share - log_c, axis=-1, keepdims=True)
-        value = log_sum - log_free - (log_c.sum(axis=-1, keepdims=True) - d.sum(axis=-1, keepdims=True)) / seen
-        if step == 0:  # the slope is at most −1/|S|
-            low, high = np.minimum(seen * value, 0.0), np.maximum(seen * value, 0.0)
-        low, high = np.where(value > 0, y, low), np.where(value > 0, high, y)
-        pull = np.exp(y + log_x - log_c)
-        slope = -(np.exp(log_share - log_c - log_sum) * pull + pull / seen).sum(axis=-1, keepdims=True)
-        new = y - value / slope
-        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-        if np.all(np.abs(new - y) <= 1e-12 * (1 + np.abs(y))):
-            return log_free - log_c - log_sum
-        y = new
-    raise FloatingPointError("the softmax rule did not converge; please report the arguments.")
+
+    def at(rows, y):
+        log_c = np.logaddexp(log_complement[rows], y[:, None] + log_x[rows])  # log(1 − T p)
+        log_sum = np.logaddexp.reduce(log_share[rows] - log_c, axis=-1)
+        free = (log_c.sum(axis=-1) - d[rows].sum(axis=-1)) / seen[rows, 0]
+        return log_c, log_sum, log_sum - log_free[rows, 0] - free
+
+    def propose(rows, y):
+        log_c, log_sum, value = at(rows, y)
+        pull = np.exp(y[:, None] + log_x[rows] - log_c)
+        shares = np.exp(log_share[rows] - log_c - log_sum[:, None])
+        return value, y + value / (pull * (shares + 1 / seen[rows])).sum(axis=-1)
+
+    n, zero = np.arange(len(d)), np.zeros(len(d))
+    reach = seen[:, 0] * at(n, zero)[2]  # the slope is at most −1/|S|
+    y = roots.find(propose, zero, np.minimum(reach, 0.0), np.maximum(reach, 0.0), floor=1.0)
+    log_c, log_sum, _ = at(n, y)
+    return log_free - log_c - log_sum[:, None]
 
 
 UNSEEN_RULES = {"proportional": _proportional, "softmax": _softmax}
@@ -230,8 +232,12 @@ def regression(policy, actions, rewards, tau, baseline):
     b = _baseline(baseline, r, tau)
     with np.errstate(over="ignore"):
         target = (r - b) / tau[..., None]
-    if not np.isfinite(target).all():
-        raise ValueError(f"tau must be large enough for (rewards - baseline) / tau to be finite, got {tau.min()}.")
+        if not np.isfinite(target * target).all():
+            raise ValueError(
+                f"tau must be large enough for the square of (rewards - baseline) / tau to be finite, got {tau.min()}."
+            )
+    constant = np.ptp(r, axis=-1) <= simplex.EQUAL * np.abs(r).max(axis=-1)
+    target[constant & simplex.equal_up_to_rounding(r, b).all(axis=-1)] = 0.0
     return p, y, target, b.mean(axis=-1)
 
 
@@ -273,7 +279,8 @@ def _excess(p, w, d, log_a):
     """Σ_S p (e^d − 1), which is m − 1 plus the unseen mass, and its rounding error."""
     a = np.exp(np.minimum(log_a, 300.0))
     terms = np.where(d < 1, p * np.expm1(np.minimum(d, 1.0)), a - p)
-    return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + (a * np.abs(d)).sum(axis=-1))
+    unsettled = np.where(log_a < 1, a * np.abs(np.minimum(d, 1e3)), 0.0)  # beyond, m > 1 whatever rounding does
+    return np.where(w > 0, terms, 0.0).sum(axis=-1), 4e-16 * (1 + unsettled.sum(axis=-1))
 
 
 def _targets(w, d, log_p):
@@ -288,16 +295,16 @@ def _targets(w, d, log_p):
 def _too_much(w, d, log_p):
     """s and μ > 0 for m > 1."""
     offset, t, mean, D = _targets(w, d, log_p)
-    sigma, mu = solver.with_shift(w, D, -mean, rounding=4e-16 * (1 + (w * np.abs(t)).sum(axis=-1)))
+    sigma, mu = solver.with_shift(w, D, -mean, t, rounding=4e-16 * (1 + (w * np.abs(t)).sum(axis=-1)))
     return sigma - offset, mu
 
 
 def _too_little(w, d, log_p, log_a):
     """s and μ < 0 of least loss for m < 1 and everything seen."""
-    offset, t, mean, D = _targets(w, d, log_p)
+    offset, t, _, _ = _targets(w, d, log_p)
     s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
-    rows = np.flatnonzero(-mean <= overestimated.largest_shift(w, D))
-    sigma, mu[rows] = overestimated.solve(w[rows], D[rows], -mean[rows])
+    rows = np.flatnonzero(overestimated.largest_shift(w, t) >= 0)
+    sigma, mu[rows] = overestimated.solve(w[rows], t[rows])
     s[rows] = sigma - offset[rows]
     loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
     size = max(1, _BLOCK // w.shape[1] ** 2)
@@ -364,17 +371,13 @@ def _roots(w, t, log_a, cells):
     row, k, low, high = cells
     rises = (residual(row, k, low)[0] <= 0) & (residual(row, k, high)[0] >= 0)
     row, k, low, high = row[rises], k[rises], low[rises], high[rises]
-    x = high
-    for _ in range(100):
-        value, slope = residual(row, k, x)
-        low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
+
+    def propose(i, x):
+        value, slope = residual(row[i], k[i], x)
         with np.errstate(divide="ignore", invalid="ignore"):
-            new = x - value / slope
-        new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-        converged, x = np.all(np.abs(new - x) <= 1e-14 * x), new
-        if converged:
-            break
-    return row, k, x
+            return -value, x - value / slope
+
+    return row, k, roots.find(propose, high, low, high)
 
 
 def _dump(w, t, log_a, row, k, x):

@@ -10,14 +10,15 @@ import numpy as np
 
 SUM_TOLERANCE = 1e-4
 ROUNDING = 1e-14
+EQUAL = 1e-15
 
 
-def _floats(value, name):
+def _floats(value, name, copy):
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise TypeError
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
@@ -31,7 +32,7 @@ def _reject(bad, array, name, accepted):
         raise ValueError(f"{name} must be {accepted}, got {array[index]}{where}.")
 
 
-def finite(value, name):
+def finite(value, name, copy=True):
     """Return `value` as a float64 array, all finite.
 
     Parameters
@@ -40,18 +41,20 @@ def finite(value, name):
         Numbers of any shape.
     name : str
         What to call it in the error.
+    copy : bool
+        False for a float64 array that is only read: it is returned itself.
 
     Returns
     -------
     ndarray
-        A float64 copy.
+        float64.
 
     Raises
     ------
     ValueError
         If an entry is NaN or infinite, or `value` is not numeric.
     """
-    array = _floats(value, name)
+    array = _floats(value, name, copy)
     _reject(~np.isfinite(array), array, name, "finite")
     return array
 
@@ -63,9 +66,9 @@ def positive(value, name):
     return array
 
 
-def nonnegative(value, name):
+def nonnegative(value, name, copy=True):
     """Return `value` as a float64 array, all finite and at least zero (raises ``ValueError`` otherwise)."""
-    array = finite(value, name)
+    array = finite(value, name, copy)
     _reject(array < 0, array, name, "nonnegative")
     return array
 
@@ -80,7 +83,7 @@ def count(value, name, least):
         raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
-def distribution(value, name="policy"):
+def distribution(value, name="policy", copy=True):
     """Return `value` as probabilities over its last axis.
 
     Parameters
@@ -90,6 +93,8 @@ def distribution(value, name="policy"):
         is off by more than 1e-14, float64 rounding, is rescaled; the others are returned as they are.
     name : str
         What to call it in the error.
+    copy : bool
+        As in `finite`.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def distribution(value, name="policy"):
     >>> distribution([[0.25, 0.75]])
     array([[0.25, 0.75]])
     """
-    array = nonnegative(value, name)
+    array = nonnegative(value, name, copy)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(
             f"{name} must have at least one action in its last axis, got an array of shape {array.shape}."
@@ -117,7 +122,13 @@ def distribution(value, name="policy"):
         f"{name} summed over its last axis",
         f"1 within {SUM_TOLERANCE:g} (divide it by its sum)",
     )
-    return array / np.where(np.abs(total - 1) > ROUNDING, total, 1.0)[..., None]
+    inexact = np.abs(total - 1) > ROUNDING
+    return array / np.where(inexact, total, 1.0)[..., None] if inexact.any() else array
+
+
+def equal_up_to_rounding(a, b):
+    """Where two numbers differ by what rounding does to a mean of many equal ones."""
+    return np.abs(a - b) <= 2 * ROUNDING * np.maximum(np.abs(a), np.abs(b))
 
 
 def problem(policy, reward, tau, **per_context):
@@ -128,7 +139,8 @@ def problem(policy, reward, tau, **per_context):
     policy : array_like, shape (..., K)
         Current policy p; zero-probability actions are allowed.
     reward : array_like, shape (..., K)
-        Reward of each action, finite.
+        Reward of each action, finite. Rewards of the support that differ by less than 1e-15 of themselves, which is
+        rounding, count as equal in every update.
     tau : array_like, shape (...)
         Temperature, positive, in reward units.
     **per_context : array_like, shape (...)
@@ -145,8 +157,8 @@ def problem(policy, reward, tau, **per_context):
         If an argument is not what is said above, the shapes do not broadcast, or the reward range divided by
         tau overflows.
     """
-    p = distribution(policy)
-    r = finite(reward, "reward")
+    p = distribution(policy, copy=False)
+    r = finite(reward, "reward", copy=False)
     per_context = {"tau": positive(tau, "tau")} | {k: finite(v, k) for k, v in per_context.items()}
     if r.ndim == 0 or r.shape[-1] != p.shape[-1]:
         raise ValueError(

@@ -15,14 +15,18 @@ is found by Halley's method on log Ψ − log v in log v: two to four passes ove
 targets. Both are kept inside a bracket: with sd the standard deviation of D under p (Statements 6 and 10)
 
 .. math:: 0 ≤ v ≤ \log E_p[e^D], \qquad λ ≤ \min\{\log E_p[e^D] − c, \max D − c, (\sqrt{c^2 + sd^2} − c)/2\}.
+
+Where v is larger than 1 and than λ, most of p has lost its mass, and targets measured from the mean say little about
+the actions that gained it: D − v cancels. Then the targets are measured from the baseline if that is given, else from
+an action whose own target is small.
 """
 
 from functools import partial
 
 import numpy as np
 
-from . import overestimated
-from .partition import jensen_gap
+from . import overestimated, roots
+from .partition import jensen_gap, log_mean_exp
 from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
@@ -38,7 +42,7 @@ class BeyondPrincipalBranchError(ValueError):
         self.index, self.largest = index, largest
 
 
-def with_weight(p, D, weight):
+def with_weight(p, D, weight, measured_from):
     """Solve for s and v = KL(p‖q), λ given.
 
     Parameters
@@ -47,6 +51,9 @@ def with_weight(p, D, weight):
         Distributions, and targets with E_p[D] = 0.
     weight : ndarray, shape (N,)
         λ ≥ 0.
+    measured_from : callable
+        ``measured_from(rows, actions)``: the targets of `rows` less that of one action each, shape (n, K), with full
+        relative accuracy (0 where p = 0).
 
     Returns
     -------
@@ -54,26 +61,25 @@ def with_weight(p, D, weight):
         Log-ratios (of no meaning where p = 0).
     v : ndarray, shape (N,)
     """
-    if (merged := _two_levels(p, D)) is not None:
-        is_high, *atoms = merged
-        s, v = with_weight(*atoms, weight)
-        return np.where(is_high, s[:, 1:], s[:, :1]), v
     v = jensen_gap(p, D)
     s = D - v[:, None]
-    rows = np.flatnonzero(weight > 0)
+    with np.errstate(over="ignore"):  # s ≤ −log p of the largest target bounds v from below
+        top = np.maximum(np.take_along_axis(p, D.argmax(axis=-1)[:, None], axis=-1)[:, 0], 5e-324)
+        far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, 1.0)
+    rows = np.flatnonzero((weight > 0) & ~far)
     sd, _ = _spread(p[rows], D[rows])
-    s[rows], v[rows] = _in_blocks(partial(_outside, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
-    # Where v is large its own rounding unsettles s = D − v − …: one Newton step on log E_p[e^s], in s itself.
-    rows = rows[v[rows] > 1]
-    rho = np.exp(s[rows])
-    mass = np.einsum("nk,nk->n", p[rows], rho)
-    pull = 1 / (1 + weight[rows, None] * rho)
-    step = mass * np.log(mass) / np.einsum("nk,nk,nk->n", p[rows], rho, pull)
-    s[rows], v[rows] = s[rows] - step[:, None] * pull, v[rows] + step
+    s[rows], v[rows] = _in_blocks(partial(_halley, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
+    rows = np.flatnonzero(far | (v > np.maximum(weight, 1.0)))
+    if rows.size:
+        mode, s[rows] = _ideal(p[rows], partial(measured_from, rows))
+        curved = weight[rows] > 0
+        if (some := rows[curved]).size:
+            s[some] = _from_an_action(p[some], weight[some], mode[curved], partial(measured_from, some))
+        v[rows] = np.einsum("nk,nk->n", p[rows], -s[rows])
     return s, v
 
 
-def with_shift(p, D, shift, rounding=0.0):
+def with_shift(p, D, shift, target=None, rounding=0.0):
     """Solve for s and λ, c given.
 
     Parameters
@@ -82,6 +88,8 @@ def with_shift(p, D, shift, rounding=0.0):
         Distributions, and targets with E_p[D] = 0.
     shift : ndarray, shape (N,)
         c ≤ 0 for λ ≥ KL(p‖q); up to log E_p[e^D] for λ ≥ 0; above, λ < 0 (Statement 11).
+    target : ndarray, shape (N, K), optional
+        D − c with full relative accuracy; only needed where c > 1.
     rounding : array_like, shape (N,)
         Absolute uncertainty of `shift`: within it of log E_p[e^D], λ is 0.
 
@@ -96,144 +104,180 @@ def with_shift(p, D, shift, rounding=0.0):
     BeyondPrincipalBranchError
         If a shift is too large for a principal-branch solution.
     """
-    if (merged := _two_levels(p, D)) is not None:
-        is_high, *atoms = merged
-        s, weight = with_shift(*atoms, shift, rounding)
-        return np.where(is_high, s[:, 1:], s[:, :1]), weight
-    s, weight, rounding = np.empty_like(D), np.zeros(len(p)), np.broadcast_to(rounding, shift.shape)
+    below = shift <= 0
+    if below.all():
+        return _below_the_mean(p, D, shift)
+    s, weight = np.empty_like(D), np.empty(len(p))
+    s[below], weight[below] = _below_the_mean(p[below], D[below], shift[below])
+    rows = np.flatnonzero(~below)
+    c, rounding = shift[rows], np.broadcast_to(rounding, shift.shape)[rows]
+    s[rows], weight[rows] = _above_the_mean(p[rows], D[rows], c, target[rows], rounding, rows)
+    return s, weight
 
-    outside = shift <= 0
-    rows = slice(None) if outside.all() else np.flatnonzero(outside)
-    sd, top = _spread(p[rows], D[rows])
-    high = np.minimum(sd * (sd / (2 * (np.hypot(shift[rows], sd) - shift[rows] + _TINY))), top)
-    s[rows], v = _in_blocks(partial(_outside, 1.0), p[rows], D[rows], -shift[rows], high, sd)
-    weight[rows] = v - shift[rows]
-    if outside.all():
-        return s, weight
 
-    log_z = np.zeros(len(p))
-    log_z[~outside] = jensen_gap(p[~outside], D[~outside])
-    surplus = np.where(outside, np.nan, shift - log_z)
-    rows = np.flatnonzero(surplus < -rounding)
-    s[rows], weight[rows] = _in_blocks(_between, p[rows], D[rows], shift[rows], log_z[rows])
-    rows = np.flatnonzero(np.abs(surplus) <= rounding)
-    s[rows] = D[rows] - log_z[rows, None]
-    rows = np.flatnonzero(surplus > rounding)
-    if rows.size:
-        largest = overestimated.largest_shift(p[rows], D[rows])
-        beyond = np.flatnonzero(shift[rows] > largest + rounding[rows])
+def _below_the_mean(p, D, c):
+    """Solve for c ≤ 0, where λ = v − c."""
+    sd, top = _spread(p, D)
+    quarter = np.hypot(c / 4, sd / 4) - c / 4 + _TINY
+    s, v = _in_blocks(partial(_halley, 1.0), p, D, -c, np.minimum(sd / 8 * (sd / quarter), top), sd)
+    return s, v - c
+
+
+def _above_the_mean(p, D, c, target, rounding, rows):
+    """Solve for c > 0: λ > 0, = 0 or < 0 as E_p[e^target] is above, at or below 1. `rows` are named in the error."""
+    near = c <= 1
+    target = np.where(near[:, None], D - c[:, None], target)
+    log_mass = np.where(near, jensen_gap(p, D) - c, log_mean_exp(p, target))
+    s = target - log_mass[:, None]
+    weight = np.zeros(len(p))
+    q = p * np.exp(np.minimum(s, 700.0))
+    rounding = np.where(near, rounding, 4e-16 * (1 + np.einsum("nk,nk->n", q, np.abs(target))))
+
+    convex = np.flatnonzero(log_mass > rounding)
+    s[convex], weight[convex] = _between(*(x[convex] for x in (p, D, c, target, log_mass)))
+    over = np.flatnonzero(log_mass < -rounding)
+    if over.size:
+        p, D, c, target, log_mass, rounding = (x[over] for x in (p, D, c, target, log_mass, rounding))
+        beyond = np.flatnonzero(overestimated.largest_shift(p, target) < -(rounding + 4e-15 + 4e-16 * c))
         if beyond.size:
-            raise BeyondPrincipalBranchError(rows[beyond[0]], largest[beyond[0]])
-        s[rows], weight[rows] = _above(p[rows], D[rows], np.minimum(shift[rows], largest), log_z[rows])
+            first = beyond[:1]
+            raise BeyondPrincipalBranchError(rows[over][first[0]], overestimated.largest_shift(p[first], D[first])[0])
+        s[over], weight[over] = _above(p, c, target, log_mass)
     return s, weight
 
 
 def _in_blocks(solve, p, D, *per_row):
-    """Run ``solve`` on blocks of rows that fit a cache."""
-    s, found = np.empty_like(D), np.empty(len(p))
+    """Run ``solve`` on blocks of rows that fit a cache; it writes s into its last argument, returns an array."""
+    s, unknown = np.empty_like(D), np.empty(len(p))
     size = max(1, _BLOCK // p.shape[-1])
     for start in range(0, len(p), size):
         rows = slice(start, start + size)
-        s[rows], found[rows] = solve(p[rows], D[rows], *(x[rows] for x in per_row))
-    return s, found
+        unknown[rows] = solve(p[rows], D[rows], *(x[rows] for x in per_row), s[rows])
+    return s, unknown
 
 
-def _outside(k, p, D, a, high, sd):
-    """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v."""
-    s, v = D / (1 + a)[:, None], np.minimum(sd / (1 + a), 1e150) ** 2 / 2
-    rows = np.flatnonzero(v > _TINY)  # elsewhere this first order is exact
-    v = _first_guess(k, p, s, v)
+def _columns(actions):
+    """Blocks of actions that fit a cache."""
+    return [slice(start, start + _BLOCK) for start in range(0, actions, _BLOCK)]
+
+
+def _halley(k, p, D, a, high, sd, s):
+    """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Writes s and returns v.
+
+    The loop is its own because each step starts from the solutions of the last, moved to second order.
+    """
+    columns = _columns(p.shape[1])
+    for block in columns:
+        s[:, block] = D[:, block] / (1 + a)[:, None]
+    half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
+    tiny = half_variance <= _TINY
+    if tiny.any():  # there this first order is exact, unless a large target belongs to a tiny probability
+        tiny[tiny] = np.abs(s[tiny]).max(axis=-1) <= 1
+    rows = np.flatnonzero(~tiny)
+    v = np.maximum(_first_guess(k, p, s, half_variance), np.where(tiny, 0.0, 5e-324))
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
-    y_low, guess = np.full(len(p), -np.inf), None
+    y_low, warm = np.full(len(p), -np.inf), False
     for _ in range(200):
         if not rows.size:
-            return s, v
+            return v
         every = slice(None) if rows.size == len(p) else rows
-        P, v_now = p[every], np.exp(y[rows])
-        weight = (k * v_now + a[rows])[:, None]
-        solution, growth = log_ratio(D[every] - v_now[:, None], weight, guess)
-        with np.errstate(over="ignore", invalid="ignore"):  # far from the root only
-            psi = _psi(P, solution, growth, v_now)
-            rho = 1 + growth
-            u = weight * rho
-            inverse = 1 / (1 + u)
-            pull = (1 + k * growth) * inverse  # −ds/dv
-            bend = pull * inverse * (2 * k * rho - u * pull)  # d²s/dv²
-            first = -v_now * (np.einsum("nk,nk,nk->n", P, growth, pull) / psi)
-            second = v_now * (v_now * (np.einsum("nk,nk->n", P, rho * pull * pull + growth * bend) / psi))
+        v_now = np.exp(y[rows])
+        points, sums = [], 0.0
+        for block in columns:
+            start = s[every, block] if warm else None
+            point, terms = _along(k, p[every, block], D[every, block], a[rows], v_now, start)
+            points.append(point)
+            sums = sums + terms
+        psi, first, second = sums
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far from the root only
+            first, second = -v_now * (first / psi), v_now * (v_now * (second / psi))
             value, slope = np.log(psi) - y[rows], first - 1
             curving = value * (first + second - first * first) / (2 * slope * slope)
             new = y[rows] - value / slope / (1 - np.where(np.abs(curving) < 0.5, curving, 0.0))
-        y_low[rows] = np.where(value > 0, y[rows], y_low[rows])
-        y_high[rows] = np.where(value > 0, y_high[rows], y[rows])
-        midpoint = np.where(np.isfinite(y_low[rows]), (y_low[rows] + y_high[rows]) / 2, y_high[rows] - 5)
-        inside = (new >= y_low[rows]) & (new <= y_high[rows])
-        new = np.where(inside, np.maximum(new, y[rows] - 10), midpoint)
-        step, y[rows] = new - y[rows], new
+        low, top = y_low[rows], y_high[rows]
+        new, inside = roots.narrow(y[rows], value, new, low, top)
+        y_low[rows], y_high[rows] = low, top
+        new = np.where(inside, np.maximum(new, y[rows] - 10), np.where(np.isfinite(low), new, top - 5))
+        step, y[rows], v[rows] = new - y[rows], new, np.exp(new)
         with np.errstate(over="ignore", invalid="ignore"):
             change = (v_now * np.expm1(step))[:, None]
-            guess = solution - change * (pull - change / 2 * bend)
-        s[every], v[rows] = guess, np.exp(new)
+            for block, (solution, pull, bend) in zip(columns, points):
+                s[every, block] = solution - change * (pull - change / 2 * bend)
         # Cubic convergence: after a step of 1e-6 the root is exact.
-        unfinished = ~(np.abs(step) <= np.where(inside, 1e-6, 1e-14))
-        rows, guess = rows[unfinished], guess[unfinished] if np.abs(step).max() < 1 else None
+        rows = rows[~(np.abs(step) <= np.where(inside, 1e-6, 1e-14))]
+        warm = np.abs(step).max() < 1
     raise FloatingPointError(_FAILED)
+
+
+def _along(k, p, D, a, v, start):
+    """At v: (s, −ds/dv, d²s/dv²), and the sums over the actions of Ψ, −dΨ/dv and d²Ψ/dv²."""
+    weight = (k * v + a)[:, None]
+    s, growth = log_ratio(D - v[:, None], weight, start)
+    with np.errstate(over="ignore", invalid="ignore"):  # far from the root only
+        rho = 1 + growth
+        u = weight * rho
+        inverse = 1 / (1 + u)
+        pull = (1 + k * growth) * inverse
+        bend = pull * inverse * (2 * k * rho - u * pull)
+        first = np.einsum("nk,nk,nk->n", p, growth, pull)
+        second = np.einsum("nk,nk->n", p, rho * pull * pull + growth * bend)
+    return (s, pull, bend), np.stack([_psi(p, s, growth, v), first, second])
 
 
 def _first_guess(k, p, x, half_variance):
     """The v with v (1 + 2 k v) = log E_p[e^x]: for λ = k v the root, through fourth order in x."""
-    log_z = np.log1p(np.einsum("nk,nk->n", p, np.expm1(np.minimum(x, 700.0))))
+    blocks = _columns(p.shape[1])
+    growth = sum(np.einsum("nk,nk->n", p[:, b], np.expm1(np.minimum(x[:, b], 700.0))) for b in blocks)
+    log_z = np.log1p(growth)
     log_z = np.where(log_z > 1e-12, log_z, half_variance)  # below, log_z is rounding
     return 2 * log_z / (1 + np.sqrt(1 + 8 * k * log_z))
 
 
-def _between(p, D, c, log_z):
-    """Newton on 1/E_p[e^s] in λ = v − c, for 0 < c < log E_p[e^D]. Returns s and λ."""
-    sd, top = _spread(p, D)
-    weight = np.minimum(np.minimum(log_z, top) - c, sd * (sd / (2 * (np.hypot(c, sd) + c))))
-    low, high, s, rows = np.zeros(len(p)), weight.copy(), np.empty(p.shape), np.arange(len(p))
-    for _ in range(200):
-        if not rows.size:
-            return s, weight
-        now = weight[rows]
-        solution, pull, surplus, new = _newton_weight(p[rows], D[rows], c[rows], now)
-        low[rows] = np.where(surplus > 0, now, low[rows])
-        high[rows] = np.where(surplus > 0, high[rows], now)
-        midpoint = np.sqrt(np.maximum(low[rows], high[rows] / 1e4)) * np.sqrt(high[rows])
-        new = np.where((new > low[rows]) & (new <= high[rows]), new, midpoint)
-        s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
-        noise = 1e-15 * np.minimum(now + c[rows], 1.0)
-        rows = rows[~((np.abs(new - now) <= 1e-8 * now) | (np.abs(surplus) <= noise))]
-    raise FloatingPointError(_FAILED)
+def _between(p, D, c, target, log_mass):
+    """Newton on 1/E_p[e^s] in λ, for 0 < c < log E_p[e^D]; log_mass is log E_p[e^target]. Returns s and λ."""
+    sd, _ = _spread(p, D)
+    high = np.minimum(log_mass, target.max(axis=-1, where=p > 0, initial=-np.inf))
+    high = np.minimum(high, sd / 8 * (sd / (np.hypot(c / 4, sd / 4) + c / 4)))
+
+    def propose(rows, weight):
+        P, v = p[rows], weight + c[rows]
+        s, _, surplus, new = _newton_weight(P, target[rows], v, weight)
+        spread = np.einsum("nk,nk,nk->n", P, np.exp(np.minimum(s, 700.0)), np.abs(s))
+        noise = np.where(v < 1, 1e-15 * v, 1e-15 + 4e-16 * spread)
+        return np.where(np.abs(surplus) <= noise, 0.0, surplus), new
+
+    weight = roots.find(propose, high, np.zeros(len(p)), high, geometric=True)
+    return log_ratio(target - weight[:, None], weight[:, None])[0], weight
 
 
-def _above(p, D, c, log_z):
+def _above(p, c, target, log_mass):
     """Principal branch for c > log E_p[e^D]: λ < 0. Returns s and λ."""
     s, weight = np.zeros(p.shape), -c  # the solution where D = 0
-    # To first order λ = −(c − log Z)/E_p[ρ²] with the KL update's ρ; −λρ = 1 is the branch point.
-    rho = np.exp(np.minimum(D - log_z[:, None], 350.0))
-    first = (c - log_z) / np.einsum("nk,nk,nk->n", p, rho, rho)
-    near = first * rho.max(axis=-1, where=p > 0, initial=0.0) < 1e-3
-    varied = D.any(axis=-1)
+    # To first order λ = log E_p[e^target]/E_p[ρ²] with the KL update's ρ; −λρ = 1 is the branch point.
+    rho = np.exp(np.minimum(target - log_mass[:, None], 350.0))
+    first = log_mass / np.einsum("nk,nk,nk->n", p, rho, rho)
+    near = -first * rho.max(axis=-1, where=p > 0, initial=0.0) < 1e-3
+    varied = target.max(axis=-1, where=p > 0, initial=-np.inf) > target.min(axis=-1, where=p > 0, initial=np.inf)
     rows = np.flatnonzero(varied & near)
     if rows.size:
-        weight[rows] = 0.0
-        for _ in range(10):
-            now = weight[rows]
-            ideal = D[rows] - (now + c[rows])[:, None]
-            solution, pull, _, new = _newton_weight(p[rows], D[rows], c[rows], now, ideal)
-            s[rows], weight[rows] = solution - (new - now)[:, None] * pull, new
+        P, T, shift, ideal = p[rows], target[rows], c[rows], target[rows] - log_mass[rows, None]
+
+        def propose(i, w):
+            _, _, surplus, new = _newton_weight(P[i], T[i], w + shift[i], w, ideal[i])
+            return surplus, new
+
+        weight[rows] = roots.find(propose, first[rows], 2 * first[rows], np.zeros(rows.size))
+        s[rows] = log_ratio(T - weight[rows, None], weight[rows, None], ideal)[0]
     rows = np.flatnonzero(varied & ~near)
-    s[rows], weight[rows] = overestimated.solve(p[rows], D[rows], c[rows])
+    s[rows], weight[rows] = overestimated.solve(p[rows], target[rows])
     return s, weight
 
 
-def _newton_weight(p, D, c, weight, start=None):
-    """One Newton step on 1/E_p[e^s] in λ at given c: s, −ds/dλ, E_p[e^s] − 1 and the next λ."""
-    v = weight + c
-    solution, growth = log_ratio(D - v[:, None], weight[:, None], start)
+def _newton_weight(p, target, v, weight, start=None):
+    """One Newton step on 1/E_p[e^s] in λ: s, −ds/dλ, E_p[e^s] − 1 and the next λ; v = λ + c."""
+    solution, growth = log_ratio(target - weight[:, None], weight[:, None], start)
     with np.errstate(over="ignore", invalid="ignore"):
         small = (_psi(p, solution, growth, v) - v) / (1 + weight)
         mass = np.einsum("nk,nk->n", p, 1 + growth)
@@ -241,6 +285,47 @@ def _newton_weight(p, D, c, weight, start=None):
         pull = (1 + growth) / (1 + weight[:, None] * (1 + growth))
         new = weight + surplus * mass / np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
     return solution, pull, surplus, new
+
+
+def _ideal(p, measured_from):
+    """Mode of the KL update, and its s, which is the solution for λ = 0."""
+    x = measured_from(p.argmax(axis=-1))
+    with np.errstate(divide="ignore"):
+        mode = (np.log(p) + (x - x.max(axis=-1, where=p > 0, initial=-np.inf)[:, None])).argmax(axis=-1)
+    x = measured_from(mode)
+    return mode, x - log_mean_exp(p, x)[:, None]
+
+
+def _from_an_action(p, weight, m, measured_from):
+    """Newton on log E_p[e^s] in t = s of one action m, λ given: s_i + λ e^{s_i} = x_i + t + λ e^t. Returns s.
+
+    Here x = D − D_m. First m is the action given, the mode of the KL update; then the one whose own t + λ (e^t − 1) is
+    smallest, from which the others are known best.
+    """
+    n, t = np.arange(len(p)), np.zeros(len(p))
+    for _ in range(2):
+        x, a = measured_from(m), weight[:, None]
+
+        def solve(rows, t, x=x, a=a):
+            own = t + a[rows, 0] * np.expm1(t)
+            return log_ratio(x[rows] + own[:, None], a[rows])
+
+        def propose(rows, t, solve=solve, a=a):
+            growth = solve(rows, t)[1]
+            with np.errstate(all="ignore"):  # far from the root only
+                q = p[rows] * (1 + growth)
+                mass = q.sum(axis=-1)
+                value = np.log(mass)
+                slope = (q / (1 + a[rows] * (1 + growth))).sum(axis=-1) / mass * (1 + a[rows, 0] * np.exp(t))
+                return -value, t - value / slope
+
+        high = np.minimum(-np.log(p[n, m]), 709.0)  # where e^t does not overflow
+        low = np.minimum(-np.maximum(log_mean_exp(p, x), 0.0), high)
+        t = roots.find(propose, np.clip(t, low, high), low, high, floor=1.0)
+        s, growth = solve(n, t)
+        m = np.where(p > 0, np.abs(s + a * growth), np.inf).argmin(axis=-1)
+        t = s[n, m]
+    return s
 
 
 def _psi(p, s, growth, v):
@@ -254,19 +339,10 @@ def _psi(p, s, growth, v):
 
 def _spread(p, D):
     """Standard deviation and maximum of D (E_p[D] = 0, and 0 where p = 0, so the maximum is one of the support)."""
-    scale = np.maximum(np.abs(D).max(axis=-1), _TINY)
-    x = D / scale[:, None]
-    return scale * np.sqrt(np.einsum("nk,nk,nk->n", p, x, x)), D.max(axis=-1)
-
-
-def _two_levels(p, D):
-    """Merge the actions if every context has at most two target values on its support (binary rewards)."""
-    if p.shape[-1] <= 2 or (len(p) > 1 and _two_levels(p[:1], D[:1]) is None):
-        return None
-    high = np.where(p > 0, D, -np.inf).max(axis=-1, keepdims=True)
-    low = np.where(p > 0, D, np.inf).min(axis=-1, keepdims=True)
-    is_high = high == D
-    if not np.all(is_high | (low == D) | (p == 0)):
-        return None
-    mass = np.stack([np.where(is_high, 0.0, p).sum(axis=-1), np.where(is_high, p, 0.0).sum(axis=-1)], axis=-1)
-    return is_high, mass, np.concatenate([low, high], axis=-1)
+    top = D.max(axis=-1)
+    scale = np.maximum(np.maximum(top, -D.min(axis=-1)), _TINY)
+    variance = 0.0
+    for block in _columns(D.shape[1]):
+        x = D[:, block] / scale[:, None]
+        variance = variance + np.einsum("nk,nk,nk->n", p[:, block], x, x)
+    return scale * np.sqrt(variance), top

@@ -40,17 +40,23 @@ def log_ratio(d, weight, start=None):
         The solution and e^s − 1.
     """
     with np.errstate(all="ignore"):  # a start too far away may overflow; then the next one is used
+        cancels = weight.max(initial=0.0) > 1e6  # λ (e^s − 1) − d, where d is close to −λ
         for s in (start, None):
             s = _start(d, weight) if s is None else s
             for iteration in range(6):
                 growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
                 u = weight * (growth + 1)
-                newton = (s + weight * growth - d) / (1 + u)
+                residual = s + weight * growth - d
+                if cancels:
+                    rho = np.exp(np.minimum(s, 709.7))
+                    u = weight * rho
+                    residual = np.where(s < -1, s + u - (d + weight), residual)
+                newton = residual / (1 + u)
                 bend = newton * u / (1 + u)
                 step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
                 if iteration > 1:  # huge d and λ leave s uncertain by their rounding: do not chase it
                     noise = 1e-15 * (np.abs(d) + weight) / (1 + u)
-                    step = np.where(np.abs(step) <= noise, 0.0, step)
+                    step = np.where((np.abs(step) <= noise) | (s > 709.7), 0.0, step)
                 s = s - step
                 if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
                     shrink = -step * (1 - step / 2 * (1 - step / 3))
@@ -61,13 +67,13 @@ def log_ratio(d, weight, start=None):
 def _start(d, weight):
     """The solution within 4e-5: a rational fit of W(x) for x = e^z ≤ e; above, one of ω and a Newton step in log ω."""
     log_weight = np.log(weight)
-    z = d + (weight + log_weight)
+    z = (d + weight) + log_weight
     x = np.exp(np.minimum(z, 1.0))
     omega = x * (1 + x * (1.67666 + 0.351145 * x)) / (1 + x * (2.67666 + x * (1.53565 + 0.126332 * x)))
     low = d + weight - omega
     if not (large := z > 1).any():
         return low
     z = np.maximum(z, 1.0)
-    omega = z - 4.21463 * (z - 1) / (z + 7.82567)
+    omega = z - 4.21463 * ((z - 1) / (z + 7.82567))
     log_omega = np.log(omega)
     return np.where(large, log_omega + (z - log_omega - omega) / (1 + omega) - log_weight, low)

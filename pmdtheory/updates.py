@@ -21,6 +21,7 @@ Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv 2501.12599, eq. 3. Statemen
 ``pmdtheory/theorems/README.md``.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,9 +133,12 @@ def pmd_mean_update(policy, reward, tau):
     (array([0.2862, 0.7138]), np.float64(0.1009))
     """
     p, r, tau = simplex.problem(policy, reward, tau)
-    D, top, m = _centred_targets(p, r, tau)
-    s, weight = solver.with_shift(*_rows(p, D, np.zeros(tau.shape)))
-    return _update(p, s, weight, top + tau * m)
+    expand, p2, r2 = _merged(p, r)
+    D, top, m = centred_targets(p2, r2, tau)
+    with _failure_named(p, r, tau):
+        s, weight = solver.with_shift(*_rows(p2, D, np.zeros(tau.shape)))
+        del D
+        return _update(p, expand(s), weight, top + tau * m)
 
 
 def baseline_update(policy, reward, tau, baseline):
@@ -171,13 +175,18 @@ def baseline_update(policy, reward, tau, baseline):
     array([0.3425, 0.6575])
     """
     p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
-    D, top, m = _centred_targets(p, r, tau)
+    expand, p2, r2 = _merged(p, r)
+    D, top, m = centred_targets(p2, r2, tau)
+    same = ~D.any(axis=-1) & simplex.equal_up_to_rounding(b, top)
     with np.errstate(over="ignore"):
-        shift = (b - top) / tau - m
-    simplex.finite(shift, "(baseline - reward) / tau")
-    rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
+        shift = np.where(same, 0.0, (b - top) / tau - m)
+        simplex.finite(shift, "(baseline - reward) / tau")
+        target = np.where(p2 > 0, (r2 - b[..., None]) / tau[..., None], 0.0)
+        rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
     try:
-        s, weight = solver.with_shift(*_rows(p, D, shift, rounding))
+        with _failure_named(p, r, tau):
+            s, weight = solver.with_shift(*_rows(p2, D, shift, target, rounding))
+            return _update(p, expand(s), weight, b.copy())
     except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
         largest = _below(top[index] + tau[index] * (m[index] + error.largest))
@@ -186,7 +195,6 @@ def baseline_update(policy, reward, tau, baseline):
             f"baseline must be at most {float(largest)} for a principal-branch solution to exist (Statement 11), "
             f"got {b[index]}{where}; any baseline up to tau * log Z is solvable."
         ) from None
-    return _update(p, s, weight, b.copy())
 
 
 def largest_baseline(policy, reward, tau):
@@ -219,7 +227,7 @@ def largest_baseline(policy, reward, tau):
     np.float64(1.9992)
     """
     p, r, tau = simplex.problem(policy, reward, tau)
-    D, top, m = _centred_targets(p, r, tau)
+    D, top, m = centred_targets(p, r, tau)
     return _below(top + tau * (m + overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape)))
 
 
@@ -254,11 +262,37 @@ def mixed_update(policy, reward, tau, chi2_coef):
     """
     simplex.nonnegative(chi2_coef, "chi2_coef")
     p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
-    D, top, m = _centred_targets(p, r, tau)
+    expand, p2, r2 = _merged(p, r)
+    D, top, m = centred_targets(p2, r2, tau)
     with np.errstate(over="ignore"):
         a = simplex.finite(kappa / tau, "chi2_coef / tau")
-    s, v = solver.with_weight(*_rows(p, D, a))
-    return _update(p, s, a, top + tau * (m + v.reshape(tau.shape) - a))
+    rewards = np.where(D.any(axis=-1, keepdims=True), r2, 0.0).reshape(-1, r2.shape[-1])
+    support, flat_tau = p2.reshape(rewards.shape) > 0, tau.reshape(-1)
+
+    def measured_from(rows, actions):
+        own = np.take_along_axis(rewards[rows], actions[:, None], axis=-1)
+        return np.where(support[rows], (rewards[rows] - own) / flat_tau[rows, None], 0.0)
+
+    with _failure_named(p, r, tau):
+        s, v = solver.with_weight(*_rows(p2, D, a), measured_from)
+        return _update(p, expand(s), a, top + tau * (m + v.reshape(tau.shape) - a))
+
+
+@contextlib.contextmanager
+def _failure_named(p, r, tau):
+    """If a solver fails at the limits of floating-point numbers, say which argument is at them."""
+    try:
+        yield
+    except FloatingPointError:
+        tiny = np.finfo(float).tiny
+        smallest, spread = p.min(where=p > 0, initial=1.0), (r.max(axis=-1) - r.min(axis=-1)) / tau
+        if smallest < tiny:
+            problem = f"policy must have no probability between 0 and {tiny} here, got {smallest}: set it to 0."
+        elif spread.max() > 1e15:
+            problem = f"tau must be at least 1e-15 of the reward range here, got {tau.flat[spread.argmax()]}."
+        else:
+            raise
+        raise ValueError(problem) from None
 
 
 def _below(largest):
@@ -266,25 +300,52 @@ def _below(largest):
     return np.nextafter(largest, -np.inf)
 
 
-def _centred_targets(p, r, tau):
+def centred_targets(p, r, tau):
     """D = (r − E_p[r])/τ (0 where p = 0), the reward r₀ of the most probable action, and m = (E_p[r] − r₀)/τ.
 
-    Measured from r₀, D and m keep their relative accuracy when p is nearly one-hot.
+    Measured from r₀, D and m keep their relative accuracy when p is nearly one-hot. Where the rewards of the support
+    are equal up to rounding, all of D is 0.
     """
     top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
-    x = np.where(p > 0, (r - top) / tau[..., None], 0.0)
-    m = np.einsum("...k,...k->...", p, x)
-    return np.where(p > 0, x - m[..., None], 0.0), top[..., 0], m
+    D = r - top
+    np.copyto(D, 0.0, where=p == 0)
+    equal = np.maximum(D.max(axis=-1), -D.min(axis=-1)) <= simplex.EQUAL * np.abs(top[..., 0])
+    if equal.any():
+        D[equal] = 0.0
+    D /= tau[..., None]
+    m = np.einsum("...k,...k->...", p, D)
+    D -= m[..., None]
+    np.copyto(D, 0.0, where=p == 0)
+    return D, top[..., 0], m
+
+
+def _merged(p, r):
+    """One action for each level of the reward if every context has at most two on its support (binary rewards).
+
+    Returns the function that gives each action the s of its level, and p and r of the merged actions, or of all.
+    """
+    K = p.shape[-1]
+    if K <= 2 or p.size == 0 or len(np.unique(r.reshape(-1, K)[0, :64][p.reshape(-1, K)[0, :64] > 0])) > 2:
+        return (lambda s: s), p, r
+    high = np.where(p > 0, r, -np.inf).max(axis=-1, keepdims=True)
+    low = np.where(p > 0, r, np.inf).min(axis=-1, keepdims=True)
+    is_high = high == r
+    if not np.all(is_high | (low == r) | (p == 0)):
+        return (lambda s: s), p, r
+    mass = np.stack([np.where(is_high, 0.0, p).sum(axis=-1), np.where(is_high, p, 0.0).sum(axis=-1)], axis=-1)
+    is_high = is_high.reshape(-1, K)
+    return (lambda s: np.where(is_high, s[:, 1:], s[:, :1])), mass, np.concatenate([low, high], axis=-1)
 
 
 def _rows(p, *arrays):
-    """Flatten the batch axes: p and D to (N, K), the rest to (N,)."""
+    """Flatten the batch axes: arrays like p to (N, K), the others to (N,)."""
     K = p.shape[-1]
-    return p.reshape(-1, K), arrays[0].reshape(-1, K), *(a.reshape(-1) for a in arrays[1:])
+    return p.reshape(-1, K), *(a.reshape(-1, K) if a.ndim == p.ndim else a.reshape(-1) for a in arrays)
 
 
 def _update(p, s, weight, baseline):
-    s = np.where(p > 0, s.reshape(p.shape), 0.0)
+    s = s.reshape(p.shape)
+    np.copyto(s, 0.0, where=p == 0)
     weight = weight.reshape(p.shape[:-1])
     return Update(normalised(p, s), s, weight, baseline, weight < 0)
 
@@ -292,8 +353,12 @@ def _update(p, s, weight, baseline):
 def normalised(p, s):
     """q = p e^s, whose mass must be 1 up to rounding, which is divided away."""
     with np.errstate(over="ignore"):
-        q = p * np.exp(s)
+        q = np.exp(s)
+        q *= p
+        if (large := s > 700).any():  # e^s may overflow where p e^s does not
+            q[large] = np.exp(np.log(p[large]) + s[large])
     mass = q.sum(axis=-1, keepdims=True)
-    if not np.all(np.abs(mass - 1) < 1e-6):
+    if not np.all(np.abs(mass - 1) < 1e-9):
         raise FloatingPointError("the updated policy is not normalised; please report the arguments.")
-    return q / mass
+    q /= mass
+    return q

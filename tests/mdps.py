@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from pmdtheory.mdp import chain, deep_sea, from_gymnasium, garnet, gridworld
@@ -41,3 +43,36 @@ def fixed_point(mdp, choose, sweeps):
     for _ in range(sweeps):
         V = choose(mdp.R + mdp.gamma * np.einsum("xay,y->xa", P, V))
     return V
+
+
+def exact_values(mdp, choice):
+    """V of the deterministic policy `choice` in rational numbers, the rows of P divided by their exact sums."""
+    rows = dense(mdp)[np.arange(mdp.states), choice]
+    system = []
+    for x, row in enumerate(rows):
+        move = _distribution(row)
+        left = [(x == y) - Fraction(mdp.gamma) * p for y, p in enumerate(move)]
+        system.append([*left, Fraction(mdp.R[x, choice[x]])])
+    for i in range(mdp.states):  # Gauss and Jordan; I − γP needs no pivots
+        system[i] = [entry / system[i][i] for entry in system[i]]
+        for j in range(mdp.states):
+            factor = system[j][i]
+            if j != i and factor:
+                system[j] = [a - factor * b for a, b in zip(system[j], system[i])]
+    return [row[-1] for row in system]
+
+
+def exact_certificate(mdp, V):
+    """The largest advantage over 1 − γ of exact values V, in rational numbers."""
+    gamma, P = Fraction(mdp.gamma), dense(mdp)
+    ahead = [[sum(p * v for p, v in zip(_distribution(row), V) if p) for row in rows] for rows in P]
+    gap = max(
+        Fraction(mdp.R[x, a]) + gamma * ahead[x][a] - V[x] for x in range(mdp.states) for a in range(mdp.actions)
+    )
+    return gap / (1 - gamma)
+
+
+def _distribution(row):
+    row = [Fraction(p) for p in row]
+    total = sum(row)
+    return [p / total for p in row]

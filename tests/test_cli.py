@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: printed numbers, one-line errors, exit codes."""
 
+import os
 import re
 
 import numpy as np
@@ -77,6 +78,14 @@ def test_solve_marks_local_minima(capsys):
         ("bandit --rollouts 8 --estimator loo_target_kl", "--estimator loo_target_kl needs --target-kl"),
         ("bandit --rollouts 8 --target-kl 0.5", "--estimator loo_mean has no use for --target-kl"),
         ("check --problems 0", "problems must be"),
+        ("check --seed -1", "seed must be an integer of at least 0, got -1"),
+        ("bandit --seed -1", "seed must be an integer of at least 0, got -1"),
+        ("bandit --tau -1e-3", "tau must be positive, got -0.001"),
+        ("bandit --tau 1e-300 --rollouts 4", "tau must be large enough for the square of (rewards - baseline) / tau"),
+        ("solve --policy 1,1e-320 --reward 0,1 --tau 1e-3", "policy must have no probability between 0 and"),
+        ("bandit --csv .", "--csv . cannot be written (it is a folder)"),
+        ("bandit --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
+        ("mdp --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
         ("mdp --tau 0", "tau must be positive, got 0.0"),
         ("mdp --gamma 1", "gamma must be one number in [0, 1), got 1.0"),
         ("mdp --tolerance -1", "tolerance must be nonnegative"),
@@ -109,6 +118,47 @@ def test_bandit_prints_and_writes(capsys, tmp_path):
     last = out.splitlines()[-1].split()
     assert float(last[1]) == pytest.approx(table[table.step == 3].reward.mean(), abs=1e-4)
     assert set(table.seed) == {0, 1, 2, 3}
+
+
+def test_the_table_is_checked_before_the_run_and_a_device_stays_one(capsys, tmp_path, monkeypatch):
+    """A pipe is written to, standard output gets the rows, and a full disk leaves nothing behind."""
+    monkeypatch.setattr("pmdtheory.bandit.iterate", lambda *a, **k: pytest.fail("ran before the check"))
+    assert run(capsys, "bandit", "--csv", str(tmp_path))[0] == 2
+    monkeypatch.undo()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert run(capsys, "bandit", "--steps", "1", "--csv", str(pipe))[0] == 0
+    assert os.read(reader, 10_000).startswith(b"step,seed,reward")
+    assert not pipe.is_file()
+    os.close(reader)
+    assert "step,seed,reward" in run(capsys, "bandit", "--steps", "1", "--csv", "/dev/stdout")[1]
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    code, out, err = run(capsys, "bandit", "--steps", "1", "--csv", str(tmp_path / "t.csv"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "No space left on device" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("words", ["bandit --tau 1e-300", "bandit --tau 1e-300 --update kl", "bandit --tau 1e300"])
+def test_extreme_temperatures_give_numbers(capsys, words):
+    """Greedy from the first step, or not moved at all."""
+    code, out, _ = run(capsys, *words.split())
+    assert code == 0
+    assert "nan" not in out and "inf" not in out
+
+
+def test_solve_far_below_the_reward_range(capsys):
+    """Everything goes to the best action."""
+    words = "solve --policy 0.3,0.3,0.4 --reward 0.1,0.7,1 --tau 1e-12 --chi2-coef 0 --baseline -1e290"
+    code, out, _ = run(capsys, *words.split())
+    assert code == 0
+    assert column(out, "q_mixed", 3).tolist() == column(out, "q_kl", 3).tolist() == [0, 0, 1]
+    assert column(out, "q_baseline", 3) == pytest.approx([0.3, 0.3, 0.4])
 
 
 def test_mdp_certifies_and_writes(capsys, tmp_path):

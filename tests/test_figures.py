@@ -1,7 +1,9 @@
 """The figures' machinery and numbers: fast path from an empty folder, comparison with what is committed."""
 
+import contextlib
 import hashlib
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from pmdllm.study.declared import STUDIES
 
 from figures import __main__ as command
-from figures import harness
+from figures import harness, replication
+from pmdtheory import plotting
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +31,7 @@ def test_fast_path_agrees_with_the_committed_table(name, tmp_path):
     outcome = harness.run(name, fast=True, build=tmp_path / "empty")
     assert outcome.differences == []
     assert len(outcome.finding) > 40
+    assert not [word for word in ("nan", "(?)", "inf") if word in outcome.finding.split()]
     redrawn_only = harness.inputs(harness.module(name))
     for suffix in (".png", ".svg") if redrawn_only else (".csv", ".png", ".svg"):
         assert (tmp_path / "empty" / f"{name}{suffix}").stat().st_size > 500
@@ -41,6 +45,50 @@ def test_committed_files_are_there_and_shown(name):
     assert (harness.OUTPUT / f"{name}.png").exists()
     assert "<svg" in (harness.OUTPUT / f"{name}.svg").read_text()
     assert f"output/{name}.png" in (ROOT / "figures" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", harness.NAMES)
+def test_pictures_hold_few_panels_and_findings_few_words(name):
+    """At most seven lettered panels, none empty; at most 90 words; a title that fits a line."""
+    figure = harness.module(name)
+    tables = harness.committed(figure)
+    assert len(figure.finding(*tables).split()) <= 90
+    with plotting.style():
+        picture = figure.plot(*tables)
+    lettered = [axis for axis in picture.axes if axis.get_title(loc="left")]
+    assert len(lettered) <= 7 or name == "mdp_lambda_map"
+    before = list(picture.axes)
+    plotting.drop_empty(picture)
+    assert picture.axes == before
+    plotting.plt.close(picture)
+    assert len(figure.__doc__.partition("\n\n")[0]) <= 120
+
+
+def test_a_panel_without_data_is_removed_and_the_others_lettered_anew():
+    """Bounds alone are no data."""
+    with plotting.style():
+        figure, axes = plotting.panels(1, 3)
+        axes[0].axhline(1)
+        axes[1].plot([], [], label="nothing")
+        axes[2].plot([0, 1], [0, 1])
+        plotting.drop_empty(figure)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [""]
+    assert figure.axes[0].lines[0].get_xdata() == pytest.approx([0, 1])
+    plotting.plt.close(figure)
+
+
+def test_methods_keep_their_colour():
+    """All methods of the table are told apart, leave-one-out by line style only; unknown names have a stable look."""
+    looks = plotting.METHODS
+    plain = [style["color"] for name, style in looks.items() if not name.endswith("-loo")]
+    assert len(set(plain)) == len(plain)
+    for name in ("pmd-mean", "pmd-part"):
+        assert looks[name]["color"] == looks[f"{name}-loo"]["color"]
+        assert looks[name]["linestyle"] != looks[f"{name}-loo"]["linestyle"]
+    code = "from pmdtheory.plotting import method; print(method('mine'))"
+    said = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout for _ in "ab"}
+    assert said == {f"{plotting.method('mine')}\n"}
+    assert plotting.method("mine")["color"] not in {style["color"] for style in looks.values()}
 
 
 def test_two_runs_are_identical(tmp_path):
@@ -76,6 +124,8 @@ def test_comparison_names_what_differs(tmp_path):
     assert differences(table.rename(columns={"value": "other"}))[0].startswith("columns")
     assert differences(table.assign(key=["a", "a", "c"])) == ["the recomputed table repeats row a"]
     assert harness.compare(new, tmp_path / "none.csv", ["key"], {}, False)[0].startswith("none.csv is not committed")
+    pd.DataFrame({"foreign": [1]}).to_csv(old, index=False)
+    assert differences(table)[0].startswith("columns")
 
 
 def test_a_departure_fails_the_command(tmp_path, monkeypatch, capsys):
@@ -93,6 +143,124 @@ def test_a_departure_fails_the_command(tmp_path, monkeypatch, capsys):
     assert "1 of 1 tables differ" in out
 
 
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A copy of the committed files in which runs may write."""
+    here = tmp_path / "figures"
+    for folder in ("data", "output"):
+        shutil.copytree(harness.HERE / folder, here / folder)
+    for page in (here / "README.md", tmp_path / "README.md"):
+        shutil.copyfile(ROOT / page.relative_to(tmp_path), page)
+    monkeypatch.setattr(replication, "README", tmp_path / "README.md")
+    monkeypatch.setattr(harness, "HERE", here)
+    for name, folder in (("DATA", here / "data"), ("OUTPUT", here / "output"), ("BUILD", tmp_path / "build")):
+        monkeypatch.setattr(harness, name, folder)
+    return here
+
+
+def test_pages_out_of_date_are_a_difference_and_updated(folders, monkeypatch, capsys):
+    """A plain run names the page and ends with 1; an update writes both pages, whichever figure it was of."""
+    monkeypatch.setattr(harness, "NAMES", ("training_seeds",))
+    (folders / "README.md").write_text(harness.gallery())
+    page = folders.parent / "README.md"
+    present = page.read_text()
+    page.write_text(present.replace("| holds |", "| holds everywhere |", 1))
+    assert command.main([]) == 1
+    assert "DIFFERS: README.md is not what the committed tables say" in capsys.readouterr().out
+    (folders / "README.md").write_text("old")
+    assert command.main(["training_seeds", "--update"]) == 0
+    assert page.read_text() == present
+    assert (folders / "README.md").read_text() == harness.gallery()
+    assert command.main([]) == 0
+
+
+FILES = ("data/zero_temperature.csv", "output/zero_temperature.png", "output/zero_temperature.svg")
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_an_update_that_is_killed_leaves_the_old_files_or_the_new(folders, monkeypatch, moved):
+    """Killed before the folder is renamed: all old; after it, at any file: all new once the next run has begun."""
+
+    class Killed(BaseException):
+        pass
+
+    def read():
+        return [(folders / file).read_bytes() for file in FILES]
+
+    new = {folders / file: folders / f"new{i}" for i, file in enumerate(FILES)}
+    for path in new.values():
+        path.write_bytes(path.name.encode())
+    old, calls = read(), []
+    rename, replace = Path.rename, Path.replace
+
+    def killed(function):
+        def call(*arguments):
+            calls.append(arguments)
+            if len(calls) > moved:
+                raise Killed
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Path, "rename", killed(rename))
+    monkeypatch.setattr(Path, "replace", killed(replace))
+    with pytest.raises(Killed) if moved < 4 else contextlib.nullcontext():
+        harness.publish("zero_temperature", new)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", replace)
+    harness.finish()
+    assert read() == (old if moved == 0 else [path.read_bytes() for path in new.values()])
+    assert not [path for path in folders.iterdir() if path.name.startswith(".")]
+
+
+def test_a_table_that_agrees_stays_as_it_is_to_the_byte(folders):
+    """Last digits that an update could write anew are kept, a departure is replaced."""
+    path = folders / "data" / "zero_temperature.csv"
+    text = path.read_text()
+    path.write_text(text.replace("0.240000000000", "0.24000000000000001").replace("0.24,", "0.24000000000001,"))
+    before = path.read_bytes()
+    assert harness.run("zero_temperature", update=True).differences == []
+    assert path.read_bytes() == before
+    path.write_text(text.replace("0.24,", "0.25,"))
+    assert harness.run("zero_temperature", update=True).differences == []
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "content", "message"),
+    [
+        ("zero_temperature", "zero_temperature", b"", "cannot be read as a table"),
+        ("zero_temperature", "zero_temperature", b"\xff\xfe\x00", "cannot be read as a table"),
+        ("training_seeds", "study_seeds", b"a,b\n1,2\n", "has no column 'base'"),
+        (
+            "training_seeds", "study_seeds",
+            b"base,seed,seconds,before/avg@8,before/greedy,test/avg@8,test/greedy\n", "holds no row yet",
+        ),
+        ("training_seeds", "study_seeds_curves", b'a,"b\n1', "cannot be read as a table"),
+        (
+            "training_seeds", "study_seeds_curves",
+            b"base,seed,iteration,validation/avg@8,validation/greedy\nsecond,0,many,1,1\n",
+            "column iteration must hold numbers, got 'many'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_foreign_or_damaged_table_is_one_line(folders, name, table, content, message, capsys):
+    (folders / "data" / f"{table}.csv").write_bytes(content)
+    assert command.main([name]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert message in line
+    assert f"figures/data/{table}.csv" in line
+
+
+def test_output_that_cannot_be_written_is_one_line_before_anything_is_computed(folders, monkeypatch, capsys):
+    """A file where the folder should be."""
+    monkeypatch.setattr(harness, "BUILD", folders / "README.md" / "build")
+    monkeypatch.setattr(harness, "run", None)
+    assert command.main(["zero_temperature"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "README.md" in line
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -102,11 +270,12 @@ def test_a_departure_fails_the_command(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_bad_command_lines(words, message, capsys):
-    """One clear sentence, exit code 2."""
+    """One clear line, exit code 2."""
     with pytest.raises(SystemExit) as stop:
         command.main(words)
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_help():
@@ -160,8 +329,7 @@ def test_study_figures_are_redrawn_only(name, tmp_path, monkeypatch):
         assert "nan" not in outcome.finding
         assert [path.read_bytes() for path in harness.inputs(figure)] == before
         assert (tmp_path / "OUTPUT" / f"{name}.svg").stat().st_size > 5000
-        harness.write_gallery([outcome])
-        text = (tmp_path / "HERE" / "README.md").read_text()
+        text = harness.gallery()
         assert f"make study NAMES={figure.STUDY}" in text
         assert all(f"data/{table}.csv" in text for table in figure.TABLES)
 
@@ -169,31 +337,48 @@ def test_study_figures_are_redrawn_only(name, tmp_path, monkeypatch):
 def test_study_findings():
     """Counts and orderings that the tables were made to have."""
     figures = {name: importlib.import_module(f"figures.{name}") for name in STUDY_FIGURES}
-    said = {
+    found = {
         name: figure.finding(*study_tables(figure.STUDY)[: len(figure.TABLES)]) for name, figure in figures.items()
     }
-    assert said["training_seeds"].count("5 of 5 seeds") == 2
-    assert "Below the base end: PMD-mean 0 of 40 runs, PMD-part 30 of 40 runs" in said["training_temperature"]
-    behind = said["training_methods"].partition("Their interval lies below")[2]
-    assert "pmd-part tau 0.1" in behind
-    assert "0.0006" in said["training_methods"]
-    assert "Below the base end 25 of 120 runs with chosen options" in said["training_staleness"]
-    assert "PMD-part at U = 8: 0 of 5 seeds;" in said["training_staleness"]
-    assert "the better of the two fixed ones: no knob" in said["training_knob"]
+    assert found["training_seeds"].count("5/5 seeds") == 2
+    assert "below the base: PMD-mean 0/40, PMD-part 30/40" in found["training_temperature"]
+    assert "PMD-part τ = 0.1" in found["training_methods"].partition("Interval below")[2]
+    assert "PMD-part 15/15" in found["training_staleness"]
+    assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2]
 
 
-def test_the_cost_of_a_target_is_interpolated():
-    """Between the evaluations around the crossing; NaN where accuracy never gets there."""
-    figure = importlib.import_module("figures.training_staleness")
-    common = {"method": "grpo", "budget": "rollouts", "lag": 0, "updates_per_batch": 8}
-    rows = [
-        common | {"seed": seed, "iteration": i, "tokens": 100.0 * i, "cpu_seconds": 10.0 * i, "validation/avg@8": value}
-        for seed, values in enumerate(((0.3, 0.6, 0.8, 0.5), (0.3, 0.4, 0.5, 0.6)))
-        for i, value in enumerate(values)
-    ]
-    found = figure.reaching(pd.DataFrame(rows), target=0.7)
-    assert found.tokens.to_list() == pytest.approx([150.0, np.nan], nan_ok=True)
-    assert found.cpu_seconds.to_list() == pytest.approx([15.0, np.nan], nan_ok=True)
+@pytest.mark.parametrize("name", [name for name in harness.NAMES if harness.inputs(harness.module(name))])
+def test_methods_that_no_figure_knows_do_not_stop_it(name):
+    """A study may grow: rows of another method are named as their table names them, or left out."""
+    figure = harness.module(name)
+    tables = harness.committed(figure)
+    for table in tables:
+        for column in {"method", "estimator", "knob", "base", "algorithm"} & set(table):
+            table[column] = table[column].where(table.index % 2 == 0, "mine")
+    with plotting.style():
+        plotting.plt.close(figure.plot(*tables))
+    assert len(figure.finding(*tables)) > 40
+
+
+def test_messages_of_the_titles_hold():
+    """What titles of figures claim of committed runs, from the tables."""
+    cases = committed("three_cases")
+    assert cases.dumped[cases.estimator == "mean"].sum() == 0 < cases.dumped[cases.estimator == "log_partition"].sum()
+    runs = committed("study_temperature")
+    ends = runs.groupby(["estimator", "tau", "n"])["test/avg@8"].mean()
+    assert ends["pmd-mean-loo"].min() > 0.9
+    assert ends["pmd-part-loo"][0.5].min() > 0.9 > 0.7 > ends["pmd-part-loo"][0.02].max()
+    assert (ends["pmd-part-loo"].unstack("n")[16] < ends["pmd-part-loo"].unstack("n")[4]).all()
+    stale = committed("study_staleness")
+    regimes = stale[stale.lag == 0].groupby(["budget", "updates_per_batch", "method"])["test/avg@8"].mean()
+    assert regimes.unstack("method").idxmax(axis=1).nunique() > 1
+    assert "no knob" in importlib.import_module("figures.training_knob").finding(
+        committed("study_knob"), committed("study_knob_curves")
+    )
+    better = importlib.import_module("figures.better_knob").leads(committed("better_knob")).set_index("knob")
+    assert (better.lead["measuring"].abs() <= np.maximum(better.half["measuring"], 0.5)).all()
+    assert (better.lead["target-KL"] <= np.maximum(better.half["target-KL"], 0.5)).all()
+    assert (better.lead["annealed"] > np.maximum(better.half["annealed"], 0.5)).sum() == 3
 
 
 def test_population_markers_lie_on_the_curves():

@@ -12,8 +12,7 @@ from pmdllm.validation.declared import ValidateConfig, Validation, summary
 from pmdllm.validation.experiments import WATCHED, Cell, actions_table
 from pmdllm.validation.fit import Anchor
 
-from figures import harness
-from figures import network_against_theory as figure
+from figures import harness, network, network_against_theory, network_laws, network_limits
 from pmdtheory import pmd_mean_update
 from pmdtheory.theorems import binary_reward
 
@@ -78,6 +77,9 @@ def tables():
         ("network_against_theory", EXPERIMENTS[:1], 1),
         ("network_against_theory", EXPERIMENTS[1:], 1),
         ("network_laws", EXPERIMENTS, 3),
+        ("network_laws", EXPERIMENTS[1:], 1),
+        ("network_limits", EXPERIMENTS, 3),
+        ("network_limits", EXPERIMENTS[:1], 1),
     ],
 )
 def test_drawn_from_whatever_is_there(tables, name, experiments, seeds, tmp_path, monkeypatch):
@@ -93,36 +95,37 @@ def test_drawn_from_whatever_is_there(tables, name, experiments, seeds, tmp_path
 
 
 def test_finding_names_what_is_off_its_law(tables):
-    said = figure.finding(*tables.values())
-    assert said.count("in 4 of 4 settings") == 2
-    assert "10 times as far: no fit" in said
-    assert said.count("within 0.00") == 2
-    table = tables["validate"]
+    table, prompts, steps, actions = tables.values()
+    words = network_laws.finding(table, actions)
+    assert words.count("in 4/4 settings") == 2
+    assert "10 times as far: no fit" in words
+    assert "100% of the prompts" in network_against_theory.finding(table, prompts, steps)
+    assert network_limits.finding(table, prompts).count("reward within 0.00") == 2
     one = (table.experiment == "population") & (table.reward == "graded") & (table.tau == 0.1) & (table.seed == 2)
     off = table.assign(share=table.share.where(~one, 0.5))
-    assert "far: graded tau 0.1 PMD-mean seed 2, graded tau 0.1 log-partition seed 2." in figure.population(off)
+    assert "far: graded τ 0.1 PMD-mean seed 2, graded τ 0.1 log-partition seed 2." in network_laws.finding(off, actions)
 
 
 def test_axes_of_the_ratio_panel():
     """Written out for two actions: the Lambert-W law is the diagonal, the KL law is at 1."""
     p, r, tau = np.array([0.2, 0.8]), np.array([1.0, 0.0]), 0.1
     q = {"pmd-mean": pmd_mean_update(p, r, tau).policy, "pmd-part": p * np.exp(r / tau) / (p @ np.exp(r / tau))}
-    cell = {"experiment": "population", "number": 7, "seed": 0, **figure.SHOWN}
+    cell = {"experiment": "population", "number": 7, "seed": 0, **network.SHOWN}
     actions = pd.concat(
         pd.DataFrame(cell | {"algorithm": name, "policy": p, "reward_of_action": r, "log_ratio": np.log(q[name] / p)})
         for name in q
     )
-    mean, part = (figure.shown(actions, name) for name in ("pmd-mean", "pmd-part"))
+    mean, part = (network_laws.shown(actions, name) for name in ("pmd-mean", "pmd-part"))
     assert mean.excess.to_numpy() == pytest.approx(mean.ratio.to_numpy(), rel=1e-9)
     assert part.excess.to_numpy() == pytest.approx(1, rel=1e-9)
 
 
 def test_recursion_starts_at_the_base_and_follows_its_prompts(tables):
-    rows = figure.recursion(tables["validate_prompts"])
+    rows = network_limits.recursion(tables["validate_prompts"])
     cell = Cell("recursion", "binary", CONFIG.recursion_tau, "pmd-mean", math.inf, CONFIG.prompts, 0)
     mine = rows[(rows.algorithm == cell.algorithm) & (rows.seed == 0)].set_index("iteration")
-    before = figure.select(tables["validate_prompts"], **asdict(cell), iteration=1).expected_reward
-    assert mine.found[0] == mine.exact[0] == pytest.approx(before.mean())
+    before = network.select(tables["validate_prompts"], **asdict(cell), iteration=1).expected_reward
+    assert mine.fitted[0] == mine.exact[0] == pytest.approx(before.mean())
     assert mine.failures[0] == pytest.approx(1 - before.median())
-    assert mine.found[1] == pytest.approx(mine.exact[1], abs=1e-3)
+    assert mine.fitted[1] == pytest.approx(mine.exact[1], abs=1e-3)
     assert mine.low[1] < mine.failures[1] < mine.high[1]

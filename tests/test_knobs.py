@@ -1,6 +1,5 @@
 """Baselines aimed at a KL divergence against the exact update, 40 digits, deletion; temperatures by measured λ."""
 
-from time import process_time
 
 import mpmath
 import numpy as np
@@ -96,7 +95,7 @@ def test_agrees_with_40_digits(tau, share):
     assert target_kl_baseline(rewards, tau, float(target))[0] == pytest.approx(expected, abs=3e-15 * (1 + tau))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rewards=rewards_1d, log_tau=log_temperature)
 def test_the_ends_are_the_mean_and_the_log_partition(rewards, log_tau):
     """Target 0 is PMD-mean and target infinity PMD-part, to the last bit."""
@@ -106,7 +105,7 @@ def test_the_ends_are_the_mean_and_the_log_partition(rewards, log_tau):
             assert np.array_equal(knob(rewards, tau, target), baselines.estimate(name + end, rewards, tau))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rewards=rewards_1d, log_tau=log_temperature, targets=st.lists(st.floats(0, 5), min_size=2, max_size=6))
 def test_rises_with_the_target_between_the_ends(rewards, log_tau, targets):
     tau, noise = 10**log_tau, 1e-12 * (10 + 10**log_tau)
@@ -116,7 +115,7 @@ def test_rises_with_the_target_between_the_ends(rewards, log_tau, targets):
     assert found[-1] <= baselines.log_partition(rewards, tau) + noise
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rewards=rewards_1d, log_tau=log_temperature, target=st.floats(0, 5), shift=st.floats(-50, 50))
 def test_units(rewards, log_tau, target, shift):
     """Scaling rewards and τ scales the baseline; shifting the rewards shifts it."""
@@ -128,7 +127,7 @@ def test_units(rewards, log_tau, target, shift):
     np.testing.assert_allclose(target_kl_baseline(rewards + shift, tau, target) - shift, b, **near)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rewards=rewards_1d, log_tau=log_temperature, target=st.floats(0, 3))
 def test_leave_one_out_is_deletion(rewards, log_tau, target):
     tau = 10**log_tau
@@ -159,15 +158,6 @@ def test_torch_agrees_with_numpy(knob, dtype):
     np.testing.assert_allclose(
         found.numpy(), knob(rewards, tau, target, mask), atol=2e-6 if dtype == torch.float32 else 1e-13
     )
-
-
-def test_a_thousand_groups_are_quick():
-    """64 prompts of 16 rollouts, as in training, and a thousand plain groups: well under a second of computing each."""
-    rng = np.random.default_rng(2)
-    for knob, rewards in ((loo_target_kl_baseline, rng.random((64, 16))), (target_kl_baseline, rng.random((1000, 16)))):
-        began = process_time()
-        knob(rewards, 0.1, 1.0)
-        assert process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pmdtheory.loglinear import (
 )
 from pmdtheory.sampled import sampled_loss, sampled_update
 
-prop = settings(max_examples=40, deadline=None, derandomize=True)
+prop = settings(max_examples=40)
 
 
 def tabular(policy):

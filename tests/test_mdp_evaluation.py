@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import product
+
+import mpmath
 import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import linprog
 
-from pmdtheory.mdp import MDP, advantage_gap, evaluate, garnet, gridworld, occupancy, optimal
-from tests.mdps import dense, examples, fixed_point, random_policy
+from pmdtheory.mdp import MDP, advantage_gap, chain, deep_sea, evaluate, garnet, gridworld, occupancy, optimal
+from tests.mdps import dense, exact_certificate, exact_values, examples, fixed_point, random_policy
 
 EXAMPLES = examples()
 every_example = pytest.mark.parametrize("name", EXAMPLES)
@@ -103,6 +107,100 @@ def test_certificate_brackets_the_gap():
             low.append(g / gap)
             high.append(gap * (1 - mdp.gamma) / g)
     assert max(low) > 0.95 and max(high) > 0.95
+
+
+LARGE_GAMMAS = [1 - 1e-4, 1 - 1e-7, 1 - 1e-10]
+
+
+def two_rooms(gamma):
+    """Two classes that do not lead to one another, with different gains, and a state that may choose."""
+    P = np.zeros((5, 2, 5))
+    P[[0, 1, 2, 3], :, [1, 0, 3, 2]] = 0.5
+    P[[0, 1, 2, 3], 0, [0, 1, 2, 3]] = P[[0, 1, 2, 3], 1, [1, 0, 3, 2]] = 0.5
+    P[[0, 1, 2, 3], 1, [1, 0, 3, 2]] += 0.5
+    P[4, 0, 0] = P[4, 1, 2] = 1
+    P /= P.sum(axis=-1, keepdims=True)
+    return MDP(P, [[0.3, 0.1], [0.2, 0.7], [0.4, 0.2], [0.1, 0.35], [5.0, -5.0]], gamma)
+
+
+NEAR_ONE = {
+    "garnet": lambda gamma: garnet(20, 3, 4, np.random.default_rng(1), gamma),
+    "sparse garnet": lambda gamma: garnet(12, 2, 1, np.random.default_rng(5), gamma, sparse=True),
+    "chain": lambda gamma: chain(8, gamma=gamma),
+    "gridworld": lambda gamma: gridworld(3, 3, gamma=gamma, walls=[(1, 1)], sparse=True),
+    "deep sea": lambda gamma: deep_sea(3, gamma),
+    "two rooms": two_rooms,
+}
+
+
+@pytest.mark.parametrize("gamma", LARGE_GAMMAS)
+@pytest.mark.parametrize("name", NEAR_ONE)
+def test_bounds_hold_in_rational_arithmetic(name, gamma):
+    """Error and certificate of the optimum against its exact values; both are small, the more so in a connected MDP."""
+    mdp = NEAR_ONE[name](gamma)
+    best = optimal(mdp, tolerance=np.inf if gamma > 1 - 1e-9 else None)
+    exact = exact_values(mdp, best.policy.argmax(axis=1))
+    assert max(abs(Fraction(v) - w) for v, w in zip(best.V, exact)) <= best.error
+    assert exact_certificate(mdp, exact) <= best.certificate
+    scale = np.abs(best.V).max()
+    assert best.error <= best.certificate <= 1e-6 * scale or gamma > 1 - 1e-9
+    if name in ("garnet", "chain"):
+        assert best.certificate <= 2e-13 * scale
+
+
+def test_optimum_against_every_policy():
+    """In every state no deterministic policy, valued exactly, is better than the certificate allows."""
+    rng = np.random.default_rng(8)
+    certified = 0
+    for trial in range(12):
+        S, A, gamma = 4, 2, 1 - 10.0 ** -rng.integers(1, 8)
+        P = rng.dirichlet(np.full(S, 0.2), (S, A)) if trial % 2 else garnet(S, A, 1, rng).P
+        mdp = MDP(P, rng.integers(0, 3, (S, A)) + 1e-9 * rng.random((S, A)), gamma)
+        best = optimal(mdp)
+        values = [exact_values(mdp, np.array(choice)) for choice in product(range(A), repeat=S)]
+        optimum = [max(column) for column in zip(*values)]
+        returned = exact_values(mdp, best.policy.argmax(axis=1))
+        assert all(high - low <= best.certificate for high, low in zip(optimum, returned))
+        certified += best.certificate <= 1e-9 * np.abs(best.V).max()
+    assert certified > 8
+
+
+def test_random_policies_are_valued_to_their_error():
+    """Stochastic policies near γ = 1 against mpmath at 60 digits, dense and sparse, one by one and together."""
+    rng = np.random.default_rng(9)
+    for gamma in LARGE_GAMMAS:
+        mdp = garnet(7, 3, 2, rng, gamma)
+        policies = np.stack([random_policy(rng, mdp) for _ in range(4)])
+        together = evaluate(mdp, policies)
+        for i, policy in enumerate(policies):
+            with mpmath.workdps(60):
+                pi = [[mpmath.mpf(q) / mpmath.fsum(map(mpmath.mpf, row)) for q in row] for row in policy]
+                P = [[[mpmath.mpf(p) / mpmath.fsum(map(mpmath.mpf, row)) for p in row] for row in xs] for xs in mdp.P]
+                moves = [[mpmath.fsum(pi[x][a] * P[x][a][y] for a in range(3)) for y in range(7)] for x in range(7)]
+                reward = [mpmath.fsum(pi[x][a] * mpmath.mpf(mdp.R[x, a]) for a in range(3)) for x in range(7)]
+                V = mpmath.lu_solve(mpmath.eye(7) - mpmath.mpf(gamma) * mpmath.matrix(moves), mpmath.matrix(reward))
+                off = max(abs(mpmath.mpf(v) - w) for v, w in zip(together.V[i], V))
+            assert off <= together.error[i] <= 1e-6 * np.abs(together.V[i]).max() or gamma > 1 - 1e-9
+            np.testing.assert_allclose(evaluate(mdp, policy).V, together.V[i], rtol=0, atol=2 * together.error[i])
+
+
+def test_a_certificate_out_of_reach_is_refused():
+    """Rounding leaves more than asked for: the message has the gap that was reached, which is then accepted."""
+    mdp = two_rooms(1 - 1e-12)
+    for asked in (None, 1e-9):
+        with pytest.raises(ValueError, match=r"tolerance must be at least .* gamma = 0\.999999999999 .*") as refusal:
+            optimal(mdp, asked)
+    reached = float(str(refusal.value).split()[5].rstrip(","))
+    assert optimal(mdp, 1.1 * reached).certificate <= 1.1 * reached
+
+
+def test_occupancy_near_gamma_one():
+    """The occupancy tends to the stationary law, entry by entry; where nothing returns 1 − γ of the start is left."""
+    mdp = garnet(6, 2, 6, np.random.default_rng(2), gamma=1 - 1e-9)
+    law = np.linalg.matrix_power(np.einsum("xa,xay->xy", mdp.uniform_policy(), mdp.P), 300)[0]
+    np.testing.assert_allclose(occupancy(mdp, mdp.uniform_policy()), law, rtol=1e-8)
+    start = occupancy(two_rooms(1 - 1e-9), np.full((5, 2), 0.5), start=np.eye(5)[4])
+    np.testing.assert_allclose(start, [0.25, 0.25, 0.25, 0.25, 1e-9], rtol=1e-7)
 
 
 def test_sparse_equals_dense():

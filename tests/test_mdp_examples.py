@@ -34,6 +34,8 @@ def test_garnet():
     assert (large.P**2).sum() / (20_000 * 10) == pytest.approx(2 / 110, rel=0.02)
     assert garnet(3, 2, 3, np.random.default_rng(0)).P.min() > 0
     np.testing.assert_array_equal(dense(garnet(9, 4, 3, np.random.default_rng(7), sparse=True)), mdp.P)
+    for build in (lambda sparse: chain(5, 0.3, sparse=sparse), lambda sparse: deep_sea(4, sparse=sparse)):
+        np.testing.assert_array_equal(dense(build(True)), build(False).P)
 
 
 def test_chain_values():
@@ -135,27 +137,103 @@ def test_gymnasium_against_its_own_steps(name):
         assert terminated and total == pytest.approx(best.V[start], rel=1e-12)
 
 
-def test_gymnasium_without_a_table_or_package(monkeypatch):
-    """An environment without a table is refused; a missing package says how to install it."""
-    with pytest.raises(ValueError, match=r"env_or_id .*env\.unwrapped\.P.*CartPole"):
-        from_gymnasium("CartPole-v1", 0.9)
+def test_gymnasium_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(ImportError, match=r"pip install 'pmdtheory\[gymnasium\]'"):
         from_gymnasium("FrozenLake-v1", 0.9)
 
 
+class Corridor(gymnasium.Env):
+    """Three states in a row, a table of one's own, and its start in the second."""
+
+    action_space, observation_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Discrete(3)
+
+    def __init__(self, change=lambda table: None):
+        self.P = {x: [self.moves(x, max(0, x - 1), False), self.moves(x, min(2, x + 1), x == 2)] for x in range(3)}
+        self.P = {x: dict(enumerate(row)) for x, row in self.P.items()}
+        change(self.P)
+
+    @staticmethod
+    def moves(x, y, terminated):
+        return [(0.75, y, float(x), terminated), (0.25, x, 0.5, False)]
+
+    def reset(self, seed=None, options=None):
+        return 1, {}
+
+
 def test_start_without_a_distribution():
     """Without `initial_state_distrib` the start is the state after a reset."""
-    env = gymnasium.make("FrozenLake-v1")
-    del env.unwrapped.initial_state_distrib
+    np.testing.assert_array_equal(from_gymnasium(Corridor(), 0.9).rho, [0, 1, 0, 0])
 
-    class Wrapped:
-        unwrapped = type("Bare", (), {"P": env.unwrapped.P})()
 
-        def reset(self, seed):
-            return 3, {}
+class Doubled(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return 2 * reward
 
-    np.testing.assert_array_equal(from_gymnasium(Wrapped(), 0.9).rho, np.eye(17)[3])
+
+class Counting(gymnasium.RewardWrapper):
+    count = 0
+
+    def reward(self, reward):
+        self.count += 1
+        return reward * self.count
+
+
+def test_reward_wrappers_are_honoured():
+    """In the order of the environment's own steps; the terminal state earns nothing whatever they do to 0."""
+    wrapped = gymnasium.wrappers.TransformReward(Doubled(Corridor()), lambda r: r - 1)
+    plain, mdp = from_gymnasium(Corridor(), 0.9), from_gymnasium(wrapped, 0.9)
+    np.testing.assert_allclose(mdp.R, np.where(plain.terminal[:, None], 0, 2 * plain.R - 1), rtol=1e-15)
+    np.testing.assert_array_equal(mdp.P, plain.P)
+    recorded = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.TimeLimit(Corridor(), 5))
+    seen = gymnasium.wrappers.TransformObservation(recorded, lambda x: -x, recorded.observation_space)
+    np.testing.assert_array_equal(from_gymnasium(seen, 0.9).R, plain.R)
+
+
+def lacks(table):
+    del table[1][1]
+
+
+def broken(x, a, moves):
+    return lambda table: table[x].__setitem__(a, moves)
+
+
+BAD_ENVIRONMENTS = {
+    "no table": ("CartPole-v1", r"env\.unwrapped\.P.*CartPole"),
+    "no environment": (7, r"env\.unwrapped\.P, got 7"),
+    "unknown name": ("Nonsense-v0", r"gymnasium can make, got 'Nonsense-v0': NameNotFound.*Nonsense"),
+    "unknown module": ("no_such_module:X-v0", "can make, got 'no_such_module:X-v0': ModuleNotFoundError"),
+    "malformed name": ("///", "can make, got '///'"),
+    "missing action": (Corridor(lacks), "every action in every state, got no action 1 in state 1"),
+    "missing state": (Corridor(lambda table: table.pop(1)), r"number its states 0, 1, ... .*\[0, 2\]"),
+    "named actions": (Corridor(lambda table: table[2].update(up=[])), r"number its actions .*\[0, 1, 'up'\]"),
+    "no states": (Corridor(dict.clear), r"number its states .*\[\]"),
+    "a state that is a number": (Corridor(lambda table: table.update({1: 5})), "table .*, got 5 in it"),
+    "short moves": (Corridor(broken(0, 1, [(1.0, 1)])), r"got \[\(1.0, 1\)\] in state 0, action 1"),
+    "words": (Corridor(broken(0, 1, [("often", 1, 0.0, False)])), "'often'.* in state 0, action 1"),
+    "half a state": (Corridor(broken(0, 1, [(1.0, 1.5, 0.0, False)])), "1.5.* in state 0, action 1"),
+    "off the table": (Corridor(broken(2, 0, [(1.0, 9, 0.0, False)])), "1.0 and state 9 in state 2, action 0"),
+    "negative": (
+        Corridor(broken(2, 0, [(-0.5, 1, 0.0, False), (1.5, 1, 0.0, False)])),
+        "probability -0.5 and state 1 in state 2",
+    ),
+    "no moves": (Corridor(broken(1, 0, [])), r"P must sum to 1 .* 0.0 in state 1, action 0"),
+    "nan reward": (Corridor(broken(1, 0, [(1.0, 0, np.nan, False)])), "R must be finite, got nan"),
+    "sticky actions": (gymnasium.wrappers.StickyAction(Corridor(), 0.3), "wrapper that may change .* StickyAction"),
+    "a running mean": (gymnasium.wrappers.NormalizeReward(Corridor()), "wrapper that may change .* NormalizeReward"),
+    "rewards that count": (Counting(Corridor()), "reward wrapper with a memory, got Counting"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ENVIRONMENTS)
+def test_bad_environments(case):
+    """One line that names what is wrong, where."""
+    environment, message = BAD_ENVIRONMENTS[case]
+    with pytest.raises(ValueError, match=message) as refusal:
+        from_gymnasium(environment, 0.9)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValueError, match="can make, got 'FrozenLake-v1': "):
+        from_gymnasium("FrozenLake-v1", 0.9, map_name="9x9")
 
 
 BAD = {

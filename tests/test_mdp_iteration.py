@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -320,6 +321,25 @@ def test_noise_needs_its_seed():
     assert not np.array_equal(values[0], values[2])
 
 
+def test_a_terminal_state_alone():
+    """Nothing to do: values, divergences and λ are 0, the certificate holds, and the entropy is that of its policy."""
+    end = MDP([[[1.0], [1.0]]], [[0.0, 0.0]], 0.9)
+    table = iterate(end, steps=2).table
+    assert end.terminal.all() and not table.drop(columns=["tau"]).iloc[1:].isna().any().any()
+    np.testing.assert_array_equal(table[["value", "certificate"]], 0)
+    np.testing.assert_allclose(table.entropy, np.log(2))
+
+
+@BOTH
+def test_iteration_near_gamma_one(update):
+    """With the optimum a certified one, the certificate of the iteration reaches what rounding of Q leaves."""
+    mdp = garnet(20, 3, 4, np.random.default_rng(1), 1 - 1e-7)
+    best = optimal(mdp)
+    table = iterate(mdp, None, update, 0.01, 60, optimal_value=best.V).table
+    assert np.all(table.max_gap <= table.certificate + best.error)
+    assert table.certificate.iloc[-1] <= 1e-7 * np.abs(best.V).max()
+
+
 def test_progress_goes_to_standard_error(capsys):
     """The progress bar is shown on request, on standard error only."""
     iterate(chain(3), steps=3)
@@ -346,6 +366,11 @@ def test_large_sparse_gridworld_within_two_gibibytes():
     assert kibibytes < 2 * 2**20
 
 
+def returns(change):
+    """An update with `change` made to what it returns."""
+    return {"update": lambda p, r, tau: change(kl_update(p, r, tau))}
+
+
 GRID = gridworld(2, 2)
 BAD = {
     "tau zero": ({"tau": 0.0}, r"tau .*0\.0"),
@@ -357,6 +382,11 @@ BAD = {
     "unknown array": ({"keep": ["Q"]}, "keep .*V, policy, chi2_weight.*Q"),
     "policy of another shape": ({"policy": np.full((3, 4), 0.25)}, r"policy .*\(4, 4\).*\(3, 4\)"),
     "several policies": ({"policy": np.full((2, 4, 4), 0.25)}, r"policy .*\(4, 4\).*\(2, 4, 4\)"),
+    "update that returns an array": (returns(lambda u: u.policy), "update must return a pmdtheory.Update, .* ndarray"),
+    "update that returns nothing": (returns(lambda u: None), "update must return .* NoneType"),
+    "update of one state": (returns(lambda u: replace(u, policy=u.policy[0])), r"policy of shape \(4, 4\), got \(4,\)"),
+    "no weight": (returns(lambda u: replace(u, chi2_weight=None)), r"chi2_weight of shape \(4,\), got \(\)"),
+    "mass lost": (returns(lambda u: replace(u, policy=u.policy / 2)), "policy returned by update .* 1 .* got 0.5"),
     "optimal values of another shape": ({"optimal_value": [1.0]}, r"optimal_value .*\(4,\).*\(1,\)"),
 }
 

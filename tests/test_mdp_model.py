@@ -76,6 +76,7 @@ BAD = {
     "sparse P of another shape": ({"P": sparse.eye_array(2)}, r"P .*\(4, 2\).*\(2, 2\)"),
     "infinite reward": ({"R": [[np.inf, 0], [0, 0]]}, "R .*inf"),
     "R for one state only": ({"R": [1.0, 2.0]}, r"R .*\(states, actions\).*\(2,\)"),
+    "rewards whose values overflow": ({"R": R * 1e289}, r"R must be so small .*2e\+289 at gamma = 0\.9"),
     "gamma 1": ({"gamma": 1.0}, r"gamma .*1\.0"),
     "negative gamma": ({"gamma": -0.1}, r"gamma .*-0\.1"),
     "several gammas": ({"gamma": [0.5, 0.9]}, "gamma .*one number"),

@@ -1,9 +1,38 @@
-"""The README's table of what replicates: it is the present one, and its verdicts follow from its intervals."""
+"""The README's table of what replicates: it is the present one, and every verdict follows from the tables."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from figures import harness, replication
+from figures.training_staleness import TARGET
+
+OURS, PART = "pmd-mean-loo", "pmd-part-loo"
+NAMES = (
+    *("validate", "validate_prompts", "study_temperature"),
+    *("study_staleness", "study_staleness_curves", "study_staleness_tuning"),
+)
+COMMITTED = harness.DATA
+
+
+@pytest.fixture
+def verdict(tmp_path, monkeypatch):
+    """The verdict of a row after a table was changed by a function."""
+    monkeypatch.setattr(harness, "DATA", tmp_path)
+
+    def changed(row, **changes):
+        for name in NAMES:
+            table = pd.read_csv(COMMITTED / f"{name}.csv")
+            change = changes.get(name)
+            (change(table) if change else table).to_csv(tmp_path / f"{name}.csv", index=False)
+        return row()[2]
+
+    return changed
+
+
+def where(table, mask, **columns):
+    """The table with other values where the mask holds."""
+    return table.assign(**{name: table[name].where(~mask, value) for name, value in columns.items()})
 
 
 def test_the_readme_holds_the_present_table():
@@ -17,26 +46,128 @@ def test_a_readme_without_the_marks_is_refused():
         replication.update("# Title")
 
 
-@pytest.mark.parametrize(
-    ("ours", "verdict"), [(0.9, "better than GRPO at U = 64"), (0.5, "not so against GRPO at U = 64")]
-)
-def test_verdicts_follow_from_the_intervals(ours, verdict, tmp_path, monkeypatch):
-    """At U = 64 GRPO has 0.7 and GSPO the same as PMD-mean; at the other U all agree up to the seeds' noise."""
-    monkeypatch.setattr(harness, "DATA", tmp_path)
-    runs, curves = [], []
-    for method, level in (("pmd-mean-loo", ours), ("grpo", 0.7), ("gspo", ours)):
-        for updates in (1, 8, 64):
-            for seed in range(5):
-                end = (level if updates == 64 else 0.8) + 0.01 * ((seed * 7 + updates) % 5)
+def test_law(verdict):
+    """A fit off its law by 0.02, or swapped laws, and the verdict says so."""
+    one = {"validate": lambda t: where(t, (t.experiment == "population") & (t.tau == 0.1), share=0.5)}
+    swapped = {"validate": lambda t: t.assign(share=1 - t.share)}
+    assert verdict(replication.law) == "holds"
+    assert verdict(replication.law, **one) == "holds in 60 of 80 fits"
+    assert verdict(replication.law, **swapped) == "does not hold"
+    assert verdict(replication.law, validate=lambda t: t.assign(r2_law=0.9)) == "does not hold"
+
+
+def test_conservative(verdict):
+    """Moving as far on low rewards as on high ones, and further."""
+
+    def times(factor):
+        def change(t):
+            low = (t.algorithm == "pmd-mean") & (t.expected_reward < 0.3)
+            return t.assign(kl=t.kl * np.where(low, factor, 1.0))
+
+        return change
+
+    assert verdict(replication.conservative) == "holds"
+    assert verdict(replication.conservative, validate_prompts=times(10.0)) == "does not hold"
+    same = {"validate_prompts": lambda t: t.assign(kl=1.0 + 0.1 * ((t.number + t.seed) % 3))}
+    assert verdict(replication.conservative, **same) == "not told apart"
+
+
+def test_finite_samples(verdict):
+    """With every PMD-mean accuracy set to 0 the row does not say that the claim holds."""
+    column = "test/avg@8"
+    zero = {"study_temperature": lambda t: where(t, t.estimator == OURS, **{column: 0.0})}
+    one = {"study_temperature": lambda t: where(t, t.estimator == PART, **{column: 0.0})}
+    equal = {"study_temperature": lambda t: t.assign(**{column: 0.5 + 0.01 * t.seed})}
+    assert verdict(replication.finite_samples, **zero) == "does not hold: PMD-part is ahead at τ = 0.02, at τ = 0.5"
+    assert verdict(replication.finite_samples, **one) == "holds at τ = 0.02, at τ = 0.5"
+    assert verdict(replication.finite_samples, **equal) == "not told apart at τ = 0.02, at τ = 0.5"
+
+
+def test_stable(verdict):
+    """Everything of the one estimator below its base, then of the other, then of neither."""
+
+    def ending(ours, part):
+        def change(t):
+            names = t.get("estimator", t.get("method"))
+            return t.assign(**{"before/avg@8": 0.3, "test/avg@8": names.map({OURS: ours, PART: part}).fillna(0.9)})
+
+        return {"study_temperature": change, "study_staleness_tuning": change}
+
+    places = "at τ ≤ 0.1, at τ > 0.1, in tuning for staleness"
+    assert verdict(replication.stable, **ending(0.9, 0.1)) == f"holds {places}"
+    assert verdict(replication.stable, **ending(0.1, 0.9)) == f"does not hold: PMD-part is ahead {places}"
+    assert verdict(replication.stable, **ending(0.9, 0.9)) == f"not told apart {places}"
+
+
+def test_better(verdict):
+    """Ahead in all six comparisons, behind in all, ahead in one, equal."""
+
+    def accuracy(ours, updates=(1, 8, 64), rivals=0.5):
+        def change(t):
+            noise = 0.01 * t.seed
+            mine = (t.method == OURS) & t.updates_per_batch.isin(updates)
+            return t.assign(**{"test/avg@8": noise + np.where(mine, ours, rivals)})
+
+        return {"study_staleness": change}
+
+    assert verdict(replication.better, **accuracy(0.9)) == "holds"
+    assert verdict(replication.better, **accuracy(0.1)) == "does not hold"
+    assert verdict(replication.better, **accuracy(0.5)) == "not told apart at this scale"
+    one = verdict(replication.better, **accuracy(0.9, (8,)))
+    assert one == "better than GRPO at U = 8, GSPO at U = 8; else not told apart"
+    one = verdict(replication.better, **accuracy(0.1, (8,)))
+    assert one == "worse than GRPO at U = 8, GSPO at U = 8; else not told apart"
+
+
+def curves(ours, rivals):
+    """Change the curves so that seed i of PMD-mean reaches the target after ours[i] tokens, NaN: never."""
+
+    def change(t):
+        rows = []
+        cells = t[(t.budget == "rollouts") & (t.lag == 0)][["method", "updates_per_batch"]].drop_duplicates()
+        for method, updates in cells.itertuples(index=False):
+            for seed, cost in enumerate(ours if method == OURS else rivals):
                 key = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0, "seed": seed}
-                runs.append(key | {"test/avg@8": end})
-                for i in (0, 1):
-                    spent = {"iteration": i, "tokens": 1e5 * i, "cpu_seconds": i}
-                    curves.append(key | spent | {"validation/avg@8": 0.3 + i * (end - 0.3)})
-    pd.DataFrame(runs).to_csv(tmp_path / "study_staleness.csv", index=False)
-    pd.DataFrame(curves).to_csv(tmp_path / "study_staleness_curves.csv", index=False)
-    accuracy, time = replication.better()
-    assert verdict in accuracy[2]
-    assert "GSPO" not in accuracy[2] and "U = 8" not in accuracy[2]
-    assert f"PMD-mean {ours + 0.02:.2f} ± 0.02" in accuracy[1]
-    assert ("faster than GRPO at U = 64" in time[2]) == (ours > 0.8)
+                ends = ((0, 0.0), (1, cost), (2, 200.0)) if cost == cost else ((0, 0.0), (2, 200.0))
+                for iteration, tokens in ends:
+                    level = TARGET if iteration == 1 or (iteration == 2 and cost == cost) else 0.3
+                    key |= {"ratio/std": 0.1, "validation/avg@8": level, "tokens": tokens}
+                    rows.append(key | {"iteration": iteration})
+        return pd.DataFrame(rows)
+
+    return {"study_staleness_curves": change}
+
+
+NEVER = np.nan
+
+
+def test_faster(verdict):
+    """All seeds earlier, all later, and what seeds that never get there do to it."""
+    early, late = (10.0, 11.0, 12.0, 13.0, 14.0), (50.0, 51.0, 52.0, 53.0, 54.0)
+    assert verdict(replication.faster, **curves(early, late)) == "holds"
+    assert verdict(replication.faster, **curves(late, early)) == "does not hold"
+    assert verdict(replication.faster, **curves(early, (*late[:3], NEVER, NEVER))) == "holds"
+    assert verdict(replication.faster, **curves((NEVER,) * 5, late)) == "does not hold"
+    assert verdict(replication.faster, **curves((NEVER,) * 5, (NEVER,) * 5)) == "not told apart at this scale"
+
+
+def test_who_reaches_a_target_early_but_not_always_is_not_faster(verdict):
+    """3 of 5 seeds after 10 thousand tokens against 5 of 5 after 50: k/m and a lower bound are shown, no verdict."""
+    some, late = (10.0, 11.0, 12.0, NEVER, NEVER), (50.0, 51.0, 52.0, 53.0, 54.0)
+    scaled = [[1e3 * cost for cost in costs] for costs in (some, late)]
+    assert verdict(replication.faster, **curves(*scaled)) == "not told apart at this scale"
+    evidence = replication.faster()[1]
+    assert "PMD-mean ≥ 7 (3/5), GRPO 52 ± 2 (5/5)" in evidence
+
+
+def test_the_cost_of_a_target_is_interpolated():
+    """Between the evaluations around the crossing; NaN where accuracy never gets there; at once if it starts there."""
+    common = {"method": "grpo", "budget": "rollouts", "lag": 0, "updates_per_batch": 8}
+    rows = [
+        common | {"seed": seed, "iteration": i, "tokens": 100.0 * i, "validation/avg@8": value}
+        for seed, values in enumerate(((0.3, 0.6, 0.8, 0.5), (0.3, 0.4, 0.5, 0.6), (0.7, 0.2, 0.2, 0.2)))
+        for i, value in enumerate(values)
+    ]
+    costs = replication.reaching(pd.DataFrame(rows), target=0.7)
+    assert costs.tokens.to_list() == pytest.approx([150.0, np.nan, 0.0], nan_ok=True)
+    assert (costs.budget == 300).all()

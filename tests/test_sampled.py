@@ -14,7 +14,7 @@ from pmdtheory.divergences import kl
 from pmdtheory.sampled import UNSEEN_RULES, sampled_loss, sampled_update
 
 NAMED = [name for name, baseline in BASELINES.items() if not baseline.needs_target]
-prop = settings(max_examples=60, deadline=None, derandomize=True)
+prop = settings(max_examples=60)
 
 
 def from_targets(policy, counts, targets, **options):

@@ -27,12 +27,6 @@ CLAIMS = [(label, claim) for label, statement in CONTEXTS.items() for claim in s
 EXACT = {name: getattr(updates, name) for name in ("pmd_mean_update", "kl_update", "baseline_update", "mixed_update")}
 
 
-def test_every_statement_is_there():
-    assert list(CONTEXTS) == [*(str(n) for n in range(3, 12)), "B8", "B11"]
-    in_mdps = ["15(a)", "15(b)", "15(c)", *(f"B{n}" for n in range(1, 12)), "B11 MDP"]
-    assert list(STATEMENTS) == [*(str(n) for n in range(3, 12)), *in_mdps]
-
-
 def test_no_claim_is_violated_on_random_problems():
     table = check.run(problems=250, seed=1, progress=False)
     assert len(table) == sum(len(s.claims) for s in STATEMENTS.values()) and set(table.statement) == set(STATEMENTS)
@@ -40,7 +34,7 @@ def test_no_claim_is_violated_on_random_problems():
     assert table.violations.sum() == 0, check.format_table(table[table.violations > 0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problems.problems(zeros=True))
 def test_claims_about_one_context(problem):
     policy, reward, tau = problem
@@ -206,5 +200,5 @@ def test_table_is_deterministic_and_fits_a_terminal():
 
 
 def test_check_wants_problems():
-    with pytest.raises(ValueError, match="problems must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="problems must be an integer of at least 1, got 0"):
         check.run(problems=0)

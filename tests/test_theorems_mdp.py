@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import cvxpy as cp
+import mpmath
 import numpy as np
 import pytest
 
@@ -338,6 +339,18 @@ def test_certificate_on_an_optimal_policy():
         assert result.value[1] > 0.1
 
 
+@pytest.mark.parametrize("gamma", [1 - 1e-4, 1 - 1e-7])
+def test_certificate_near_gamma_one(gamma, monkeypatch):
+    """B10 holds there, to a tolerance that is far below the gap, so that a bound too small by a tenth is noticed."""
+    mdp = garnet(20, 3, 4, np.random.default_rng(1), gamma)
+    policies = np.stack([mdp.uniform_policy(), np.eye(3)[mdp.R.argmax(axis=1)], optimal(mdp).policy])
+    for claim, factor in ((mdp_certificate.advantage_below_gap, 1e8), (mdp_certificate.gap_below_certificate, 1e-3)):
+        assert np.all(claim(mdp, policies).holds)
+        monkeypatch.setattr(mdp_certificate, "advantage_gap", lambda e, factor=factor: factor * EXACT_GAP(e))
+        assert not np.any(claim(mdp, policies[:2]).holds)
+        monkeypatch.undo()
+
+
 def test_samplers():
     """Seeded, a tenth of the problems but at least 40, within the ranges told."""
     assert [mdp_problems.count(n) for n in (1, 30, 100, 400, 1000)] == [1, 30, 40, 40, 100]
@@ -400,6 +413,28 @@ def test_regularised_iteration_reaches_the_optimum():
         assert np.diff(run.V, axis=0).min() >= -1e-12
         np.testing.assert_allclose(run.V[-1], best.V, rtol=1e-10)
         np.testing.assert_allclose(run.log_policy[-1], best.log_policy, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [1 - 1e-4, 1 - 1e-7, 1 - 1e-9])
+@pytest.mark.parametrize("weight", [0.01, 1.0])
+def test_regularised_optimum_near_gamma_one(gamma, weight):
+    """Within its certificate of the fixed point of the soft backup, which Newton's method finds at 40 digits."""
+    mdp = garnet(4, 2, 3, np.random.default_rng(3), gamma=gamma)
+    best = regularised.optimal(mdp, weight)
+    with mpmath.workdps(40):
+        rows = [[[mpmath.mpf(p) / mpmath.fsum(row.tolist()) for p in row] for row in rows] for rows in mdp.P]
+
+        def surplus(*V):
+            mu, discount = mpmath.mpf(weight), mpmath.mpf(gamma)
+            after = [[mpmath.fdot(row, V) for row in actions] for actions in rows]
+            Q = [[mpmath.mpf(mdp.R[x, a]) + discount * after[x][a] - V[x] for a in range(2)] for x in range(4)]
+            return [mu * mpmath.log(mpmath.fsum(mpmath.exp(q / mu) for q in row)) for row in Q]
+
+        exact = mpmath.findroot(surplus, best.V.tolist(), tol=1e-50)
+        off = max(abs(mpmath.mpf(v) - w) for v, w in zip(best.V, exact))
+    assert off <= 2 * best.certificate <= 1e-6 * np.abs(best.V).max()
+    with pytest.raises(ValueError, match=r"tolerance must be at least .* rounding leaves"):
+        regularised.optimal(mdp, weight, tolerance=1e-3 * best.certificate)
 
 
 def test_small_weights_are_nearly_plain():

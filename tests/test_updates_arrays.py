@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from pmdtheory import Update, baseline_update, kl_update, mixed_update, pmd_mean_update
 from tests.problems import all_updates, problems
 
-check = settings(max_examples=60, deadline=None, derandomize=True)
+check = settings(max_examples=60)
 
 
 @pytest.mark.parametrize("policy", [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [1.0], [0.5, 0.5 - 1e-300, 1e-300]])

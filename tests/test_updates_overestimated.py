@@ -14,7 +14,7 @@ from tests.problems import hard_problems, problems
 EPS = np.finfo(float).eps
 
 HARD = hard_problems(np.random.default_rng(20260205), 240)
-check = settings(max_examples=60, deadline=None, derandomize=True)
+check = settings(max_examples=60)
 
 
 def test_overestimated_baseline_is_only_a_local_minimum():

@@ -12,7 +12,7 @@ from tests.problems import all_updates, problems
 
 EPS = np.finfo(float).eps
 
-check = settings(max_examples=60, deadline=None, derandomize=True)
+check = settings(max_examples=60)
 
 
 def surplus(s):

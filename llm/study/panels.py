@@ -61,6 +61,6 @@ def panels(curves, by):
     from pmdtheory import plotting
 
     figure, axes = plotting.panels(2, 4, height=2.0)
-    lines = draw(axes, curves, by, {name: {} for name in curves[by].unique()})
+    lines = draw(axes, curves, by, {name: plotting.method(name) for name in curves[by].unique()})
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
     return figure

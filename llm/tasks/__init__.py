@@ -77,15 +77,6 @@ NEEDED = ("max_new_tokens", "stop", "sample", "held_out", "judge", "restrict")
 def load(spec):
     """Make the task that a spec describes.
 
-    Parameters
-    ----------
-    spec : str
-        ``NAME`` or ``NAME:option=value,...`` as in the module's examples.
-
-    Returns
-    -------
-    Task
-
     Raises
     ------
     ValueError
@@ -110,7 +101,7 @@ def load(spec):
     task = maker(**_options(name, maker, rest))
     missing = [attribute for attribute in NEEDED if not hasattr(task, attribute)]
     if missing:
-        raise ValueError(f"task {name} needs {', '.join(missing)}: add what is missing, or derive from pmdllm.tasks.Pool.")
+        raise ValueError(f"task {name} needs {', '.join(missing)}: add what is missing, or derive it from tasks.Pool.")
     task.spec = spec
     return task
 
@@ -165,7 +156,7 @@ def _options(name, maker, text):
         if key not in known and not accepts_any:
             raise ValueError(f"{name} has no option {key!r}; its options are {', '.join(known) or 'none'}.")
         options[key] = value
-    return {key: _typed(key, value, parameters[key].annotation) if key in known else value for key, value in options.items()}
+    return {k: _typed(k, value, parameters[k].annotation) if k in known else value for k, value in options.items()}
 
 
 def _typed(key, value, kind):

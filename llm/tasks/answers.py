@@ -5,10 +5,10 @@ r"""Answers read from completions and compared with the right ones.
 all other LaTeX by Math-Verify, in a worker process with bounded time and memory (`pmdllm.tasks.checker`). A completion
 can say anything, and what it says is never evaluated as code.
 
-What comes before ``</think>`` is no answer, and what comes after a stop text is not the model's turn. Of the rest's last
-10,000 characters, the answer is the last ``\boxed{}``, or the last few if only commas or "and" stand between them;
-without one, the last line that begins with ``####`` and has a digit; without that, what follows the last "answer is" or
-"answer:"; and without that the last formula in dollars or the last number.
+What comes before ``</think>`` is no answer, and what comes after a stop text is not the model's turn. Of the last
+10,000 characters of the rest, the answer is the last ``\boxed{}``, or the last few if only commas or "and" stand
+between them; without one, the last line that begins with ``####`` and has a digit; without that, what follows the last
+"answer is" or "answer:"; and without that the last formula in dollars or the last number.
 
 A completion that cannot be read, or not within the limits, is wrong and counted as not parsed. To keep a misread right
 answer from looking like a bad policy, `untrusted` says of right answers beforehand which must not be used.
@@ -29,11 +29,13 @@ __all__ = ["Verdict", "cut", "exact", "last_boxed", "math", "untrusted"]
 TAIL = 10_000
 PLAIN = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d{1,99})?", re.ASCII)
 NAME = re.compile(r"(?:\\?[A-Za-z]+(?: ?[A-Z]+)?|\\text\{[^{}]*\})(?:_(?:\w|\{\w+\}))?'*(?:\([A-Za-z, ]*\))?")
-BETWEEN_BOXES = re.compile(r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?")
+BETWEEN_BOXES = re.compile(
+    r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?"
+)
 STATED = re.compile(r"(?i:answer(?:\s+is\s*:?|\s*:))[\s*]*([^\n]*)")
 FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 NUMBER = re.compile(
-    r"(?<![\w.\\^*/+(=])[-+]?\$?(?:\d+ \d+/\d+|[\d.]*\d[\w.,:/^*+()=%!-]*)|(?<==)\s*-?\$?\d[\w.,:/^*+()%!-]*", re.ASCII
+    r"(?<![\w.\\^*/+(={])[-+]?\$?(?:\d+ \d+/\d+|[\d.]*\d[\w.,:/^*+()=%!-]*)|(?<==)\s*-?\$?\d[\w.,:/^*+()%!-]*", re.ASCII
 )
 
 
@@ -64,27 +66,7 @@ class Verdict:
 
 
 def exact(completions, answers, separator="=", pattern="[0-9]+"):
-    """Compare the text after the last separator with the answer, character by character.
-
-    Parameters
-    ----------
-    completions : list of str
-        B completions; one without a separator is an answer as a whole.
-    answers : list of str
-        The B right answers.
-    separator : str
-        What precedes the answer.
-    pattern : str
-        Regular expression that an answer matches from end to end; any other text is no answer.
-
-    Returns
-    -------
-    Verdict
-
-    Raises
-    ------
-    ValueError
-        The lists differ in length, or a right answer does not match the pattern.
+    """Compare the text after the last separator, if it matches the pattern from end to end, character by character.
 
     Examples
     --------
@@ -106,26 +88,15 @@ def math(completions, answers, stop=(), seconds=2.0):
 
     Parameters
     ----------
-    completions : list of str
-        B completions.
-    answers : list of str
-        The B right answers, plain or LaTeX, without ``\boxed{}`` or dollar signs around them; `untrusted` says whether
-        they will do.
+    completions, answers : list of str
+        B completions and their right answers, plain or LaTeX; `untrusted` says beforehand whether they will do.
     stop : tuple of str
         Texts at which a completion ends.
     seconds : float
         Processor time of the worker after which an answer counts as not parsed.
 
-    Returns
-    -------
-    Verdict
-
     Raises
     ------
-    ValueError
-        The lists differ in length, or ``seconds`` is not positive.
-    ImportError
-        Math-Verify is needed and not installed.
     RuntimeError
         The checker itself died.
 
@@ -148,8 +119,9 @@ def math(completions, answers, stop=(), seconds=2.0):
             own = _Reading.of(pair[0]).value
             replies[pair] = (correct, form if own is None else notation.canonical(own))
     forms = {answer: _form(answer) for answer in set(answers)}
-    forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, (replies[p] for p in pairs))]
-    return Verdict.of([replies[pair][0] for pair in pairs], forms)
+    results = [replies[pair] for pair in pairs]
+    forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, results)]
+    return Verdict.of([correct for correct, _ in results], forms)
 
 
 def untrusted(answers, seconds=2.0):
@@ -158,18 +130,6 @@ def untrusted(answers, seconds=2.0):
     Integers and decimals need no check. What `pmdllm.tasks.notation` reads must be the same as itself. Other answers
     are read by Math-Verify, must equal themselves, and must differ from copies in which a number or variable is another
     one: an answer of which a part is ignored does not.
-
-    Parameters
-    ----------
-    answers : iterable of str
-        Right answers.
-    seconds : float
-        Processor time for each.
-
-    Returns
-    -------
-    dict of str
-        What is wrong with an answer, by answer.
 
     Raises
     ------
@@ -202,33 +162,15 @@ def untrusted(answers, seconds=2.0):
 
 
 def cut(text, stop):
-    """Return what precedes the first of the stop texts.
-
-    Examples
-    --------
-    >>> cut("It is 4. Question: 3+3? It is 6.", ("Question:", "Problem:"))
-    'It is 4. '
-    """
+    """Return what precedes the first of the stop texts."""
     return text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
 
 
 def last_boxed(text):
-    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None.
-
-    Parameters
-    ----------
-    text : str
-        Anything. A brace after a backslash is a character, not a group. Boxes with only a comma, "and" or "or" between
-        them are one answer, a list.
-
-    Returns
-    -------
-    str or None
+    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None; of boxes in a row, their list.
 
     Examples
     --------
-    >>> last_boxed(r"first \boxed{1}, then \boxed{\frac{1}{2}}, then \boxed{")
-    '\\frac{1}{2}'
     >>> last_boxed(r"$\boxed{3}$, $\boxed{5}$ and $\boxed{7}$")
     '3, 5, 7'
     """
@@ -276,7 +218,7 @@ def _by_notation(answer, right):
     form = None if a.value is None else notation.canonical(a.value)
     if a.name and b.name and a.name != b.name:
         return False, form or a.text
-    if a.text == b.text or (words := _words(a.text)) and words == _words(b.text):
+    if a.text == b.text or ((words := _words(a.text)) and words == _words(b.text)):
         return bool(a.text) and len(a.text) <= notation.LONGEST, form or a.text
     if a.value is not None and b.value is not None:
         return notation.same(a.value, b.value), form
@@ -303,13 +245,13 @@ def _checker(seconds):
 
 def _final(completion, stop):
     """The part of a completion that is its answer, or None."""
-    before, closed, text = cut(completion, stop).rpartition("</think>")
+    _, closed, text = cut(completion, stop).rpartition("</think>")
     if not closed and "<think>" in text:
         return None
     text = text[-TAIL:]
     boxed = last_boxed(text)
-    if boxed is not None:
-        return boxed.strip() or None
+    if boxed is not None or re.search(r"\\(?:boxed|fbox)\s*\{", text):
+        return (boxed or "").strip() or None
     if marked := re.findall(r"^\s*####(.*\d.*)$", text, re.MULTILINE):
         return marked[-1].strip()
     if stated := STATED.findall(text):

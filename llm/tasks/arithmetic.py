@@ -57,22 +57,11 @@ class Arithmetic(Pool):
     parentheses : bool
         Enclose about ``terms / 2`` runs of two or three neighbours, which may be enclosed runs themselves.
 
-    Attributes
-    ----------
-    alphabet : str
-        All characters of prompts and completions, the same at every level.
-
     Raises
     ------
     ValueError
         An option has a value that leaves no prompt.
 
-    Examples
-    --------
-    >>> task = Arithmetic()
-    >>> problem = task.sample(1, np.random.default_rng(0))[0]
-    >>> evaluate(problem.prompt[:-1], 10) == int(problem.answer)
-    True
     """
 
     alphabet, attempts = ALPHABET, 20_000
@@ -111,19 +100,7 @@ class Arithmetic(Pool):
         return exact(completions, answers)
 
     def demonstrations(self, count, rng):
-        """Draw prompts with a completion that takes a random possible operation at each step.
-
-        Parameters
-        ----------
-        count : int
-            Number of pairs; unlike those of `sample` the prompts may repeat.
-        rng : numpy.random.Generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        list of (str, str)
-            Training prompts and their completions, right or wrong.
+        """Draw training prompts, which may repeat, with completions that take a random possible operation at each step.
 
         Examples
         --------
@@ -188,25 +165,12 @@ class Arithmetic(Pool):
 
 
 def evaluate(text, modulus, order="precedence"):
-    """Value of an expression modulo `modulus`.
+    """Value of an expression of nonnegative integers, ``+ - *`` and parentheses modulo `modulus` (at least 2).
 
     Parameters
     ----------
-    text : str
-        Nonnegative integers, ``+ - *`` and parentheses.
-    modulus : int
-        m ≥ 2.
     order : {"precedence", "left", "right"}
         Multiplication first; or, inside each pair of parentheses, from left to right or from right to left.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        The text is no such expression.
 
     Examples
     --------
@@ -217,21 +181,7 @@ def evaluate(text, modulus, order="precedence"):
 
 
 def reductions(text, modulus, rng):
-    """Rewrite an expression one random possible operation at a time.
-
-    Parameters
-    ----------
-    text : str
-        As in `evaluate`.
-    modulus : int
-        m ≥ 2.
-    rng : numpy.random.Generator
-        Chooses among the operations whose two operands are numbers.
-
-    Returns
-    -------
-    list of str
-        The expression after each operation; the last is a number.
+    """Rewrite an expression one random possible operation at a time, until it is a number; return all its texts.
 
     Examples
     --------

@@ -11,8 +11,10 @@ import contextlib
 import functools
 import importlib
 import json
+import logging
 import os
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -20,20 +22,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Checker"]
 
-MEMORY = 2 * 2**30
-OUT_OF_MEMORY = 86
+MEMORY, OUT_OF_MEMORY = 2 * 2**30, 86
 WORKERS = min(os.cpu_count() or 1, 8)
 
 
 class Checker:
-    """A function that is called in worker processes.
+    """A function that is called in worker processes, with arguments and results that JSON can say.
 
     Parameters
     ----------
     maker : str
-        ``module:function``; a worker calls it once, outside the time limit, and it returns the function.
+        ``module:function``; a worker calls it with `arguments` once, outside the limits, and it returns the function.
     *arguments
-        What it is called with: anything that JSON can say.
+        JSON values.
     seconds : float
         Processor time of one call.
 
@@ -49,17 +50,7 @@ class Checker:
         self.command = [sys.executable, "-P", "-c", code]
 
     def __call__(self, calls):
-        """Call the function with each list of arguments.
-
-        Parameters
-        ----------
-        calls : list of list
-            Arguments that JSON can say.
-
-        Returns
-        -------
-        list of (result, str or None)
-            What it returned and None; or None and what went wrong: an exception, or a limit exceeded.
+        """Call the function with each list of arguments; return (result, None) or (None, what went wrong) for each.
 
         Raises
         ------
@@ -84,7 +75,7 @@ class Checker:
         idle = queue.LifoQueue()
         for _ in range(WORKERS):
             idle.put(worker := _Worker(self.command))
-            atexit.register(worker.stop)
+            atexit.register(worker.stop, kill=True)
         return idle
 
 
@@ -106,23 +97,21 @@ class _Worker:
                 reply = self.process.stdout.readline()
             if reply:
                 return tuple(json.loads(reply))
-            status = self._bury()
-            if status == -signal.SIGPROF:
-                return None, f"not done within {seconds} s"
-            if status == OUT_OF_MEMORY:
-                return None, f"not done within {MEMORY >> 30} GiB"
+            status = self.stop()
+            limits = {-signal.SIGPROF: f"{seconds} s", OUT_OF_MEMORY: f"{MEMORY >> 30} GiB"}
+            if status in limits:
+                return None, f"not done within {limits[status]}"
         raise RuntimeError(
             f"the process that checks answers died twice with status {status}: see its message above; free memory if "
             f"the system killed it, and try `{sys.executable} -c 'import math_verify'`."
         )
 
-    def stop(self):
-        """End the process."""
-        if self.process is not None:
+    def stop(self, kill=False):
+        """Bury the process, and return its status."""
+        if self.process is None:
+            return None
+        if kill:
             self.process.kill()
-            self._bury()
-
-    def _bury(self):
         status = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(BrokenPipeError):
@@ -133,11 +122,8 @@ class _Worker:
 
 def serve(maker, arguments):
     """Answer one line of input after another until the parent process is gone: the worker's program."""
-    import logging
-    import resource
-
-    logging.disable()
     replies, sys.stdout = sys.stdout, sys.stderr
+    logging.disable()
     module, _, name = maker.partition(":")
     function = getattr(importlib.import_module(module), name)(*json.loads(arguments))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

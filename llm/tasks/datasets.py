@@ -17,32 +17,29 @@ rows repeat every prompt many times and its prompts already say how to answer; a
 Splits named train, validation and test are used as they are; one that is missing is carved from the training rows by
 the hash of the question (`pmdllm.tasks.fraction`), 5% each. No question of a held-out split is a training question.
 
-Answers are checked by `pmdllm.tasks.answers.math`.
+Answers are checked by `pmdllm.tasks.answers.math`. A row is left out, counted and named, if it lacks a question or an
+answer, if its answer cannot be trusted to be read as it is meant, or if another row answers its question differently.
 """
 
 import re
 import warnings
+from collections import Counter
 from functools import partial
-from pathlib import Path
 
-from . import Problem, fraction
-from .answers import last_boxed
-from .answers import math as compare_by_value
+from . import answers, tables
+from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["TEMPLATES", "Table", "dapo_math_17k", "file", "gsm8k", "hub", "math"]
 
-CARVED = {"validation": (0.0, 0.05), "test": (0.05, 0.1)}
-FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
-
-INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+CARVED = 0.05
 TEMPLATES = {
-    "boxed": "{question}" + INSTRUCTION,
+    "boxed": "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.",
     "plain": "{question}",
-    "chatml": "<|im_start|>user\n{question}" + INSTRUCTION + "<|im_end|>\n<|im_start|>assistant\n",
 }
+NEXT_QUESTION = ("\nQuestion:", "\nProblem:")
 
 
-class Table:
+class Table(Pool):
     r"""A table of questions and answers.
 
     Parameters
@@ -56,22 +53,24 @@ class Table:
         The answer is the whole column, what follows its last ``####``, or what its last ``\boxed{}`` holds; thousands
         separators are dropped after ``####``.
     template : str
-        ``boxed`` (asks for reasoning and a ``\boxed{}``), ``plain`` (the question alone), ``chatml`` (``boxed`` as a
-        user's turn of Qwen's chat format), or a text that contains ``{question}``.
+        ``boxed`` (asks for reasoning and a ``\boxed{}``), ``plain`` (the question alone), or a text that contains
+        ``{question}``. What stands before it in a text also ends a completion: the model asks itself the next one.
     configs : str
-        Configurations on the hub, separated by spaces; local files have none.
+        Configurations on the hub, separated by spaces; in a folder, its subfolders of these names.
+    max_new_tokens : int
+        Bound of a completion.
 
     Raises
     ------
     ImportError
-        The package datasets is missing.
+        Math-Verify is missing, or the package datasets where it is needed.
     ValueError
-        A column, an option or the training rows are missing.
+        A file cannot be read; a column, an option or the training rows are missing.
 
     Warns
     -----
     UserWarning
-        Rows without a question or an answer were left out; the message counts them.
+        Rows were left out; the message counts them and names the first.
 
     References
     ----------
@@ -86,6 +85,8 @@ class Table:
     [Problem(prompt='1+105?', answer='106')]
     """
 
+    online = True
+
     def __init__(
         self,
         path: str,
@@ -94,6 +95,7 @@ class Table:
         extract: str = "plain",
         template: str = "boxed",
         configs: str = "",
+        max_new_tokens: int = 1024,
     ):
         if extract not in EXTRACT:
             raise ValueError(f"extract must be one of {', '.join(EXTRACT)}, got {extract!r}.")
@@ -102,77 +104,36 @@ class Table:
             raise ValueError(
                 f"template must be one of {', '.join(TEMPLATES)} or contain {{question}}, got {template!r}."
             )
-        self.spec = f"file:{path}"
-        splits = _splits(path, configs.split())
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+        self.spec, self.max_new_tokens = f"file:{path}", max_new_tokens
+        before = template.partition("{question}")[0].strip()
+        self.stop = (*NEXT_QUESTION, "\n" + before) if before else NEXT_QUESTION
+        splits = tables.read(path, configs.split(), self.online)
         if "train" not in splits:
             raise ValueError(f"path must have a split called train, got {', '.join(splits) or 'none'} in {path!r}.")
-        answers = {name: _read(rows, path, question, answer, EXTRACT[extract]) for name, rows in splits.items()}
-        self._problems = {
-            split: [Problem(template.replace("{question}", q), a) for q, a in rows.items()]
-            for split, rows in _disjoint(answers).items()
+        splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
+        rows = _disjoint(_answers(splits, path, question, answer, EXTRACT[extract]))
+        if not rows["train"]:
+            raise ValueError(f"path must have training rows with a question and an answer, got none in {path!r}.")
+        self.problems = {
+            split: [Problem(template.replace("{question}", q), a) for q, a in pairs.items()]
+            for split, pairs in rows.items()
         }
 
-    def sample(self, count, rng):
-        """Draw `count` different training problems.
-
-        Parameters
-        ----------
-        count : int
-            Number of problems.
-        rng : numpy.random.Generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        list of Problem
-
-        Raises
-        ------
-        ValueError
-            There are fewer.
-        """
-        rows = self._at_least("train", count)
-        return [rows[i] for i in rng.choice(len(rows), count, replace=False)]
-
-    def held_out(self, split, count):
-        """Return the first `count` problems of the split "validation" or "test", in the order of their hashes."""
-        if split not in ("validation", "test"):
-            raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
-        return self._at_least(split, count)[:count]
-
-    stop = ()
-
-    def restrict(self, fits):
-        pass
-
-    def judge(self, completions, answers):
+    def judge(self, completions, answers_):
         """Compare by value, as `pmdllm.tasks.answers.math` does."""
-        return compare_by_value(completions, answers)
+        return answers.math(completions, answers_, self.stop)
 
-    def _at_least(self, split, count):
-        rows = self._problems[split]
-        if count > len(rows):
-            raise ValueError(f"count must be at most {len(rows)}, the {split} problems of {self.spec}, got {count}.")
-        return rows
+
+class file(Table):  # noqa: N801  a maker like the others
+    """A `Table` of a file or folder, which must exist."""
+
+    online = False
 
 
 hub = Table
-
-
-def file(
-    path: str,
-    question: str = "question",
-    answer: str = "answer",
-    extract: str = "plain",
-    template: str = "boxed",
-):
-    """Make a `Table` of a file or folder, which must exist."""
-    if not Path(path).exists():
-        raise ValueError(f"path must be an existing file or folder, got {path!r}.")
-    return Table(path, question, answer, extract, template)
-
-
-gsm8k = partial(Table, path="openai/gsm8k", configs="main", extract="hashes")
+gsm8k = partial(Table, path="openai/gsm8k", configs="main", extract="hashes", max_new_tokens=512)
 math = partial(
     Table,
     path="EleutherAI/hendrycks_math",
@@ -187,63 +148,83 @@ dapo_math_17k = partial(
     question="prompt",
     answer="reward_model.ground_truth",
     template="plain",
+    max_new_tokens=4096,
 )
 
 
-def _splits(path, configs):
-    """Rows of each split, all configurations together."""
-    try:
-        import datasets
-    except ImportError:
-        raise ImportError(f"reading {path!r} needs the package datasets: pip install datasets") from None
-    place = Path(path)
-    if place.is_file():
-        if place.suffix not in FORMATS:
-            raise ValueError(f"path must end in {', '.join(FORMATS)} or be a folder or a hub name, got {path!r}.")
-        loaded = [datasets.load_dataset(FORMATS[place.suffix], data_files=str(place))]
-    elif place.is_dir():
-        loaded = [datasets.load_dataset(path)]
-    else:
-        loaded = [datasets.load_dataset(path, config) for config in configs or [None]]
-    return {split: datasets.concatenate_datasets([part[split] for part in loaded]) for split in loaded[0]}
+def _answers(splits, path, question, answer, extract):
+    """Answers by question in each split, each question once; rows that cannot be used are counted and left out."""
+    pairs, left_out, first = {}, Counter(), {}
+
+    def leave_out(why, place):
+        left_out[why] += 1
+        first.setdefault(why, place)
+
+    for split, rows in splits.items():
+        pairs[split], named = {}, {question: False, answer: False}
+        for place, row in rows:
+            asked, answered = (_text(_column(row, name, named)) for name in (question, answer))
+            right = answered and extract(answered)
+            if not asked or not right:
+                leave_out("without the text of a question or an answer", place)
+            else:
+                pairs[split].setdefault(asked, {}).setdefault(right, place)
+        for name in named:
+            if rows and not named[name]:
+                columns = ", ".join(map(str, rows[0][1])) or "none"
+                raise ValueError(f"columns of {path!r} are {columns}, got {name!r}: set question= and answer=.")
+    problems = answers.untrusted({right for rows in pairs.values() for rights in rows.values() for right in rights})
+    kept = {split: {} for split in pairs}
+    for split, rows in pairs.items():
+        for asked, rights in rows.items():
+            (right, place), *others = rights.items()
+            if right in problems:
+                leave_out(f"with an answer that {problems[right].removeprefix('it ')}", f"{place}: {right[:60]!r}")
+            elif others and not all(_same(right, other) for other, _ in others):
+                leave_out("with another answer to the same question", others[0][1])
+            else:
+                kept[split][asked] = right
+    if left_out:
+        total = sum(map(len, splits.values()))
+        reasons = "; ".join(f"{count} {why} ({first[why]})" for why, count in left_out.items())
+        warnings.warn(f"{left_out.total()} of {total} rows of {path} are left out: {reasons}.", stacklevel=4)
+    return kept
 
 
-def _read(rows, path, question, answer, extract):
-    """Answers by question, each question once; rows without either are counted and left out."""
-    found, missing = {}, 0
-    for row in rows:
-        asked, answered = _text(_column(row, question, path)), _text(_column(row, answer, path))
-        right = answered and extract(answered)
-        if asked and right:
-            found.setdefault(asked, right)
-        else:
-            missing += 1
-    if missing:
-        warnings.warn(f"{missing} of {len(rows)} rows of {path} have no question or no answer: left out.", stacklevel=4)
-    return found
+def _same(right, other):
+    return answers.math([rf"\boxed{{{other}}}"], [right]).correct[0]
 
 
-def _column(row, name, path):
+def _column(row, name, named):
+    """The value of a column, None where a row lacks it; notes in `named` that a row has it."""
     value = row
-    for key in name.split("."):
+    for key in [name] if name in row else name.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise ValueError(f"columns of {path!r} are {', '.join(row)}, got {name!r}: set question= and answer=.")
+            return None
         value = value[key]
+    named[name] = True
     return value
 
 
 def _text(value):
+    """The text of a value; of a list, those of its messages or parts, or of its only element; otherwise none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return _text(value.get("content", value.get("text")))
     if isinstance(value, list):
-        return "\n\n".join(message["content"] for message in value)
+        if len(value) > 1 and not all(isinstance(item, dict) for item in value):
+            return ""
+        return "\n\n".join(filter(None, map(_text, value)))
     return "" if value is None else str(value).strip()
 
 
-def _disjoint(answers):
+def _disjoint(rows):
     """Order each split by hash, carve the missing ones from training, and keep held-out questions out of training."""
-    ordered = {split: dict(sorted(rows.items(), key=lambda row: fraction(row[0]))) for split, rows in answers.items()}
+    ordered = {split: dict(sorted(pairs.items(), key=lambda row: fraction(row[0]))) for split, pairs in rows.items()}
     train = ordered["train"]
-    for split, (low, high) in CARVED.items():
-        ordered.setdefault(split, {q: a for q, a in train.items() if low <= fraction(q) < high})
+    for split in ("validation", "test"):
+        ordered.setdefault(split, {q: a for q, a in train.items() if split_of(q, CARVED) == split})
     ordered["validation"] = {q: a for q, a in ordered["validation"].items() if q not in ordered["test"]}
     held_out = ordered["validation"].keys() | ordered["test"].keys()
     ordered["train"] = {q: a for q, a in train.items() if q not in held_out}
@@ -258,7 +239,7 @@ def _after_hashes(text):
 def _boxed(text):
     r"""What the last box holds; LaTeX also allows ``\boxed 5`` without braces."""
     bare = re.findall(r"\\(?:boxed|fbox)\s+([^\s{$]+)", text)
-    return last_boxed(text) or (bare[-1].rstrip(".") if bare else "")
+    return answers.last_boxed(text) or (bare[-1].rstrip(".") if bare else "")
 
 
 EXTRACT = {"plain": str, "hashes": _after_hashes, "boxed": _boxed}

@@ -1,8 +1,8 @@
 r"""General LaTeX, read and compared by Math-Verify; the worker's side, called through `pmdllm.tasks.checker`.
 
 Math-Verify reads generously: it drops what it does not know, so that ``\neg 1`` is 1. Only texts made of what it is
-known to understand are given to it (`readable`); all others are compared as texts. Its rounding of decimals is absolute;
-here real numbers are compared by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
+known to understand are given to it (`readable`). Its rounding of decimals is absolute; here real numbers are compared
+by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
 """
 
 import functools
@@ -13,24 +13,19 @@ from . import notation
 
 __all__ = ["compare", "readable", "survives"]
 
-KNOWN = set(
+KNOWN = (
     "frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp "
     "cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid "
     "begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar "
-    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega".split()
+    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"
 )
+KNOWN = set(KNOWN.split())
 COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
 DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
 def readable(text):
-    r"""Whether a tidy text holds nothing but what Math-Verify is known to understand.
-
-    Examples
-    --------
-    >>> readable(r"\frac{\sqrt{3}}{2} + x"), readable(r"\neg 1"), readable("because x"), readable("9**9")
-    (True, False, False, False)
-    """
+    """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
     if not text or len(text) > notation.LONGEST:
         return False
     plain = re.sub(r"(\\(?:begin|end))\{[a-z]matrix\}", r"\1", text)
@@ -55,7 +50,9 @@ def compare(found, answer):
     a, b = _meaning(found), _meaning(answer)
     if a is None:
         return False, None
-    return b is not None and _equal(a, b), _canonical(a)
+    capitals = (set(re.findall("[A-Z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (found, answer))
+    same_case = next(capitals) == next(capitals)  # Math-Verify makes small letters of all
+    return same_case and b is not None and _equal(a, b), _canonical(a)
 
 
 def survives(answer):
@@ -65,8 +62,7 @@ def survives(answer):
         return "it cannot be read"
     if not _equal(meaning, meaning):
         return "it does not equal itself"
-    copies = filter(None.__ne__, map(_meaning, _changed(answer)))
-    return "a part of it is not read" if any(copy == meaning for copy in copies) else None
+    return "a part of it is not read" if any(_meaning(copy) == meaning for copy in _changed(answer)) else None
 
 
 def _changed(text):

@@ -16,7 +16,8 @@ not. A number without a unit or percent sign is the same as with it, 28% also as
 
 import functools
 import re
-from dataclasses import dataclass
+from collections import namedtuple
+from decimal import Context, Decimal
 from fractions import Fraction
 
 __all__ = ["Choice", "Number", "Several", "canonical", "decimal_of", "read", "same", "tidy"]
@@ -24,10 +25,12 @@ __all__ = ["Choice", "Number", "Several", "canonical", "decimal_of", "read", "sa
 LONGEST, DEEPEST = 1000, 12
 SIGNIFICANT = 6
 NOISE = Fraction(1, 10**15)
+EXACTLY = Context(prec=10_000)
 
 SIMPLER = [
     (r"[\u2212\u2013]", "-"),
-    ("\u00d7", r"\\times "), ("\u00f7", r"\\div "), ("\u03c0", r"\\pi "), ("\u221e", r"\\infty "), ("\u00b0", r"^\\circ "),
+    ("\u00d7", r"\\times "), ("\u00f7", r"\\div "), ("\u03c0", r"\\pi "), ("\u221e", r"\\infty "),
+    ("\u00b0", r"^\\circ "),
     (r"(?<=\d)(?:\{,\}|\\[,; ]|,\\!|\\!)(?=\d{3}(?!\d))", ""),
     (r"\\(?:displaystyle|left\.?|right\.?|[bB]igg?[lr]?|limits)(?![A-Za-z])|(?<!\\)\\[!()\[\]]|\u200b", ""),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -57,54 +60,32 @@ FRACTION = re.compile(rf"\\frac\s*(?:{INSIDE}|(\d))\s*(?:{INSIDE}|(\d))")
 MIXED = re.compile(r"(\d+)\s*(\\frac.*)|(\d+)\s+(\d+\s*/\s*\d+)")
 POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|(\d+))")
 UNIT = re.compile(
-    r"(?:\\text\{([A-Za-z .]+)\}\s*((?:\^\s*\{?\d\}?)?)|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
+    r"(?:\\text\{([A-Za-z .]+)\}\s*((?:\^\s*\{?\d\}?)?)"
+    r"|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
 )
-NO_UNITS = set(
+NO_UNITS = (
     "hundred thousand million billion trillion dozen score half squared cubed factorial not times plus minus over "
-    "choose sqrt frac pi only if mod base negative less more than percent infinity".split()
+    "choose sqrt frac pi only if mod base negative less more than percent infinity"
 )
+NO_UNITS = set(NO_UNITS.split())
 BASED = re.compile(r"([0-9A-F]+)_\s*(?:(\d)|\{\s*(\d+|\\text\{\s*[a-z]+\s*\})\s*\})")
-BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))
+BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))  # noqa: SIM905
 COLONS = re.compile(r"(\d+)((?:\s*:\s*\d+)+)\s*(?:(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?", re.IGNORECASE)
 LABEL = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![+\-*/^=<>_,;]|and\b|or\b)(.*)", re.DOTALL)
+BRACKETS = ((r"\{", r"\}", "{}"), ("{", "}", "{}"), *((a, b, a + b) for a in "([" for b in ")]"))
 WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number, how many decimals and significant digits of it are written (None unless a decimal), and its unit."""
-
-    value: Fraction
-    places: int | None = None
-    digits: int = 0
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Several:
-    """Values in brackets; without brackets or in braces their order means nothing."""
-
-    brackets: str
-    items: tuple
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A letter that labels a choice, and the value of what follows it."""
-
-    letter: str
-    rest: object = None
+# A value is a Number (how many decimals, None unless a decimal, and significant digits of it are written), Several
+# values (without brackets or in braces their order means nothing), a Choice (and what follows its letter), or words.
+Number = namedtuple("Number", "value places digits unit", defaults=(None, 0, ""))
+Several = namedtuple("Several", "brackets items")
+Choice = namedtuple("Choice", "letter rest")
 
 
 @functools.lru_cache(maxsize=65536)
 def tidy(text):
-    r"""Take away what does not matter: markup, spacing, currency signs, digit separators, full stops at the end.
-
-    Examples
-    --------
-    >>> tidy(r"\dfrac{10{,}080}{\left(7\right)}"), tidy("**42**."), tidy(r"\textbf{(C)}\ 12")
-    ('\\frac{10080}{(7)}', '42', '(C) 12')
-    """
+    r"""Take away what does not matter: markup, spacing, currency signs, digit separators, full stops at the end."""
     if len(text) > LONGEST:
         return text
     for pattern, simple in SIMPLER:
@@ -128,17 +109,11 @@ def read(text):
     """
     if not text or len(text) > LONGEST or max(depth for _, depth in _depths(text)) > DEEPEST:
         return None
-    return _number(text) or _literal(text) or _choice(text) or _several(text)
+    return _number(text) or _choice(text) or _several(text) or _literal(text)
 
 
 def same(a, b):
-    """Whether two values are the same; symmetric, and every value is the same as itself.
-
-    Examples
-    --------
-    >>> [same(read("1/3"), read(text)) for text in ("0.333333", "0.333", "2/6", "(1/3, 2)")]
-    [True, False, True, False]
-    """
+    """Whether two values are the same; symmetric, and every value is the same as itself."""
     if isinstance(a, Choice) or isinstance(b, Choice):
         return _same_choice(a, b)
     if isinstance(a, Number) and isinstance(b, Number):
@@ -149,13 +124,7 @@ def same(a, b):
 
 
 def canonical(value):
-    """One text for all exact forms of a value, so that equal texts are one vote; units and percent signs are left out.
-
-    Examples
-    --------
-    >>> [canonical(read(text)) for text in (r"\\frac{2}{4}", "28%", "2/6", "{1, 1/2}", "(C) 12", "Friday")]
-    ['0.5', '28', '1/3', '{0.5, 1}', 'C', 'friday']
-    """
+    """One text for all exact forms of a value, so that they are one vote; units and percent signs are left out."""
     if isinstance(value, Number):
         return decimal_of(value.value)
     if isinstance(value, Several):
@@ -167,29 +136,17 @@ def canonical(value):
 
 
 def decimal_of(value):
-    """Write a fraction as a decimal if it has a finite one of at most 30 places, or as p/q.
-
-    Examples
-    --------
-    >>> decimal_of(Fraction(-1, 8)), decimal_of(Fraction(1, 3)), decimal_of(Fraction(10, 2))
-    ('-0.125', '1/3', '5')
-    """
-    for places in range(31):
-        if (value * 10**places).denominator == 1:
-            digits = str(abs(int(value * 10**places))).rjust(places + 1, "0")
-            sign, cut = "-" if value < 0 else "", len(digits) - places
-            return sign + (f"{digits[:cut]}.{digits[cut:]}" if places else digits)
-    return str(value)
+    """Write a fraction as a decimal if it has a finite one of at most 30 places, or as p/q."""
+    places = next((places for places in range(31) if 10**places % value.denominator == 0), None)
+    return str(value) if places is None else f"{Decimal(int(value * 10**places)).scaleb(-places, EXACTLY):f}"
 
 
 def stands_for(decimal, value):
     """Whether a decimal of at least six significant digits is `value` rounded or cut to its length."""
     if decimal.places is None or decimal.digits < SIGNIFICANT:
         return False
-    step = Fraction(10) ** -decimal.places
-    cut = step * int(value / step)
-    return decimal.value == cut or (decimal.value == cut + (step if value > 0 else -step) and
-                                    2 * abs(decimal.value - value) <= step)  # fmt: skip
+    scale = Fraction(10) ** decimal.places
+    return decimal.value * scale in (int(value * scale), round(value * scale))
 
 
 def _same_number(a, b):
@@ -211,14 +168,11 @@ def _close(a, b):
 
 
 def _same_several(a, b):
-    kinds, loose = {a.brackets, b.brackets}, ("", "{}")
-    if not kinds <= set(loose):
-        if len(kinds) > 1 and kinds != {"", "()"}:
-            return False
-        return len(a.items) == len(b.items) and all(map(same, a.items, b.items))
-    return all(
-        any(same(x, y) for y in those.items) for these, those in ((a, b), (b, a)) for x in these.items
-    )  # fmt: skip
+    kinds = {a.brackets, b.brackets}
+    if kinds <= {"", "{}"}:
+        return all(any(same(x, y) for y in those) for these, those in ((a[1], b[1]), (b[1], a[1])) for x in these)
+    ordered = len(kinds) == 1 or kinds == {"", "()"}
+    return ordered and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
 
 
 def _same_choice(a, b):
@@ -301,11 +255,11 @@ def _literal(text):
 def _several(text):
     if re.search(r"\band\b|\bor\b|;", text):
         text = re.sub(r",?\s*\b(?:and|or)\b\s*|\s*;\s*", ", ", text)
-    for opening, closing, brackets in ((r"\{", r"\}", "{}"), ("{", "}", "{}"), *((a, b, a + b) for a in "([" for b in ")]")):
-        if (inner := _enclosed(text, opening, closing)) is not None:
+    inner, brackets = text, ""
+    for opening, closing, kind in BRACKETS:
+        if (inside := _enclosed(text, opening, closing)) is not None:
+            inner, brackets = inside, kind
             break
-    else:
-        inner, brackets = text, ""
     pieces = _top_level(inner, ",")
     if pieces is None:
         if brackets != "{}" or not inner.strip():

@@ -35,24 +35,12 @@ class Problem:
 
 
 def fraction(text):
-    """Map a text to a number that looks uniform on [0, 1), the same one on every machine: SHA-256 read as a fraction.
-
-    Examples
-    --------
-    >>> round(fraction("7+3*9-9="), 6)
-    0.316593
-    """
+    """Map a text to a number that looks uniform on [0, 1), the same on every machine: SHA-256 read as a fraction."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
 def split_of(text, share):
-    """Return the split that a text belongs to by its hash, ``share`` of all texts in each held-out one.
-
-    Examples
-    --------
-    >>> split_of("7+3*9-9=", 0.25)
-    'test'
-    """
+    """Return the split that a text belongs to by its hash, ``share`` of all texts in each held-out one."""
     x = fraction(text)
     return "validation" if x < share else "test" if x < 2 * share else "train"
 
@@ -72,31 +60,14 @@ class Pool:
         Candidates without a new problem after which there are no more.
     """
 
-    spec, stop, problems, attempts, _fits, _first_left_out = "the task", (), None, 1000, None, None
+    spec, stop, problems, attempts, _fits, _warned = "the task", (), None, 1000, None, False
 
     def candidates(self, split, rng):
         """Generate problems of a split, or None for each attempt that gave none; without `rng` in a fixed order."""
         raise NotImplementedError("a task must set problems or define candidates.")
 
     def sample(self, count, rng):
-        """Draw `count` different training problems.
-
-        Parameters
-        ----------
-        count : int
-            Number of problems.
-        rng : numpy.random.Generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        list of Problem
-
-        Raises
-        ------
-        ValueError
-            There are fewer, or no new one was found within ``attempts`` candidates.
-        """
+        """Draw `count` different training problems with a NumPy generator; ValueError if there are fewer."""
         if self.problems is None:
             return self._generated("train", count, rng)
         rows = self._listed("train", count)
@@ -109,7 +80,7 @@ class Pool:
         return self._generated(split, count, None) if self.problems is None else self._listed(split, count)[:count]
 
     def restrict(self, fits):
-        """Leave out problems whose prompts do not fit a model.
+        """Leave out problems whose prompts do not fit a model, with a warning that counts them and shows the first.
 
         Parameters
         ----------
@@ -120,24 +91,17 @@ class Pool:
         ------
         ValueError
             No problem is left.
-
-        Warns
-        -----
-        UserWarning
-            Some are left out; the message counts them and shows the first.
         """
-        if self.problems is None:
+        rows = self.problems
+        if rows is None:
             tried = itertools.islice(self.candidates("train", np.random.default_rng(0)), 100 * TRIED)
-            tried = list(itertools.islice((problem for problem in tried if problem), TRIED))
-            rows = {"train": tried}
-        else:
-            rows = self.problems
+            rows = {"train": list(itertools.islice(filter(None, tried), TRIED))}
         kept = {split: fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
         out = [problem for split in rows for problem, fit in zip(rows[split], kept[split]) if not fit]
         total = sum(map(len, rows.values()))
         if out and len(out) == total:
             raise ValueError(
-                f"task {self.spec} has no prompt that fits the model, the first is {_short(out[0].prompt)}: choose a "
+                f"task {self.spec} has no prompt that fits the model, the first is {out[0].prompt[:60]!r}: choose a "
                 "model that reads longer texts, or another task."
             )
         if out:
@@ -147,8 +111,8 @@ class Pool:
             self.problems = {split: list(itertools.compress(rows[split], kept[split])) for split in rows}
 
     def _warn(self, count, first):
-        self._first_left_out = self._first_left_out or first
-        text = f"{count} of {self.spec} do not fit the model and are left out, the first is {_short(first.prompt)}."
+        self._warned, prompt = True, first.prompt[:60]
+        text = f"{count} of {self.spec} do not fit the model and are left out, the first is {prompt!r}."
         warnings.warn(text, stacklevel=3)
 
     def _listed(self, split, count):
@@ -165,7 +129,7 @@ class Pool:
                 self._refuse(split, len(drawn), count)
             if problem and problem.prompt not in drawn:
                 if self._fits and not self._fits([problem.prompt])[0]:
-                    if self._first_left_out is None:
+                    if not self._warned:
                         self._warn("some prompts", problem)
                     continue
                 drawn[problem.prompt], attempts = problem, 0
@@ -176,7 +140,3 @@ class Pool:
             f"{OPTIONS[split]} must be at most {available}, the {split} prompts of {self.spec}, got {count}: ask for "
             "fewer, or choose a task with more different prompts."
         )
-
-
-def _short(text):
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -4,32 +4,33 @@ A data set is a sequence of entries, each generated from its index. Which split 
 hash of its question (`pmdllm.tasks.fraction`): a quarter validation, a quarter test, half training. So no held-out
 question is ever trained on, however many indices repeat it.
 
-A completion is read between ``<answer>`` and ``</answer>``, as its prompt asks. Some data sets score a text by handing
-it to Python's ``eval``, to SymPy's ``parse_expr``, which calls it, or to ``Fraction``, which writes out 1e999999999.
-Since a completion can say anything, they are refused.
+A completion is read between ``<answer>`` and ``</answer>``, as its prompt asks, and scored in a worker process with
+bounded time and memory (`pmdllm.tasks.checker`). Some data sets score a text by handing it to Python's ``eval``, to
+SymPy's ``parse_expr``, which calls it, or to ``Fraction``, which writes out 1e999999999: since a completion can say
+anything, they are refused. So are those whose rule takes nonsense, the empty text or the answer of any other entry, for
+right, or does not take their own answers. A single entry whose own answer is not right is never drawn.
 """
 
 import dataclasses
 import functools
 import inspect
-import itertools
 import re
 
-import numpy as np
-
-from . import Problem, fraction
-from .answers import Verdict
+from .answers import Verdict, cut
+from .checker import Checker
+from .pool import Pool, Problem, split_of
 
 __all__ = ["ReasoningGym"]
 
-SPLITS = {"validation": (0.0, 0.25), "test": (0.25, 0.5), "train": (0.5, 1.0)}
+HELD_OUT = 0.25
 TEMPLATE = "{question}\nPut your final answer between <answer> and </answer>."
 LONGEST = 10_000
-ATTEMPTS = 1000
+TRIED = 5
+NONSENSE = ("", "nan", "None", "?", "nonsense of seven words or so, really", "()")
 EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify|Fraction)\(")
 
 
-class ReasoningGym:
+class ReasoningGym(Pool):
     """One data set.
 
     Parameters
@@ -40,26 +41,22 @@ class ReasoningGym:
         The prompt, with the question in place of ``{question}``.
     **config
         Options of the data set as text, such as ``min_terms="3"``. Entries are drawn from ``size`` indices, a million
-        unless said, and ``seed`` is 0.
+        unless said (10,000 where it does not take so many), and ``seed`` is 0.
 
     Raises
     ------
     ImportError
         The package reasoning-gym is missing.
     ValueError
-        The data set is unknown or evaluates completions, or an option is not accepted.
+        The data set is unknown, an option is not accepted, or its rule is no check.
 
-    Examples
-    --------
-    >>> task = ReasoningGym("chain_sum", max_terms="3")
-    >>> problem = task.held_out("test", 1)[0]
-    >>> task.judge(["<answer>no idea</answer>"], [problem.answer]).correct
-    array([False])
     """
+
+    max_new_tokens, stop = 512, ("\nQuestion:", "\nProblem:")
 
     def __init__(self, dataset: str, template: str = TEMPLATE, **config):
         try:
-            import reasoning_gym
+            import reasoning_gym  # noqa: F401
             from reasoning_gym.factory import DATASETS
         except ImportError:
             raise ImportError(f"reasoning_gym:{dataset} needs reasoning-gym: pip install reasoning-gym") from None
@@ -72,101 +69,95 @@ class ReasoningGym:
             raise ValueError(
                 f"dataset must not evaluate completions, as code or without bound, and {dataset!r} does: take another."
             )
-        config = {"seed": 0, "size": 1_000_000} | _typed(dataset, options, config)
-        try:
-            self.dataset = reasoning_gym.create_dataset(dataset, **config)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {error}.") from None
-        self.template = template
-        self.spec = f"reasoning_gym:{dataset}"
+        config = {"seed": 0} | _typed(dataset, options, config)
+        generates_all = "self.config.size" in inspect.getsource(kind)  # when it is made, and not one entry when asked
+        for size in [config["size"]] if "size" in config else [10_000] if generates_all else [1_000_000, 10_000]:
+            try:
+                self.dataset, problem = _dataset(dataset, config | {"size": size}), None
+                break
+            except Exception as error:  # each data set checks its options in its own way
+                problem = error
+        if problem:
+            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {problem}.")
+        config["size"] = size
+        self.template, self.spec = template, f"reasoning_gym:{dataset}"
+        self.score = Checker(f"{__name__}:make", dataset, config, seconds=10.0)
+        self._refuse_a_rule_that_checks_nothing(dataset)
+
+    def candidates(self, split, rng):
+        """Draw entries, or go through all; those of the split whose own answer is right are its problems."""
+        size = len(self.dataset)
+        for index in range(size) if rng is None else iter(lambda: int(rng.integers(size)), None):
+            question, own = self._entry(index)
+            usable = split_of(question, HELD_OUT) == split and (own is None or self._accepts(index))
+            yield Problem(self.template.replace("{question}", question), str(index)) if usable else None
 
     def sample(self, count, rng):
-        """Draw `count` different training problems.
-
-        Parameters
-        ----------
-        count : int
-            Number of problems.
-        rng : numpy.random.Generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        list of Problem
-            The answer is the index of the entry, which `judge` generates again.
-
-        Raises
-        ------
-        ValueError
-            No new training question was found in a thousand draws.
-        """
-        return self._first("train", count, (int(rng.integers(len(self.dataset))) for _ in itertools.count()))
-
-    def held_out(self, split, count):
-        """Return the first `count` problems of the split "validation" or "test", in the order of their indices."""
-        if split not in ("validation", "test"):
-            raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
-        return self._first(split, count, range(len(self.dataset)))
-
-    stop = ()
-
-    def restrict(self, fits):
-        pass
+        """Draw `count` different training problems, as `Pool.sample`; the answer of a problem is its entry's index."""
+        problems = super().sample(count, rng)
+        rng.integers(len(self.dataset))  # drawn ahead and not used: the prompts of a seed must never change
+        return problems
 
     def judge(self, completions, answers):
-        """Score the text between the last pair of answer tags by the data set's own rule; 1 is correct, less is not.
+        """Score the text between the last pair of answer tags by the data set's own rule; 1 is correct, less is not."""
+        texts = [_tagged(cut(completion, self.stop)) for completion in completions]
+        pairs = [(int(index), text) for index, text in zip(answers, texts)]
+        asked = sorted({pair for pair in pairs if pair[1] is not None})
+        scores = dict(zip(asked, self.score([list(pair) for pair in asked])))
+        results = [scores.get(pair, (None, "")) for pair in pairs]
+        correct = [score is not None and score >= 1 for score, _ in results]
+        own = [self._entry(index)[1] or text for index, text in pairs]
+        forms = [o if right else None if score is None else text
+                 for o, right, (score, _), (_, text) in zip(own, correct, results, pairs)]  # fmt: skip
+        return Verdict.of(correct, forms)
 
-        Raises
-        ------
-        RuntimeError
-            The rule does not accept the data set's own answer.
-        """
-        found = [_tagged(completion) for completion in completions]
-        scores = [0.0 if text is None else self._score(text, int(index)) for text, index in zip(found, answers)]
-        found = [text if score is not None else None for text, score in zip(found, scores)]
-        correct = np.array([score is not None and score >= 1 for score in scores], dtype=bool)
-        return Verdict(correct, np.array([text is not None for text in found], dtype=bool), found)
-
-    def _score(self, text, index):
-        """Score of a text, or None if the rule fails on it."""
-        entry = self._entry(index)
-        try:
-            return self.dataset.score_answer(answer=text, entry=entry)
-        except Exception:
-            return None
+    def _refuse_a_rule_that_checks_nothing(self, dataset):
+        own = [self._entry(index)[1] for index in range(min(TRIED, len(self.dataset)))]
+        mine = [[i, a] for i, a in enumerate(own) if a is not None]
+        others = [[i, b] for i, a in mine for _, b in mine if a != b]
+        nonsense = [[i, text] for i in range(len(own)) for text in NONSENSE if text != own[i]]
+        right = [score is not None and score >= 1 for score, _ in self.score(nonsense + others + mine)]
+        accepted = [repr(text) for (_, text), yes in zip(nonsense, right) if yes]
+        if others and all(right[len(nonsense) : len(nonsense) + len(others)]):
+            accepted.append("the answer of any other entry")
+        if accepted:
+            raise ValueError(
+                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} "
+                "for right: take another."
+            )
+        if mine and not any(right[-len(mine) :]):
+            raise ValueError(f"dataset must accept its own answers, and {dataset!r} does not: take another.")
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  a task lives as long as its process
     def _entry(self, index):
         entry = self.dataset[index]
-        own = entry["answer"]
-        if own is not None and self.dataset.score_answer(answer=own, entry=entry) < 1:
-            raise RuntimeError(f"{self.spec} rejects its own answer {own!r} of entry {index}: use another data set.")
-        return entry
+        return entry["question"], entry["answer"]
 
-    def _first(self, split, count, indices):
-        low, high = SPLITS[split]
-        found, attempts = {}, 0
-        for index in indices:
-            if len(found) == count:
-                break
-            question = self._entry(index)["question"]
-            attempts += 1
-            if low <= fraction(question) < high and question not in found:
-                found[question] = Problem(self.template.replace("{question}", question), str(index))
-                attempts = 0
-            if attempts == ATTEMPTS:
-                break
-        if len(found) < count:
-            raise ValueError(
-                f"count must be at most {len(found)}, the {split} questions found in {self.spec}, got {count}: ask for "
-                "fewer, or choose options with more different questions."
-            )
-        return list(found.values())
+    @functools.lru_cache(maxsize=4096)  # noqa: B019
+    def _accepts(self, index):
+        (score, _), *_ = self.score([[index, self._entry(index)[1]]])
+        return score is not None and score >= 1
+
+
+def make(dataset, config):
+    """Return the function that a worker calls: the score of a text for the entry of an index."""
+    data = _dataset(dataset, config)
+    entry = functools.lru_cache(maxsize=4096)(data.__getitem__)
+    return lambda index, text: float(data.score_answer(answer=text, entry=entry(index)))
+
+
+def _dataset(dataset, config):
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(dataset, **config)
 
 
 def _tagged(completion):
-    found = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", completion, re.DOTALL)
-    return found[-1].strip() if found and len(found[-1]) <= LONGEST else None
+    _, closed, text = completion.rpartition("</think>")
+    if not closed and "<think>" in text:
+        return None
+    texts = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", text, re.DOTALL)
+    return texts[-1].strip() if texts and len(texts[-1]) <= LONGEST else None
 
 
 def _typed(dataset, options, config):

@@ -17,14 +17,14 @@ import json
 import re
 import time
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..config import check, from_preset, must_be, option
+from ..config import COUNT, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
 from ..study.tables import Stage, Table, appearing, made_on, of
 from . import sums
 from .experiments import EXPERIMENTS, HELD_OUT, Cell
@@ -47,10 +47,6 @@ CHECKED = {"experiment": "population", "reward": "graded", "tau": 0.3}
 SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
 
 
-count = partial(option, at_least=1, at_most=10**9)
-rate = partial(option, at_least=1e-6, at_most=1e6)
-
-
 @dataclass(frozen=True)
 class ValidateConfig:
     """What is fitted, with which budgets, and where the tables are written.
@@ -66,49 +62,45 @@ class ValidateConfig:
     taus: str = option("0.05,0.1,0.3,1", "temperatures of the population experiment, in reward units")
     rollouts: str = option("4,16,64,256", "rollouts n per prompt and gradient step of the rollouts experiment")
     sizes: str = option("64,512,5000", "training prompts of the held-out experiment")
-    outer_steps: int = count(12, "outer steps of the recursion")
+    outer_steps: int = option(12, "outer steps of the recursion", **COUNT)
 
-    prompts: int = count(12, "prompts of a cell, except in the held-out experiment", at_most=sums.PROMPTS)
-    tau: float = rate(0.3, "temperature of rollouts, completions, batch and held-out, whose reward is graded")
-    recursion_tau: float = rate(1.0, "temperature of the recursion, whose reward is binary")
-    n: int = count(16, "rollouts per prompt of completions, batch and recursion", at_least=2)
-    evaluations: int = count(1000, "gradients of L-BFGS in an outer step: population and batch; more for τ < 0.125")
-    steps: int = count(1000, "gradient steps of Adam in an outer step: rollouts and completions")
-    recursion_evaluations: int = count(400, "gradients of L-BFGS in an outer step of the recursion")
-    recursion_steps: int = count(300, "gradient steps of Adam in an outer step of the recursion")
-    held_out_steps: int = count(1200, "gradient steps of Adam in the held-out experiment")
-    held_out_batch: int = count(16, "prompts per gradient step in the held-out experiment")
-    training_prompts: int = count(128, "prompts per rollout batch of the training experiment, 4 per update", at_least=4)
-    training_iterations: int = count(3, "rollout batches of the training experiment")
-    training_epochs: int = count(4, "passes over each of these batches")
-    training_learning_rate: float = rate(6e-4, "step size of the training experiment")
-    learning_rate: float = rate(3e-3, "largest step size of Adam")
+    prompts: int = option(12, "prompts of a cell, except in the held-out experiment", at_least=1, at_most=sums.PROMPTS)
+    tau: float = option(0.3, "temperature of rollouts, completions, batch, held-out; reward: graded", **TEMPERATURE)
+    recursion_tau: float = option(1.0, "temperature of the recursion; reward: binary", **TEMPERATURE)
+    n: int = option(16, "rollouts per prompt of completions, batch and recursion", at_least=2, at_most=10_000)
+    evaluations: int = option(1000, "gradients of L-BFGS in a step: population and batch; more for τ < 0.125", **COUNT)
+    steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions", **COUNT)
+    recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
+    recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
+    held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment", **COUNT)
+    held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment", **COUNT)
+    training_prompts: int = option(128, "prompts per batch of training, 4 per update", at_least=4, at_most=10_000)
+    training_iterations: int = option(3, "rollout batches of the training experiment", **COUNT)
+    training_epochs: int = option(4, "passes over each of these batches", **COUNT)
+    training_learning_rate: float = option(6e-4, "step size of the training experiment", **RATE)
+    learning_rate: float = option(3e-3, "largest step size of Adam", **RATE)
 
-    hidden_size: int = count(32, "width of the network's residual stream, a multiple of heads")
-    layers: int = count(2, "layers of the network")
-    heads: int = count(2, "attention heads per layer")
-    warmup_steps: int = count(1200, "updates of the base's supervised warm-up")
-    warmup_batch: int = count(128, "demonstrations per update of the warm-up")
-    warmup_learning_rate: float = rate(6e-3, "largest step size of the warm-up")
-    threads: int = option(1, "CPU threads; 0: PyTorch's choice", at_least=0, at_most=1024)
-    jobs: int = count(1, "processes", at_most=1024)
+    hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads", **COUNT)
+    layers: int = option(2, "layers of the network", **COUNT)
+    heads: int = option(2, "attention heads per layer", **COUNT)
+    warmup_steps: int = option(1200, "updates of the base's supervised warm-up", **COUNT)
+    warmup_batch: int = option(128, "demonstrations per update of the warm-up", **COUNT)
+    warmup_learning_rate: float = option(6e-3, "largest step size of the warm-up", **RATE)
+    threads: int = option(1, "CPU threads; 0: PyTorch's choice", **THREADS)
+    jobs: int = option(1, "processes", **COUNT)
 
     def __post_init__(self):
         check(self)
-        integers = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, sums.PROMPTS - HELD_OUT)}
-        for name, (low, high) in integers.items():
-            valid = all(text.isdecimal() and low <= int(text) <= high for text in self.values(name))
-            must_be(self, name, f"different integers from {low} to {high}", valid and self._different(name))
-        for name, accepted in {"experiments": EXPERIMENTS, "rewards": sums.REWARDS}.items():
-            valid = set(self.values(name)) <= set(accepted)
-            must_be(self, name, f"some of {', '.join(accepted)}", valid and self._different(name))
-        valid = all(NUMBER.fullmatch(text) and float(text) > 0 for text in self.values("taus"))
-        must_be(self, "taus", "different positive numbers", valid and self._different("taus"))
-        must_be(self, "n", "at least 3 in the training experiment", self.n > 2 or "training" not in self.experiments)
-        must_be(self, "hidden_size", f"a multiple of heads = {self.heads}", self.hidden_size % self.heads == 0)
-
-    def _different(self, name):
-        return len(set(self.values(name))) == len(self.values(name))
+        for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(sums.REWARDS)}.items():
+            must_be(self, name, f"some of {', '.join(accepted)}", set(self.values(name)) <= set(accepted))
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, sums.PROMPTS - HELD_OUT)}
+        for name, (lower, upper) in limits.items():
+            valid = all(text.isdecimal() and lower <= int(text) <= upper for text in self.values(name))
+            must_be(self, name, f"integers in [{lower}, {upper}], separated by commas", valid)
+        valid = all(NUMBER.fullmatch(text) and 1e-6 <= float(text) <= 1e6 for text in self.values("taus"))
+        must_be(self, "taus", "numbers in [1e-06, 1000000.0], separated by commas", valid)
+        if "training" in self.values("experiments"):
+            must_be(self, "n", "at least 3 for the experiment training", self.n >= 3)
 
     def values(self, name, kind=str):
         """Return a list option as a list."""

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import bandit, check, mdp, solve
+from . import bandit, check, mdp, solve, table
 
 _EXAMPLES = """examples:
   pmdtheory solve --policy 0.1,0.9 --reward 1,0 --tau 0.1
@@ -26,9 +26,11 @@ def main(argv=None):
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(solve.joined(sys.argv[1:] if argv is None else argv))
     try:
+        if getattr(arguments, "csv", None):
+            table.check(arguments.csv)
         return arguments.run(arguments)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        print(f"pmdtheory {arguments.command}: {error}", file=sys.stderr)
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError, ImportError) as error:
+        print(f"pmdtheory {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import baselines, updates
+from .. import baselines, simplex, updates
 from ..intervals import half_width
 from .table import cells, write
 
@@ -33,6 +33,7 @@ def add_to(commands):
 def _bandit(arguments):
     from ..bandit import iterate, random_bandit
 
+    simplex.count(arguments.seed, "seed", 0)
     rng = np.random.default_rng(arguments.seed)
     problem = random_bandit(rng, arguments.contexts, arguments.actions, arguments.kind, arguments.success)
     table = iterate(

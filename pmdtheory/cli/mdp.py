@@ -1,8 +1,11 @@
 """``pmdtheory mdp``: policy mirror descent on a whole MDP, until a certificate says that it is good enough."""
 
 import argparse
+import contextlib
 import functools
+import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from .. import simplex, updates
 from .table import cells, write
 
 _SHOWN = 24
+_DEFAULT_SIZE = {"garnet": 20, "chain": 10, "gridworld": 5, "deep-sea": 5}
+_DENSE = 10**7  # numbers in P above which it is sparse
 
 _COLUMNS = """columns:
   value     expected discounted return from the start
@@ -74,21 +79,25 @@ def _mdp(arguments):
     from ..mdp import iterate
 
     tolerance = simplex.nonnegative(arguments.tolerance, "tolerance")
-    problem = _problem(arguments)
-    table = iterate(
-        problem,
-        update=_update(arguments),
-        tau=arguments.tau,
-        steps=arguments.steps,
-        step_sizes=arguments.schedule,
-        tolerance=tolerance,
-        progress=sys.stderr.isatty(),
-    ).table
     if arguments.csv:
-        write(table, arguments.csv)
+        _check_place(arguments.csv)
+    try:
+        problem = _problem(arguments)
+        run = iterate(
+            problem,
+            update=_update(arguments),
+            tau=arguments.tau,
+            steps=arguments.steps,
+            step_sizes=arguments.schedule,
+            tolerance=tolerance,
+            progress=sys.stderr.isatty(),
+        )
+    except (ArithmeticError, MemoryError) as error:  # of a solver, or of an operating system that had promised more
+        raise ValueError(f"gave up on these arguments: {error or type(error).__name__}") from None
+    table = run.table
     print(
         f"{arguments.env}: {problem.states} states ({problem.terminal.sum()} terminal), {problem.actions} actions, "
-        f"gamma {problem.gamma:g}; {arguments.update}, tau {arguments.tau:g}, {arguments.schedule}"
+        f"gamma {_number(problem.gamma)}; {arguments.update}, tau {arguments.tau:g}, {arguments.schedule}"
     )
     widths = (10, 10, 10, 10, 10, 8)
     titles = ("value", "gap <=", "KL(q||p)", "lambda", "largest", "entropy")
@@ -104,8 +113,38 @@ def _mdp(arguments):
         print(f"certified: after {steps:.0f} steps every state is within {gap:.1g} of its optimal value.")
     else:
         print(f"not certified: after {steps:.0f} steps a state may still be {gap:.1g} below its optimal value;")
-        print("more --steps, a smaller --tau or --schedule geometric help.")
+        print(_remedy(problem, run.policy, gap))
+    if arguments.csv:
+        write(table, arguments.csv)
     return 0
+
+
+def _remedy(problem, policy, gap):
+    """More steps help, until rounding is what is left: of the values that the updates are given, and of the gap."""
+    from ..mdp import evaluate
+
+    truth = evaluate(problem, policy)
+    rounding = (np.finfo(float).eps * np.abs(truth.Q).max() + truth.rounding) / (1 - problem.gamma)
+    if gap > 20 * rounding:
+        return "more --steps, a smaller --tau or --schedule geometric help."
+    return f"at gamma {_number(problem.gamma)} rounding leaves about that much: a larger --tolerance is reached."
+
+
+def _number(gamma):
+    """γ in four digits, or as many as tell it from 1."""
+    return f"{gamma:g}" if float(f"{gamma:g}") < 1 else repr(gamma)
+
+
+def _check_place(path):
+    """Refuse, before the run, what cannot be written after it."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is there, and no file")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"--csv must be a file in a folder that can be written, got {path}: {reason}.") from None
 
 
 def _update(arguments):
@@ -121,18 +160,48 @@ def _update(arguments):
 def _problem(arguments):
     from ..mdp import chain, deep_sea, garnet, gridworld
 
-    size, gamma = arguments.size, arguments.gamma
-    if arguments.env == "garnet":
-        states = 20 if size is None else size
-        return garnet(states, arguments.actions, min(5, states), np.random.default_rng(arguments.seed), gamma)
-    if arguments.env == "chain":
-        return chain(10 if size is None else size, gamma=gamma)
-    side = 5 if size is None else size
-    if arguments.env == "gridworld":
-        return gridworld(side, side, gamma=gamma, sparse=True)
-    if arguments.env == "deep-sea":
-        return deep_sea(side, gamma)
-    return _gymnasium(arguments.env, size, gamma)
+    env, gamma = arguments.env, arguments.gamma
+    simplex.count(arguments.seed, "--seed", 0)
+    if env not in _DEFAULT_SIZE:
+        return _gymnasium(env, arguments.size, gamma)
+    size = _DEFAULT_SIZE[env] if arguments.size is None else arguments.size
+    simplex.count(size, "--size", 2 if env in ("chain", "gridworld") else 1)
+    simplex.count(arguments.actions, "--actions", 1)
+    if not 0 <= gamma < 1:
+        raise ValueError(f"gamma must be one number in [0, 1), got {gamma}.")
+    if env == "garnet":
+        dense = size * size * arguments.actions <= _DENSE
+        _check_memory(arguments, size, arguments.actions, 12 * size**2)  # a random graph fills its factors
+        rng = np.random.default_rng(arguments.seed)
+        return garnet(size, arguments.actions, min(5, size), rng, gamma, sparse=not dense)
+    states, actions = {"chain": (size, 2), "gridworld": (size**2, 4), "deep-sea": (size**2 + 1, 2)}[env]
+    _check_memory(arguments, states, actions)
+    if env == "gridworld":
+        return gridworld(size, size, gamma=gamma, sparse=True)
+    return {"chain": chain, "deep-sea": deep_sea}[env](size, gamma=gamma, sparse=True)
+
+
+def _check_memory(arguments, states, actions, factors=0):
+    """Refuse, before anything is allocated, what needs more memory than there is: measured, 650 bytes an action."""
+    need, have = 650 * states * actions + factors, _memory()
+    if need > have:
+        asked = f"--size {arguments.size or _DEFAULT_SIZE[arguments.env]}"
+        asked += f" --actions {actions}" if arguments.env == "garnet" else ""
+        raise ValueError(
+            f"{asked} must fit the memory: {arguments.env} needs about {need / 2**30:.3g} GiB, this machine has "
+            f"{have / 2**30:.3g} GiB."
+        )
+
+
+def _memory():
+    """Bytes of memory that this process may use, as far as the system says."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+    group = Path("/sys/fs/cgroup/memory.max")
+    limit = group.read_text().strip() if group.exists() else "max"
+    return physical if limit == "max" else min(physical, int(limit))
 
 
 def _gymnasium(name, size, gamma):
@@ -144,11 +213,11 @@ def _gymnasium(name, size, gamma):
         options = {"map_name": f"{size}x{size}"}
     else:
         raise ValueError(f"--size is 4 or 8 for FrozenLake-v1 and not an option of {name}, got {size}.")
+    with contextlib.suppress(ImportError):
+        import gymnasium  # noqa: F401 (before its warnings are silenced, since it sets filters of its own)
     try:
         with warnings.catch_warnings(action="ignore"):
             return from_gymnasium(name, gamma, sparse=True, **options)
-    except (ValueError, ImportError):
-        raise
-    except Exception as error:  # Gymnasium's own, which cannot be named without importing it
-        reason = " ".join(str(error).split())
-        raise ValueError(f"--env knows garnet, chain, gridworld, deep-sea and Gymnasium ids: {reason}") from None
+    except (ValueError, ImportError) as error:
+        reason = str(error).replace("env_or_id", "it")
+        raise type(error)(f"--env is one of {', '.join(_DEFAULT_SIZE)} or a Gymnasium id: {reason}") from None

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import re
 
 import numpy as np
 
@@ -9,10 +10,10 @@ from .. import divergences, updates
 
 
 def joined(argv):
-    """Join ``--reward -1,0`` to ``--reward=-1,0``: argparse takes -1,0 for an option."""
+    """Join ``--reward -1,0`` to ``--reward=-1,0`` and ``--tau -1e3`` likewise: argparse takes them for options."""
     joined = []
     for word in argv:
-        if joined and joined[-1] in ("--policy", "--reward") and word[:1] == "-" and word[1:2].isdigit():
+        if joined and re.fullmatch("--[a-z][a-z0-9-]*", joined[-1]) and re.match(r"-(\.?\d|inf|nan)", word):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

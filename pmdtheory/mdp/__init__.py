@@ -2,7 +2,8 @@
 
 from . import inexact, mirror_maps
 from .evaluation import Evaluation, advantage_gap, evaluate, occupancy, optimal
-from .examples import chain, deep_sea, from_gymnasium, garnet, gridworld
+from .examples import chain, deep_sea, garnet, gridworld
+from .gymnasium_tables import from_gymnasium
 from .iteration import Iteration, iterate, lookahead_values
 from .mirror_maps import Euclidean, Tsallis
 from .model import MDP

@@ -1,12 +1,14 @@
-r"""Markov decision processes to experiment with: random ones, classics, and those of Gymnasium.
+r"""Markov decision processes to experiment with: random ones and classics.
 
 =====================  =====================================================================================
 ``garnet``             random: every action leads to b random states, rewards uniform in [0, 1]
 ``chain``              a small reward at hand, a large one at the far end
-``gridworld``          four moves with slip, one goal; sparse up to 1e5 states and more
+``gridworld``          four moves with slip, one goal
 ``deep_sea``           one sequence of N costly actions leads to the treasure
-``from_gymnasium``     any finite Gymnasium environment with a transition table
 =====================  =====================================================================================
+
+With ``sparse=True`` P is sparse and the MDP the same; chains, grids and deep seas are then good for 1e5 states and
+more.
 """
 
 import numpy as np
@@ -15,7 +17,7 @@ from scipy import sparse as sp
 from .. import simplex
 from .model import MDP
 
-__all__ = ["chain", "deep_sea", "from_gymnasium", "garnet", "gridworld"]
+__all__ = ["chain", "deep_sea", "garnet", "gridworld"]
 
 
 def garnet(states, actions, branching, rng, gamma=0.9, sparse=False):
@@ -34,7 +36,7 @@ def garnet(states, actions, branching, rng, gamma=0.9, sparse=False):
     gamma : float
         Discount, in [0, 1).
     sparse : bool
-        Whether P is sparse; the MDP is the same.
+        Whether P is sparse.
 
     Returns
     -------
@@ -61,11 +63,11 @@ def garnet(states, actions, branching, rng, gamma=0.9, sparse=False):
     cuts = np.sort(rng.random((pairs, branching - 1)), axis=1)
     probability = np.diff(cuts, axis=1, prepend=0.0, append=1.0)
     pair = np.repeat(np.arange(pairs), branching)
-    P = _transitions(states, actions, pair, successors.ravel(), probability.ravel(), sparse)
+    P = transitions(states, actions, pair, successors.ravel(), probability.ravel(), sparse)
     return MDP(P, rng.random((states, actions)), gamma)
 
 
-def chain(length, slip=0.1, gamma=0.9, distraction=0.01):
+def chain(length, slip=0.1, gamma=0.9, distraction=0.01, sparse=False):
     """A corridor of states with actions left (0) and right (1).
 
     A move goes the other way with probability `slip` and stops at the walls. Going right in the last state earns 1,
@@ -76,7 +78,9 @@ def chain(length, slip=0.1, gamma=0.9, distraction=0.01):
     length : int
         At least 2.
     slip, gamma, distraction : float
-        Slip and discount in [0, 1), the discount not 1; any finite reward.
+        Slip in [0, 1], discount in [0, 1), any finite reward.
+    sparse : bool
+        Whether P is sparse.
 
     Returns
     -------
@@ -93,11 +97,13 @@ def chain(length, slip=0.1, gamma=0.9, distraction=0.01):
     _at_least(2, length=length)
     _probability(slip, "slip")
     x = np.arange(length)
-    left, right = np.eye(length)[np.maximum(x - 1, 0)], np.eye(length)[np.minimum(x + 1, length - 1)]
-    P = np.stack([(1 - slip) * left + slip * right, slip * left + (1 - slip) * right], axis=1)
+    beside = np.stack([np.maximum(x - 1, 0), np.minimum(x + 1, length - 1)], axis=1)
+    successors = np.stack([beside, beside[:, ::-1]], axis=1)  # of each action, where it aims and where it slips
+    probability = np.broadcast_to([1 - slip, slip], successors.shape)
+    P = transitions(length, 2, np.repeat(np.arange(2 * length), 2), successors.ravel(), probability.ravel(), sparse)
     R = np.zeros((length, 2))
     R[0, 0], R[-1, 1] = distraction, 1.0
-    return MDP(P, R, gamma, np.eye(length)[0])
+    return MDP(P, R, gamma, only(length, 0))
 
 
 def gridworld(height, width, slip=0.1, gamma=0.95, goal=None, walls=(), start=None, sparse=False):
@@ -121,7 +127,7 @@ def gridworld(height, width, slip=0.1, gamma=0.95, goal=None, walls=(), start=No
     start : (int, int), optional
         Where episodes start; by default anywhere but in walls and the goal.
     sparse : bool
-        Whether P is sparse; the MDP is the same.
+        Whether P is sparse.
 
     Returns
     -------
@@ -156,12 +162,12 @@ def gridworld(height, width, slip=0.1, gamma=0.95, goal=None, walls=(), start=No
     successors = toward[:, turned]  # (S, 4, 3)
     probability = np.broadcast_to([1 - slip, slip / 2, slip / 2], successors.shape)
     R = np.where(final[:, None], 0.0, (probability * (successors == goal)).sum(axis=-1))
-    P = _transitions(S, 4, np.repeat(np.arange(4 * S), 3), successors.ravel(), probability.ravel(), sparse)
+    P = transitions(S, 4, np.repeat(np.arange(4 * S), 3), successors.ravel(), probability.ravel(), sparse)
     first = ~final if start is None else cell == _cells([start], height, width, "start")[0]
     return MDP(P, R, gamma, first / first.sum())
 
 
-def deep_sea(size, gamma=0.99):
+def deep_sea(size, gamma=0.99, sparse=False):
     """Deep sea: every step dives one row, to the left (0) or right (1), and a treasure lies in the far corner.
 
     Going right costs 0.01/size, and earns 1 in the last row's last column; every dive ends after `size` steps. State
@@ -173,6 +179,8 @@ def deep_sea(size, gamma=0.99):
         N ≥ 1.
     gamma : float
         Discount, in [0, 1).
+    sparse : bool
+        Whether P is sparse.
 
     Returns
     -------
@@ -200,78 +208,21 @@ def deep_sea(size, gamma=0.99):
     R = np.zeros((end + 1, 2))
     R[:end, 1] = -0.01 / size
     R[end - 1, 1] += 1
-    P = _transitions(end + 1, 2, np.arange(2 * (end + 1)), successors, np.ones(successors.size), sparse=False)
-    return MDP(P, R, gamma, np.eye(end + 1)[0])
+    P = transitions(end + 1, 2, np.arange(2 * (end + 1)), successors, np.ones(successors.size), sparse)
+    return MDP(P, R, gamma, only(end + 1, 0))
 
 
-def from_gymnasium(env_or_id, gamma, *, sparse=False, **make_kwargs):
-    """Read a finite Gymnasium environment from its transition table ``env.unwrapped.P``.
-
-    A transition marked terminated leads to one added terminal state, the last, whatever state the table names: some
-    environments name there an ordinary state, which has moves of its own. Time limits are not part of the table, and
-    left out.
-
-    Parameters
-    ----------
-    env_or_id : gymnasium.Env or str
-        For example "FrozenLake-v1", "Taxi-v4" or "CliffWalking-v1".
-    gamma : float
-        Discount, in [0, 1).
-    sparse : bool
-        Whether P is sparse.
-    **make_kwargs
-        Passed to ``gymnasium.make``, for example ``map_name="8x8"``.
-
-    Returns
-    -------
-    MDP
-        With the environment's states and one more; starts as the environment does (``initial_state_distrib``, or the
-        state after a reset with seed 0).
-
-    Raises
-    ------
-    ImportError
-        If an id is given and Gymnasium is not installed.
-    ValueError
-        If the environment has no transition table.
-
-    Examples
-    --------
-    >>> from_gymnasium("FrozenLake-v1", gamma=0.99, map_name="8x8").states
-    65
-    """
-    env = _make(env_or_id, make_kwargs) if isinstance(env_or_id, str) else env_or_id
-    table = getattr(env.unwrapped, "P", None)
-    if table is None:
-        raise ValueError(f"env_or_id must have a transition table env.unwrapped.P, got {env_or_id}, which has none.")
-    end, actions = len(table), len(table[0])
-    moves = [
-        (x * actions + a, end if terminated else int(y), probability, probability * reward)
-        for x in range(end)
-        for a in range(actions)
-        for probability, y, reward, terminated in table[x][a]
-    ]
-    moves += [(end * actions + a, end, 1.0, 0.0) for a in range(actions)]
-    pair, successor, probability, earned = (np.array(column) for column in zip(*moves))
-    P = _transitions(end + 1, actions, pair, successor, probability, sparse)
-    R = np.bincount(pair, earned).reshape(end + 1, actions)
-    start = getattr(env.unwrapped, "initial_state_distrib", None)
-    start = np.eye(end)[env.reset(seed=0)[0]] if start is None else np.asarray(start)
-    return MDP(P, R, gamma, np.append(start, 0.0))
-
-
-def _make(name, kwargs):
-    try:
-        import gymnasium
-    except ImportError:
-        raise ImportError("env_or_id needs the package gymnasium: pip install 'pmdtheory[gymnasium]'") from None
-    return gymnasium.make(name, **kwargs)
-
-
-def _transitions(S, A, pair, successor, probability, sparse):
+def transitions(S, A, pair, successor, probability, sparse):
     """P from lists of (pair x·A + a, next state, probability); repeated entries add up."""
     P = sp.csr_array((probability, (pair, successor)), shape=(S * A, S))
     return P if sparse else P.toarray().reshape(S, A, S)
+
+
+def only(size, index):
+    """The distribution with all mass on `index`."""
+    distribution = np.zeros(size)
+    distribution[index] = 1.0
+    return distribution
 
 
 def _cells(cells, height, width, name):

@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import divergences, simplex
-from ..updates import pmd_mean_update
+from ..updates import Update, pmd_mean_update
 from . import inexact
-from .evaluation import advantage_gap, evaluate
+from .evaluation import evaluate
 from .mirror_maps import kl_to_greedy
 
 __all__ = ["FLOOR", "Iteration", "iterate", "lookahead_values"]
@@ -87,7 +87,7 @@ def iterate(
         Where to start; uniform by default. Positive probabilities never fall below ``FLOOR``; zeros stay, except under
         a mirror map that can raise them.
     update : callable
-        ``update(policy, reward, tau) -> Update`` on all states at once: `pmdtheory.kl_update`,
+        ``update(policy, reward, tau) -> pmdtheory.Update`` on all states at once: `pmdtheory.kl_update`,
         `pmdtheory.pmd_mean_update`, ``functools.partial(pmdtheory.mixed_update, chi2_coef=0.1)``, those of
         `pmdtheory.convex`, `Euclidean()`, `Tsallis(0.5)`.
     tau : float
@@ -116,11 +116,11 @@ def iterate(
     Returns
     -------
     Iteration
-        Its table has the columns iteration; value (exact, from ρ); certificate (advantage gap over 1 − γ); max_gap
-        (over states) and mean_gap (over ρ), if asked for; entropy; and of the step that led here (NaN in the first
-        row) tau, kl, reverse_kl, chi2, chi2_weight and chi2_weight_max. Entropy, divergences and λ are means over the
-        states that are not terminal. A mirror map that takes all mass from an action has an infinite reverse KL
-        there, and no λ (NaN).
+        Its table has the columns iteration; value (exact, from ρ); certificate (that of `Evaluation`: advantage gap
+        over 1 − γ, rounding included); max_gap (over states) and mean_gap (over ρ), if asked for; entropy; and of the
+        step that led here (NaN in the first row) tau, kl, reverse_kl, chi2, chi2_weight and chi2_weight_max. Entropy,
+        divergences and λ are means over the states that are not terminal (over all, if all are). A mirror map that
+        takes all mass from an action has an infinite reverse KL there, and no λ (NaN).
 
     Raises
     ------
@@ -159,29 +159,28 @@ def iterate(
             raise ValueError(f"optimal_value must have shape ({mdp.states},), got {optimal_value.shape}.")
 
     rng = np.random.default_rng(seed)
-    live = ~mdp.terminal if mdp.terminal.any() else slice(None)
+    live = slice(None) if mdp.terminal.all() else ~mdp.terminal
     rows, kept = [], {name: [] for name in keep}
     led_here, chi2_weight = _no_step(), np.full(mdp.states, np.nan)
     for k in _counter(steps + 1, progress):
         truth = evaluate(mdp, p)
         # From here on the numbers of one action lie side by side: NumPy then handles S at a time instead of A.
         policy = np.asfortranarray(truth.policy)
-        certificate = advantage_gap(truth) / (1 - mdp.gamma)
-        row = {"iteration": k, "value": truth.value, "certificate": certificate}
+        row = {"iteration": k, "value": truth.value, "certificate": truth.certificate}
         if optimal_value is not None:
             gap = optimal_value - truth.V
             row |= {"max_gap": gap.max(), "mean_gap": gap @ mdp.rho}
         rows.append(row | {"entropy": divergences.entropy(policy[live]).mean()} | led_here)
         for name, arrays in kept.items():
             arrays.append({"V": truth.V, "policy": truth.policy, "chi2_weight": chi2_weight}[name])
-        if tolerance is not None and certificate <= tolerance:
+        if tolerance is not None and truth.certificate <= tolerance:
             break
         if k == steps:
             continue  # not break: the progress bar then ends full
 
         Q = np.asfortranarray(lookahead_values(mdp, evaluation(mdp, truth, rng), lookahead))
         tau_k = next_tau(k, policy, Q)
-        step = update(policy, Q, tau_k)
+        step = _checked(update(policy, Q, tau_k), mdp)
         chi2_weight = step.chi2_weight
         led_here = _measure(policy, step, tau_k, live)
         p = np.ascontiguousarray(np.where(support, np.maximum(step.policy, FLOOR), step.policy))
@@ -204,7 +203,7 @@ def _start(mdp, policy):
 
 def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
     """The rule (iteration, policy, Q) -> τ of this iteration."""
-    growth = growth if growth is not None else 1 / mdp.gamma if mdp.gamma else 2.0
+    growth = growth if growth is not None else min(1 / mdp.gamma, 1e300) if mdp.gamma else 2.0
     if not 1 <= growth < np.inf:
         raise ValueError(f"growth must be a number of at least 1, got {growth}.")
     distance = getattr(update, "distance_to_greedy", kl_to_greedy)
@@ -219,6 +218,20 @@ def _temperature(mdp, update, tau, step_sizes, growth, lookahead):
         "geometric": lambda k, policy, Q: max(tau * growth**-k, smallest),
         "adaptive": adaptive,
     }[step_sizes]
+
+
+def _checked(step, mdp):
+    """The step, if it is what an update must return."""
+    if not isinstance(step, Update):
+        raise ValueError(
+            "update must return a pmdtheory.Update, with policy q, log_ratio log(q/p), chi2_weight and baseline (NaN "
+            f"where there are none) and local (False), got {type(step).__name__}."
+        )
+    for name, shape in (("policy", mdp.R.shape), ("log_ratio", mdp.R.shape), ("chi2_weight", mdp.R.shape[:1])):
+        if np.shape(getattr(step, name)) != shape:
+            raise ValueError(f"update must return a {name} of shape {shape}, got {np.shape(getattr(step, name))}.")
+    simplex.distribution(step.policy, "policy returned by update")
+    return step
 
 
 def _measure(policy, step, tau, live):
@@ -243,4 +256,4 @@ def _counter(total, progress):
         return range(total)
     from tqdm import tqdm
 
-    return tqdm(range(total), desc="iterations", unit="it")
+    return tqdm(range(total), total=total, desc="iterations", unit="it")

@@ -20,6 +20,8 @@ from .. import simplex
 
 __all__ = ["MDP", "column_sampler"]
 
+_LARGEST = 1e290
+
 
 @dataclass(frozen=True, eq=False)
 class MDP:
@@ -29,9 +31,9 @@ class MDP:
     ----------
     P : ndarray, shape (S, A, S), or scipy.sparse.csr_array, shape (S·A, S)
         P[x, a, y] is the probability of state y after action a in state x; the sparse form has row x·A + a. Any
-        scipy.sparse matrix is accepted. Rows sum to 1 within 1e-6 and are rescaled to do so exactly.
+        scipy.sparse matrix is accepted. Rows sum to 1 within 1e-4 and are rescaled to do so up to rounding.
     R : ndarray, shape (S, A)
-        Expected reward, finite.
+        Expected reward, finite; values must stay far below the largest float.
     gamma : float
         Discount, in [0, 1).
     rho : ndarray, shape (S,), optional
@@ -65,6 +67,11 @@ class MDP:
         gamma = simplex.finite(self.gamma, "gamma")
         if gamma.ndim or not 0 <= gamma < 1:
             raise ValueError(f"gamma must be one number in [0, 1), got {self.gamma}.")
+        if (largest := np.abs(R).max()) > _LARGEST * (1 - float(gamma)) ** 2:
+            raise ValueError(
+                f"R must be so small that values and their errors, up to |R|/(1-gamma)^2, stay below {_LARGEST:g}, got "
+                f"{largest} at gamma = {float(gamma)!r}."
+            )
         rho = simplex.distribution(np.full(S, 1 / S) if self.rho is None else self.rho, "rho")
         if rho.shape != (S,):
             raise ValueError(f"rho must have shape ({S},), one entry for each state of R, got {rho.shape}.")
@@ -98,6 +105,20 @@ class MDP:
     def reward_range(self):
         """Smallest and largest expected reward; values lie between these, divided by 1 − γ."""
         return float(self.R.min()), float(self.R.max())
+
+    @cached_property
+    def anchor(self):
+        """A state that others lead to: the first terminal one, or else the one that most transitions enter."""
+        if self.terminal.any():
+            return int(self.terminal.argmax())
+        return int(np.asarray(self.rows.sum(axis=0)).argmax())
+
+    @cached_property
+    def most_successors(self):
+        """Largest number of next states that one action can lead to."""
+        if self.is_sparse:
+            return int(np.diff(self.P.indptr).max())
+        return int(np.count_nonzero(self.P, axis=-1).max())
 
     def uniform_policy(self):
         """The policy that takes every action with equal probability, shape (S, A)."""

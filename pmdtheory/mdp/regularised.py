@@ -11,20 +11,24 @@ so V is the plain value for the rewards R + μH. One step with step size η is, 
     \ ∝\ π_k^{α}\, e^{(1−α) Q_k/μ}, \qquad α = \frac{1}{1 + ημ}.
 
 η = ∞ is soft policy iteration, π ∝ e^{Q/μ}, which converges quadratically and whose fixed point is optimal:
-V* = μ log Σ_a e^{Q*/μ}. Policies are kept as log-probabilities, so none underflows. No state is terminal here: a
-state that every action leaves where it is goes on earning entropy.
+V* = μ log Σ_a e^{Q*/μ}. As in ``evaluation.py``, V* − V^π is at most max_x s(x)/(1 − γ), up to rounding, with the soft
+advantage s = μ log Σ_a e^{(Q − V)/μ} ≥ 0 by which one soft backup raises V. Policies are kept as log-probabilities, so
+none underflows. No state is terminal here: a state that every action leaves where it is goes on earning entropy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from .. import simplex
+from .evaluation import certified
 from .evaluation import evaluate as evaluate_plain
 from .model import MDP
 
 __all__ = ["SoftEvaluation", "evaluate", "iterate", "optimal"]
+
+_MOST_STEPS = 1000  # each is a step of policy iteration, which needs a handful
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +43,20 @@ class SoftEvaluation:
         Regularised value of each state.
     Q : ndarray, shape (..., S, A)
         R + γ P V: the regularisation of the state itself not included.
+    A : ndarray, shape (..., S, A)
+        Q − V, computed without that subtraction.
+    certificate : ndarray, shape (...)
+        No state is further than this below its optimal regularised value, rounding included.
+    rounding : ndarray, shape (...)
+        A bound on the rounding error of s.
     """
 
     log_policy: np.ndarray
     V: np.ndarray
     Q: np.ndarray
+    A: np.ndarray
+    certificate: np.ndarray
+    rounding: np.ndarray
 
     @property
     def policy(self):
@@ -118,42 +131,57 @@ def iterate(mdp, policy, weight, eta, steps):
     visited = [_evaluate(mdp, np.log(_positive_policy(mdp, policy)), weight)]
     for _ in range(steps):
         visited.append(_evaluate(mdp, _step(visited[-1], weight, eta), weight))
-    return SoftEvaluation(*(np.stack([getattr(e, name) for e in visited]) for name in ("log_policy", "V", "Q")))
+    return SoftEvaluation(*(np.stack([getattr(e, field.name) for e in visited]) for field in fields(SoftEvaluation)))
 
 
-def optimal(mdp, weight):
-    """Optimal regularised policy, by soft policy iteration until no value rises beyond rounding.
+def optimal(mdp, weight, tolerance=None):
+    """Optimal regularised policy, by soft policy iteration until no soft advantage exceeds rounding.
 
     Parameters
     ----------
     mdp : MDP
     weight : float
         μ, units of reward per nat, positive.
+    tolerance : float, optional
+        Largest certificate to accept, units of value; 1e-6 of the largest value by default.
 
     Returns
     -------
     SoftEvaluation
+        Optimal to within its `certificate`.
+
+    Raises
+    ------
+    ValueError
+        If rounding leaves a larger certificate than `tolerance`; the message gives the one reached.
     """
     weight = _weight(weight)
     current = _evaluate(mdp, np.log(mdp.uniform_policy()), weight)
-    while True:
-        better = _evaluate(mdp, _step(current, weight, np.inf), weight)
-        rounding = 16 * np.finfo(float).eps * np.abs(current.Q).max() / (1 - mdp.gamma)
-        if (better.V - current.V).max() <= rounding:
-            return better
-        current = better
+    for _ in range(_MOST_STEPS):
+        if _soft_advantage(current.A, weight).max() <= 2 * current.rounding:
+            break
+        current = _evaluate(mdp, _step(current, weight, np.inf), weight)
+    return certified(mdp, current, tolerance)
 
 
 def _evaluate(mdp, log_policy, weight):
     policy = np.exp(log_policy)
     entropy = -(policy * log_policy).sum(axis=-1, keepdims=True)
-    V = evaluate_plain(MDP(mdp.P, mdp.R + weight * entropy, mdp.gamma), policy).V
-    return SoftEvaluation(log_policy, V, mdp.backup(V))
+    plain = evaluate_plain(MDP(mdp.P, mdp.R + weight * entropy, mdp.gamma), policy)
+    A = plain.A - weight * entropy
+    log_actions = 1 + np.log(mdp.actions)
+    rounding = plain.rounding + np.finfo(float).eps * weight * (mdp.actions + 8) * log_actions**2
+    certificate = (_soft_advantage(A, weight).max() + rounding) / (1 - mdp.gamma) + plain.error
+    return SoftEvaluation(log_policy, plain.V, plain.V[:, None] + A, A, certificate, rounding)
+
+
+def _soft_advantage(A, weight):
+    return weight * logsumexp(A / weight, axis=-1)
 
 
 def _step(current, weight, eta):
     alpha = 1 / (1 + eta * weight)
-    return log_softmax(alpha * current.log_policy + (1 - alpha) * current.Q / weight, axis=-1)
+    return log_softmax(alpha * current.log_policy + (1 - alpha) * current.A / weight, axis=-1)
 
 
 def _positive_policy(mdp, policy):

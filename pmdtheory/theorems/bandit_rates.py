@@ -22,8 +22,10 @@ import numpy as np
 
 from .. import simplex, updates
 from .claim import Claim
+from .statement import claims
 
 
+@claims("B8")
 def kl_rate(policy, reward, tau, steps=15):
     """Bound B8 on the KL recursion.
 
@@ -56,8 +58,9 @@ def kl_rate(policy, reward, tau, steps=15):
     return Claim("KL: gap_t ≤ Σ Δ_a π₀(a) e^{−tΔ_a/τ}/p₀*", value, bound)
 
 
+@claims("B11")
 def pmd_mean_rate(policy, reward, tau, steps=15):
-    """Bound B11 on the PMD-mean recursion; arguments and result as in `kl_rate`.
+    """Bound B11 on the PMD-mean recursion.
 
     Examples
     --------

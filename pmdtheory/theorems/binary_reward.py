@@ -22,24 +22,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import updates
-from . import moments
+from . import moments, problems
 from .claim import Claim
+from .statement import claims
 
 
+@claims("9", problems.binary_contexts)
 def success_ratio(policy, reward, tau):
     """log ρ₊ ≤ −log J.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards, 0 or 1.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
 
     Examples
     --------
@@ -53,20 +43,17 @@ def success_ratio(policy, reward, tau):
     return Claim("ρ₊ ≤ 1/J", s.max(axis=-1), -x.log_success, x.assumptions, scale=largest_target)
 
 
+@claims("9", problems.binary_contexts)
 def failure_ratio_from_above(policy, reward, tau):
-    """log ρ₋ ≤ −J/τ; arguments and result as in `success_ratio`."""
+    """log ρ₋ ≤ −J/τ."""
     x = _binary(policy, reward, tau)
     s = updates.pmd_mean_update(policy, reward, tau).log_ratio
     return Claim("1 − J' ≤ (1 − J) e^{−J/τ}", s.min(axis=-1), -x.success / x.tau, x.assumptions)
 
 
+@claims("9", problems.binary_contexts)
 def failure_ratio_from_below(policy, reward, tau):
     """−J/τ − λ ≤ −J/τ − λ e^{−J/τ} ≤ log ρ₋.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `success_ratio`.
 
     Returns
     -------
@@ -87,8 +74,9 @@ def failure_ratio_from_below(policy, reward, tau):
     return Claim("1 − J' ≥ (1 − J) exp(−J/τ − λe^{−J/τ})", value, bound, x.assumptions[..., None])
 
 
+@claims("9", problems.binary_contexts)
 def kl_failure_ratio(policy, reward, tau):
-    """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ}); arguments and result as in `success_ratio`."""
+    """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ})."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
     odds = x.log_success + 1 / x.tau
@@ -97,8 +85,9 @@ def kl_failure_ratio(policy, reward, tau):
     return Claim("KL: 1 − J' in closed form", s.min(axis=-1), bound, x.assumptions, "==")
 
 
+@claims("9", problems.binary_contexts)
 def kl_failure_ratio_from_above(policy, reward, tau):
-    """Log ρ₋ of the KL update is at most −1/τ − log J; arguments and result as in `success_ratio`."""
+    """Log ρ₋ of the KL update is at most −1/τ − log J."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
     bound = -1 / x.tau - x.log_success
@@ -106,13 +95,9 @@ def kl_failure_ratio_from_above(policy, reward, tau):
     return Claim("KL: 1 − J' ≤ (1 − J) e^{−1/τ}/J", s.min(axis=-1), bound, x.assumptions, scale=scale)
 
 
+@claims("9", problems.binary_contexts)
 def penalty_near_variance(policy, reward, tau):
     """J (1 − J + τ log J) ≤ τλ ≤ J(1 − J)/(1 − (1 − J) e^{−J/τ}).
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `success_ratio`.
 
     Returns
     -------

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 
+from .. import simplex
 from . import STATEMENTS
 
 
@@ -38,8 +39,8 @@ def run(problems=1000, seed=0, progress=True):
     import pandas as pd
     from tqdm import tqdm
 
-    if problems < 1:
-        raise ValueError(f"problems must be at least 1, got {problems}.")
+    simplex.count(problems, "problems", 1)
+    simplex.count(seed, "seed", 0)
     rows = {}
     with tqdm(STATEMENTS.items(), unit="statement", file=sys.stderr, disable=not progress, leave=False) as bar:
         for label, (claims, sample) in bar:

@@ -16,17 +16,12 @@ import numpy as np
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("3")
 def mixed_update_agrees(policy, reward, tau):
     """`mixed_update` with κ = τλ gives the same policy; relative to how far the policy moves.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
 
     Returns
     -------
@@ -46,13 +41,12 @@ def mixed_update_agrees(policy, reward, tau):
     return Claim("PMD-mean = mixed update with κ = τλ", distance, 0.0, relation="==", scale=moved)
 
 
+@claims("3")
 def mixed_objective_is_largest(policy, reward, tau, rivals=4, seed=0):
     """F(rival) ≤ F(q) for p itself, the KL update, policies close to q and policies drawn at random.
 
     Parameters
     ----------
-    policy, reward, tau
-        As in `mixed_update_agrees`.
     rivals : int
         How many close and how many random ones.
     seed : int

@@ -15,22 +15,12 @@ Statement 5.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("5")
 def pmd_mean_improvement(policy, reward, tau):
     """(E_q r − E_p r)/τ = KL(q‖p) + λ(1 + χ²(q‖p)) for PMD-mean.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
 
     Examples
     --------
@@ -45,8 +35,9 @@ def pmd_mean_improvement(policy, reward, tau):
     return Claim("PMD-mean: ΔE r/τ = KL(q‖p) + λ(1 + χ²)", moments.improvement(p, s, D), bound, relation="==")
 
 
+@claims("5")
 def kl_improvement(policy, reward, tau):
-    """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update; arguments and result as in `pmd_mean_improvement`.
+    """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update.
 
     Examples
     --------

@@ -14,22 +14,12 @@ Statement 6.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("6")
 def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
     """log E_p[e^Δ] = KL(p‖q_KL).
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
 
     Examples
     --------
@@ -41,8 +31,9 @@ def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
     return Claim("KL(p‖q_KL) = log E_p e^Δ", moments.reverse_kl(p, s), moments.jensen_gap(p, D), relation="==")
 
 
+@claims("6")
 def weight_below_jensen_gap(policy, reward, tau):
-    """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ]; arguments and result as in `gap_is_reverse_kl_of_kl_update`.
+    """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ].
 
     Examples
     --------
@@ -56,15 +47,17 @@ def weight_below_jensen_gap(policy, reward, tau):
     return Claim("λ(1 + χ²) ≤ log E_p e^Δ", value, moments.jensen_gap(p, D))
 
 
+@claims("6")
 def weight_below_half_spread(policy, reward, tau):
-    """λ ≤ sd_p(Δ)/2; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    """λ ≤ sd_p(Δ)/2."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
     return Claim("λ ≤ sd_p(Δ)/2", update.chi2_weight, moments.spread(p, D) / 2)
 
 
+@claims("6")
 def weight_below_largest_target(policy, reward, tau):
-    """λ ≤ max Δ; arguments and result as in `gap_is_reverse_kl_of_kl_update`."""
+    """λ ≤ max Δ."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
     return Claim("λ ≤ max Δ", update.chi2_weight, moments.extremes(p, D)[1])

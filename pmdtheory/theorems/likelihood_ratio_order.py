@@ -16,17 +16,12 @@ import numpy as np
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("7")
 def ratio_increases_with_reward(policy, reward, tau):
     """q_mean/p is nondecreasing in r.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
 
     Returns
     -------
@@ -42,20 +37,17 @@ def ratio_increases_with_reward(policy, reward, tau):
     return Claim("q_mean/p nondecreasing in r", _largest_decrease(p, D, s), 0.0, scale=np.abs(s).max(axis=-1))
 
 
+@claims("7")
 def kl_ratio_increases_faster(policy, reward, tau):
-    """q_KL/q_mean is nondecreasing in r; arguments and result as in `ratio_increases_with_reward`."""
+    """q_KL/q_mean is nondecreasing in r."""
     p, D, s, s_kl = _both(policy, reward, tau)
     scale = np.maximum(np.abs(s), np.abs(s_kl)).max(axis=-1)
     return Claim("q_KL/q_mean nondecreasing in r", _largest_decrease(p, D, s_kl - s), 0.0, scale=scale)
 
 
+@claims("7")
 def convex_order(policy, reward, tau):
     """Every upper set of rewards gets less mass from q_mean than from q_KL, relative to p: the ratios' convex order.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `ratio_increases_with_reward`.
 
     Returns
     -------
@@ -79,31 +71,30 @@ def convex_order(policy, reward, tau):
     return Claim("q_mean(r ≥ x) ≤ q_KL(r ≥ x) for all x", gained_above(s), gained_above(s_kl), scale=moved)
 
 
+@claims("7")
 def smaller_kl(policy, reward, tau):
-    """KL(q_mean‖p) ≤ KL(q_KL‖p); arguments and result as in `ratio_increases_with_reward`."""
+    """KL(q_mean‖p) ≤ KL(q_KL‖p)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("KL(q_mean‖p) ≤ KL(q_KL‖p)", moments.kl(p, s), moments.kl(p, s_kl))
 
 
+@claims("7")
 def smaller_reverse_kl(policy, reward, tau):
-    """KL(p‖q_mean) ≤ KL(p‖q_KL); arguments and result as in `ratio_increases_with_reward`."""
+    """KL(p‖q_mean) ≤ KL(p‖q_KL)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("KL(p‖q_mean) ≤ KL(p‖q_KL)", moments.reverse_kl(p, s), moments.reverse_kl(p, s_kl))
 
 
+@claims("7")
 def smaller_chi2(policy, reward, tau):
-    """χ²(q_mean‖p) ≤ χ²(q_KL‖p); arguments and result as in `ratio_increases_with_reward`."""
+    """χ²(q_mean‖p) ≤ χ²(q_KL‖p)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("χ²(q_mean‖p) ≤ χ²(q_KL‖p)", moments.chi2(p, s), moments.chi2(p, s_kl))
 
 
+@claims("7")
 def smaller_f_divergences(policy, reward, tau):
     """Total variation, squared Hellinger, triangular and Jensen–Shannon divergence from p are no larger.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `ratio_increases_with_reward`.
 
     Returns
     -------
@@ -122,34 +113,33 @@ def smaller_f_divergences(policy, reward, tau):
     return Claim("TV, Hellinger, triangular, Jensen–Shannon ≤", value, bound)
 
 
+@claims("7")
 def smaller_largest_ratio(policy, reward, tau):
-    """max log q_mean/p ≤ max log q_KL/p; arguments and result as in `ratio_increases_with_reward`."""
+    """max log q_mean/p ≤ max log q_KL/p."""
     p, D, s, s_kl = _both(policy, reward, tau)
     largest_target = moments.extremes(p, D)[1]  # s is what λρ or log E_p[e^D] leaves of it
     value, bound = moments.extremes(p, s)[1], moments.extremes(p, s_kl)[1]
     return Claim("max ρ_mean ≤ max ρ_KL", value, bound, scale=largest_target)
 
 
+@claims("7")
 def larger_smallest_ratio(policy, reward, tau):
-    """min log q_mean/p ≥ min log q_KL/p; arguments and result as in `ratio_increases_with_reward`."""
+    """min log q_mean/p ≥ min log q_KL/p."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("min ρ_mean ≥ min ρ_KL", -moments.extremes(p, s)[0], -moments.extremes(p, s_kl)[0])
 
 
+@claims("7")
 def smaller_log_ratio_spread(policy, reward, tau):
-    """max s − min s is no larger; arguments and result as in `ratio_increases_with_reward`."""
+    """max s − min s is no larger."""
     p, _, s, s_kl = _both(policy, reward, tau)
     value, bound = (np.subtract(*reversed(moments.extremes(p, x))) for x in (s, s_kl))
     return Claim("max s − min s no larger for q_mean", value, bound)
 
 
+@claims("7")
 def reward_between(policy, reward, tau):
     """r̄ ≤ E_{q_mean}[r] ≤ E_{q_KL}[r].
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `ratio_increases_with_reward`.
 
     Returns
     -------

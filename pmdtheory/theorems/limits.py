@@ -37,17 +37,12 @@ from .. import updates
 from ..stationarity import excess
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("8")
 def weight_at_high_temperature_from_above(policy, reward, tau):
     """λ ≤ v ψ(M), near v/2.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
 
     Returns
     -------
@@ -65,8 +60,9 @@ def weight_at_high_temperature_from_above(policy, reward, tau):
     return Claim("λ ≤ Var ψ(M)/τ², hence ~ Var/(2τ²), τ→∞", update.chi2_weight, _weight_bound(p, D), hot)
 
 
+@claims("8")
 def weight_at_high_temperature_from_below(policy, reward, tau):
-    """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²; arguments and result as in `weight_at_high_temperature_from_above`."""
+    """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²."""
     p, D, hot = _hot(policy, reward, tau)
     low, high = moments.extremes(p, D)
     above = _weight_bound(p, D)
@@ -75,8 +71,9 @@ def weight_at_high_temperature_from_below(policy, reward, tau):
     return Claim("λ ≥ Var ψ(m − λ̄)/(τ + τλ̄e^M)², τ→∞", value, update.chi2_weight, hot)
 
 
+@claims("8")
 def updates_agree_at_high_temperature(policy, reward, tau):
-    """|s_mean − s_KL| ≤ λ̄ e^M on the support; arguments and result as in `weight_at_high_temperature_from_above`."""
+    """|s_mean − s_KL| ≤ λ̄ e^M on the support."""
     p, D, hot = _hot(policy, reward, tau)
     mean, kl = updates.pmd_mean_update(policy, reward, tau), updates.kl_update(policy, reward, tau)
     gap = np.abs(mean.log_ratio - kl.log_ratio).max(axis=-1)
@@ -85,13 +82,9 @@ def updates_agree_at_high_temperature(policy, reward, tau):
     return Claim("|s_mean − s_KL| ≤ λ̄e^M = O(τ⁻²), τ→∞", gap, bound, hot, scale=np.maximum(size, bound))
 
 
+@claims("8")
 def weight_at_low_temperature(policy, reward, tau):
     """−log 2 ≤ λ − a/τ ≤ w.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------
@@ -111,13 +104,9 @@ def weight_at_low_temperature(policy, reward, tau):
     return Claim("−τ log 2 ≤ τλ − E_p A₊ ≤ τ W(M), τ→0", value, bound, varies[..., None])
 
 
+@claims("8")
 def policy_at_low_temperature(policy, reward, tau):
     """The L1 distance of q from p A₊/a is at most (τ/a)(log 2 + w + max(log 2, w)).
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------
@@ -136,13 +125,9 @@ def policy_at_low_temperature(policy, reward, tau):
     return Claim("‖q − pA₊/E_p A₊‖₁ = O(τ log 1/τ), τ→0", distance, _distance_bound(advantage, w), varies)
 
 
+@claims("8")
 def keeps_several_actions_at_low_temperature(policy, reward, tau):
     """PMD-mean is not greedy: actions below the best keep at least their limiting mass less half the L1 bound.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------
@@ -164,13 +149,9 @@ def keeps_several_actions_at_low_temperature(policy, reward, tau):
     return Claim("q keeps suboptimal mass, two levels > r̄, τ→0", value, bound, two_levels)
 
 
+@claims("8")
 def kl_update_is_greedy_at_low_temperature(policy, reward, tau):
     """The KL update leaves at most e^{−δ/τ} (1 − p*)/p* outside the best actions; in logarithms.
-
-    Parameters
-    ----------
-    policy, reward, tau
-        As in `weight_at_high_temperature_from_above`.
 
     Returns
     -------

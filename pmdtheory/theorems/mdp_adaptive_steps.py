@@ -35,8 +35,9 @@ import numpy as np
 
 from ..mdp import inexact, iterate, lookahead_values, optimal
 from ..mdp.mirror_maps import kl_to_greedy
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
 def gamma_linear_bound(gamma, first_gap, c0, steps, error=0.0):
@@ -79,6 +80,7 @@ def lookahead_bound(gamma, first_gap, c0, depth, steps):
     return contraction**k * (first_gap + c0 * contraction / ((1 - gamma) * (1 - contraction)))
 
 
+@claims("B1", mdp_problems.mdps)
 def gamma_linear_rate(mdp, policy, c0, mirror=None, steps=10):
     """Bound B1 on the iteration with adaptive steps.
 
@@ -111,6 +113,7 @@ def gamma_linear_rate(mdp, policy, c0, mirror=None, steps=10):
     return _claim("adaptive steps: ‖V*−V‖ ≤ γ^k(gap₀ + c₀/(1−γ))", mdp, gaps, bound, met)
 
 
+@claims("B2", mdp_problems.mdps_with_lookahead)
 def lookahead_rate(mdp, policy, c0, depth, mirror=None, steps=10):
     """Bound B2 on the iteration with adaptive steps and lookahead H = `depth` ≥ 1; otherwise as `gamma_linear_rate`."""
     gaps, met, _ = _run(mdp, policy, c0, mirror, steps, depth)
@@ -118,6 +121,7 @@ def lookahead_rate(mdp, policy, c0, depth, mirror=None, steps=10):
     return _claim("lookahead H: ‖V*−V‖ ≤ γ^{Hk}(gap₀ + c)", mdp, gaps, bound, met)
 
 
+@claims("B3", mdp_problems.mdps_with_errors)
 def inexact_rate(mdp, policy, c0, error, oracle=None, mirror=None, steps=10):
     """Bound B3 on the iteration with adaptive steps and inexact evaluation; otherwise as `gamma_linear_rate`.
 

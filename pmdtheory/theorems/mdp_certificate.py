@@ -14,11 +14,15 @@ References
 Statement 16; Ju and Lan, arXiv 2409.19437.
 """
 
+import numpy as np
+
 from ..mdp import advantage_gap, evaluate, optimal
-from . import mdp_optimum
-from .claim import Claim
+from . import mdp_problems
+from .claim import TOLERANCE, Claim
+from .statement import claims
 
 
+@claims("B10", mdp_problems.mdps_with_policies)
 def advantage_below_gap(mdp, policy):
     """Largest advantage ≤ largest gap.
 
@@ -28,11 +32,6 @@ def advantage_below_gap(mdp, policy):
     policy : array_like, shape (..., S, A)
         Leading axes only for a dense MDP.
 
-    Returns
-    -------
-    Claim
-        Shape (...).
-
     Examples
     --------
     >>> from pmdtheory.mdp import chain
@@ -40,17 +39,20 @@ def advantage_below_gap(mdp, policy):
     >>> claim.value.round(3), claim.bound.round(3)
     (np.float64(0.606), np.float64(1.164))
     """
-    advantage, gap = _gaps(mdp, policy)
-    return Claim("max A ≤ max (V* − V)", advantage, gap, scale=mdp_optimum.scale(mdp, gap))
+    advantage, gap, scale = _gaps(mdp, policy)
+    return Claim("max A ≤ max (V* − V)", advantage, gap, scale=np.maximum(gap, scale))
 
 
+@claims("B10", mdp_problems.mdps_with_policies)
 def gap_below_certificate(mdp, policy):
-    """Largest gap ≤ largest advantage over 1−γ; arguments and result as in `advantage_below_gap`."""
-    advantage, gap = _gaps(mdp, policy)
+    """Largest gap ≤ largest advantage over 1−γ."""
+    advantage, gap, scale = _gaps(mdp, policy)
     bound = advantage / (1 - mdp.gamma)
-    return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=mdp_optimum.scale(mdp, bound))
+    return Claim("max (V* − V) ≤ max A/(1−γ)", gap, bound, scale=np.maximum(bound, scale))
 
 
 def _gaps(mdp, policy):
-    current = evaluate(mdp, policy)
-    return advantage_gap(current), (optimal(mdp).V - current.V).max(axis=-1)
+    """Largest advantage, largest gap, and the scale at which the errors of both stay within the tolerance of claims."""
+    current, best = evaluate(mdp, policy), optimal(mdp)
+    errors = current.error + best.error + best.certificate
+    return advantage_gap(current), (best.V - current.V).max(axis=-1), errors / TOLERANCE

@@ -17,8 +17,9 @@ Statement 16; Xiao, arXiv 2201.07443, sublinear rate; for KL Agarwal et al., arX
 import numpy as np
 
 from ..mdp import iterate
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
 def constant_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
@@ -53,6 +54,7 @@ def constant_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
     return (tau * distance / rest + 1 / rest**2) / np.arange(1, steps + 1)
 
 
+@claims("B4", mdp_problems.mdps)
 def constant_step_rate(mdp, policy, tau, mirror=None, steps=10):
     """Bound B4 on the iteration with constant steps.
 

@@ -31,10 +31,12 @@ Statement 16; B6 Lan, arXiv 2102.00135, Theorem 1; B7 Cen et al., arXiv 2007.065
 import numpy as np
 
 from ..mdp import regularised
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
+@claims("B6", mdp_problems.regularised_mdps)
 def lan_rate(mdp, policy, weight, eta, steps=10):
     """Bound B6 on the regularised iteration.
 
@@ -72,8 +74,9 @@ def lan_rate(mdp, policy, weight, eta, steps=10):
     return Claim(name, potential[1:], bound, long_enough, scale=mdp_optimum.scale(mdp, bound, weight))
 
 
+@claims("B7", mdp_problems.regularised_mdps)
 def npg_rate(mdp, policy, weight, eta, steps=10):
-    """Bound B7 on the regularised iteration; arguments as in `lan_rate`.
+    """Bound B7 on the regularised iteration.
 
     Returns
     -------

@@ -18,8 +18,9 @@ Statement 16; Xiao, arXiv 2201.07443, linear rate.
 import numpy as np
 
 from ..mdp import iterate, occupancy, optimal
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
 def mismatch(mdp, best=None):
@@ -81,6 +82,7 @@ def geometric_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
     return (1 - 1 / theta) ** np.arange(1, steps + 1) * total
 
 
+@claims("B5", mdp_problems.mdps)
 def geometric_step_rate(mdp, policy, tau, mirror=None, steps=10):
     """Bound B5 on the iteration with geometric steps.
 

@@ -22,12 +22,14 @@ import numpy as np
 
 from .. import updates
 from ..mdp import evaluate, inexact, iterate
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 _UPDATES = {"PMD-mean": "pmd_mean_update", "KL": "kl_update"}
 
 
+@claims("15(a)", mdp_problems.mdps)
 def pmd_mean_improves(mdp, policy, tau, steps=5):
     """Every state improves by at least E_{π'}A ≥ 0 in each PMD-mean iteration with exact Q.
 
@@ -56,6 +58,7 @@ def pmd_mean_improves(mdp, policy, tau, steps=5):
     return _improves("PMD-mean", mdp, policy, tau, steps)
 
 
+@claims("15(a)", mdp_problems.mdps)
 def kl_improves(mdp, policy, tau, steps=5):
     """Every state improves by at least E_{π'}A ≥ 0 in each KL iteration; as `pmd_mean_improves`."""
     return _improves("KL", mdp, policy, tau, steps)
@@ -85,6 +88,7 @@ def improvement_along(mdp, policies, values, name="V' − V ≥ E_{π'}[A] ≥ 0
     return Claim(name, np.maximum(local, 0.0), gain, scale=mdp_optimum.scale(mdp, gain))
 
 
+@claims("15(b)", mdp_problems.mdps_with_errors)
 def pmd_mean_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
     """No state loses more than 2ε/(1−γ) in a PMD-mean iteration whose Q̂ is off by at most ε.
 
@@ -118,11 +122,13 @@ def pmd_mean_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
     return _improves_inexactly("PMD-mean", mdp, policy, tau, error, oracle, steps)
 
 
+@claims("15(b)", mdp_problems.mdps_with_errors)
 def kl_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
     """No state loses more than 2ε/(1−γ) in a KL iteration; as `pmd_mean_improves_inexactly`."""
     return _improves_inexactly("KL", mdp, policy, tau, error, oracle, steps)
 
 
+@claims("15(c)", mdp_problems.episodic_mdps)
 def terminal_states_stay(mdp, policy, tau):
     """In terminal states λ = 0 and q = p, for PMD-mean and for KL.
 

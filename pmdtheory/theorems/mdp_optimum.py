@@ -61,8 +61,8 @@ def start(mdp, policy, best=None, mirror=None):
 def scale(mdp, bound, weight=0.0):
     """Scale of a claim about differences of values: `bound`, but so large that rounding stays within the tolerance.
 
-    Evaluation has condition number about 1/(1−γ), so the least scale is 1e-5 of the largest value (with the entropy of
-    weight `weight`) over 1−γ.
+    Steps see Q to the rounding of the largest value (with the entropy of weight `weight`), and an error of Q costs up
+    to 1/(1−γ) times itself, so the least scale is 1e-5 of the largest value over 1−γ.
     """
     largest = (np.abs(mdp.R).max() + weight * np.log(mdp.actions)) / (1 - mdp.gamma)
     return np.maximum(np.where(np.isfinite(bound), np.abs(bound), 0.0), 1e-5 * largest / (1 - mdp.gamma))

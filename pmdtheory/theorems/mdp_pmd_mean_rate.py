@@ -21,8 +21,9 @@ import numpy as np
 
 from .. import updates
 from ..mdp import iterate
-from . import mdp_optimum
+from . import mdp_optimum, mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
 def pmd_mean_bound(mdp, policies, tau, best=None):
@@ -50,6 +51,7 @@ def pmd_mean_bound(mdp, policies, tau, best=None):
     return total / ((1 - mdp.gamma) * np.arange(1, len(policies)))
 
 
+@claims("B11 MDP", mdp_problems.mdps)
 def pmd_mean_rate(mdp, policy, tau, steps=10):
     """Bound B11 on the PMD-mean iteration.
 

@@ -6,16 +6,14 @@ p is nearly one-hot, and where q underflows.
 
 import numpy as np
 
-from .. import partition, simplex
+from .. import partition, simplex, updates
 from ..stationarity import excess
 
 
 def targets(policy, reward, tau):
     """Return p and D = (r − E_p[r])/τ, both (..., K), D = 0 where p = 0; accurate for nearly one-hot p."""
     p, r, tau = simplex.problem(policy, reward, tau)
-    top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
-    x = np.where(p > 0, (r - top) / tau[..., None], 0.0)
-    return p, np.where(p > 0, x - mean(p, x)[..., None], 0.0)
+    return p, updates.centred_targets(p, r, tau)[0]
 
 
 def mean(p, x):

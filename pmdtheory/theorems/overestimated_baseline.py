@@ -25,19 +25,17 @@ import numpy as np
 
 from .. import updates
 from ..overestimated import principal_branch
-from . import moments, regressions
+from . import moments, problems, regressions
 from .claim import Claim
+from .statement import claims
 
 
+@claims("11", problems.contexts_with_high_baselines)
 def no_solution_above_largest_baseline(policy, reward, tau, baseline):
     """On the principal branch E_p[ρ] ≤ e^{(b_max − b)/τ}: nothing on it is normalised for b > b_max.
 
     Parameters
     ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
     baseline : array_like, shape (..., B)
         B baselines per context, as large as you like.
 
@@ -65,13 +63,12 @@ def no_solution_above_largest_baseline(policy, reward, tau, baseline):
     return Claim("no principal solution for b > b_max", log_mass, bound, _above(x)[..., None], scale=scale)
 
 
+@claims("11", problems.contexts_with_high_baselines)
 def solution_up_to_largest_baseline(policy, reward, tau, baseline):
     """For τ log Z < b ≤ b_max some λ < 0 solves s + λ e^s = (r − b)/τ with q normalised.
 
     Parameters
     ----------
-    policy, reward, tau
-        As in `no_solution_above_largest_baseline`.
     baseline : array_like, shape (..., B)
         B baselines per context, none beyond b_max.
 
@@ -98,8 +95,9 @@ def solution_up_to_largest_baseline(policy, reward, tau, baseline):
     return Claim("principal solution for τ log Z < b ≤ b_max", value, 0.0, _above(x)[..., None], scale=1.0)
 
 
+@claims("11", problems.contexts_with_high_baselines)
 def strict_local_minimum(policy, reward, tau, baseline):
-    """−λρ ≤ 1, so the Hessian p (1 + λρ) of the Lagrangian is positive; as in `solution_up_to_largest_baseline`.
+    """−λρ ≤ 1, so the Hessian p (1 + λρ) of the Lagrangian is positive; shape (..., B).
 
     Examples
     --------
@@ -112,13 +110,12 @@ def strict_local_minimum(policy, reward, tau, baseline):
     return Claim("strict local minimum: −λρ ≤ 1", -update.chi2_weight * np.exp(largest), 1.0, _above(x))
 
 
+@claims("11", problems.contexts_with_high_baselines)
 def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
     """No policy with ratio at most −1/λ has less loss: not the mixtures of p and q, nor random policies.
 
     Parameters
     ----------
-    policy, reward, tau, baseline
-        As in `solution_up_to_largest_baseline`.
     rivals : int
         How many mixtures and how many random policies.
     seed : int
@@ -148,13 +145,9 @@ def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
     return Claim("least loss among ratios ≤ −1/λ", value, bound, _above(x)[..., None] & allowed)
 
 
+@claims("11", problems.contexts_with_high_baselines)
 def dumping_costs_less(policy, reward, tau, baseline):
     """Putting all left-over mass on the rarest action costs less than the stationary point, if that action is rare.
-
-    Parameters
-    ----------
-    policy, reward, tau, baseline
-        As in `solution_up_to_largest_baseline`.
 
     Returns
     -------

@@ -12,22 +12,12 @@ Statement 4.
 from .. import updates
 from . import moments
 from .claim import Claim
+from .statement import claims
 
 
+@claims("4")
 def weight_is_reverse_kl(policy, reward, tau):
     """KL(p‖q) = λ.
-
-    Parameters
-    ----------
-    policy, reward : array_like, shape (..., K)
-        Current policy p and rewards.
-    tau : array_like, shape (...)
-        Temperature, positive.
-
-    Returns
-    -------
-    Claim
-        Shape (...).
 
     Examples
     --------

@@ -19,9 +19,12 @@ Statement 16; Mei, Xiao, Szepesvári, Schuurmans, arXiv 2005.06392, Theorem 2.
 import numpy as np
 
 from .. import simplex
+from . import mdp_problems
 from .claim import Claim
+from .statement import claims
 
 
+@claims("B9", mdp_problems.unit_contexts)
 def softmax_gradient_rate(policy, reward, steps=50, step=0.4):
     """Bound B9 on the policy-gradient recursion.
 

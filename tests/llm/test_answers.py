@@ -1,6 +1,7 @@
 """Answers read from completions: known forms, equality by value, hostile text, and a checker that breaks."""
 
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pmdllm.tasks import answers as rewards
+from pmdllm.tasks import answers
+from pmdllm.tasks.checker import Checker
 
 HOSTILE = {
     "tower of powers": r"\boxed{9^{9^{9^9}}}",
@@ -35,25 +37,25 @@ HOSTILE = {
 
 @given(st.text(alphabet="=0123456789 +-\n", max_size=20), st.integers(0, 99))
 def test_exact_is_string_equality_after_the_last_separator(text, answer):
-    verdict = rewards.exact([text], [str(answer)])
+    verdict = answers.exact([text], [str(answer)])
     assert verdict.correct[0] == (text.split("=")[-1] == str(answer))
     assert verdict.parsed[0] or not verdict.correct[0]
 
 
 def test_exact_counts_what_is_no_answer():
     texts = ["12", "1+2=3=12", "=12=", "= 12", "=-12", "=012", "=１２", "=12\n", "", "1+2"]
-    verdict = rewards.exact(texts, ["12"] * len(texts))
+    verdict = answers.exact(texts, ["12"] * len(texts))
     assert verdict.correct.tolist() == [True, True] + [False] * 8
     assert verdict.parsed.tolist() == [True, True, False, False, False, True, False, False, False, False]
     assert verdict.answers == ["12", "12", None, None, None, "012", None, None, None, None]
 
 
 def test_exact_with_another_form():
-    verdict = rewards.exact(["Answer: B", "Answer: E"], ["B", "B"], separator=": ", pattern="[A-D]")
+    verdict = answers.exact(["Answer: B", "Answer: E"], ["B", "B"], separator=": ", pattern="[A-D]")
     assert verdict.correct.tolist() == [True, False] and verdict.answers == ["B", None]
 
 
-@pytest.mark.parametrize("check", [rewards.exact, rewards.math])
+@pytest.mark.parametrize("check", [answers.exact, answers.math])
 def test_lists_of_unequal_length_are_refused(check):
     with pytest.raises(ValueError, match="answers must have one entry per completion, got 2 for 1"):
         check(["1"], ["1", "2"])
@@ -61,10 +63,10 @@ def test_lists_of_unequal_length_are_refused(check):
 
 def test_an_impossible_right_answer_is_refused():
     with pytest.raises(ValueError, match="answers must match"):
-        rewards.exact(["5"], ["5.0"])
+        answers.exact(["5"], ["5.0"])
 
 
-@pytest.mark.parametrize("check", [rewards.exact, rewards.math])
+@pytest.mark.parametrize("check", [answers.exact, answers.math])
 def test_no_completions(check):
     verdict = check([], [])
     assert verdict.correct.shape == verdict.parsed.shape == (0,) and verdict.correct.dtype == bool
@@ -76,7 +78,9 @@ def test_no_completions(check):
         (r"\boxed{a}", "a"),
         (r"\boxed {a}", "a"),
         (r"\fbox{a}", "a"),
-        (r"\boxed{\frac{1}{2}} and \boxed{\sqrt{3}}.", r"\sqrt{3}"),
+        (r"\boxed{\frac{1}{2}}, so \boxed{\sqrt{3}}.", r"\sqrt{3}"),
+        (r"$\boxed{3}$, $\boxed{5}$, and $\boxed{7}$.", "3, 5, 7"),
+        (r"\boxed{3} \boxed{5}", "5"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{1} then \boxed{2", "1"),
         (r"} \boxed{1}}}", "1"),
@@ -88,36 +92,142 @@ def test_no_completions(check):
     ],
 )
 def test_last_boxed(text, inside):
-    assert rewards.last_boxed(text) == inside
+    assert answers.last_boxed(text) == inside
 
 
-def test_free_text():
-    cases = [
-        (r"Thus \boxed{42}.", "42", True, "42"),
-        ("3 + 4 = 7, times 6.\n#### 42", "42", True, "42"),
-        ("#### $1,234.00", "1234", True, "1234"),
-        ("#### Step 1: 5\nso \\boxed{42}", "42", True, "42"),
-        ("#### 42\nI hope this helps 2 people.", "42", True, "42"),
-        ("The answer is 42.", "42", True, "42"),
-        ("Answer: 42", "42", True, "42"),
-        (r"\boxed{7}, no, \boxed{42}", "42", True, "42"),
-        (r"\boxed{x = 42}", "42", True, "42"),
-        (r"\boxed{41}", "42", False, "41"),
-        (r"\boxed{4}2", "42", False, "4"),
-        (r"\boxed{\{2, 1\}}", r"\{1, 2\}", True, "{1, 2}"),
-        (r"\boxed{1 + x}", "x+1", True, "x + 1"),
-        (r"\boxed{(1, 2)}", "(2, 1)", False, None),
-        (r"\boxed{\text{Friday}}", r"\text{Friday}", True, "friday"),
-        (r"\boxed{10\%}", r"10\%", True, "0.1"),
-        ("I do not know", "42", False, None),
+RIGHT = [  # a completion, the right answer, the vote
+    (r"Thus \boxed{42}.", "42", "42"),
+    ("3 + 4 = 7, times 6.\n#### 42", "42", "42"),
+    ("#### $1,234.00", "1234", "1234"),
+    ("#### Step 1: 5\nso \\boxed{42}", "42", "42"),
+    ("#### 42\nI hope this helps 2 people.", "42", "42"),
+    ("The answer is 42.", "42", "42"),
+    ("So.\nAnswer: $42$", "42", "42"),
+    ("They need 2 2/3 cups", "8/3", "8/3"),
+    ("it costs $15.50.", "15.5", "15.5"),
+    ("x = 5-3 = 2", "2", "2"),
+    ("total=7", "7", "7"),
+    (r"\boxed{7}, no, \boxed{42}", "42", "42"),
+    (r"\boxed{x = 42}", "42", "42"),
+    (r"\boxed{2+3=5}", "5", "5"),
+    (r"\boxed{\{2, 1\}}", r"\{1, 2\}", "{1, 2}"),
+    (r"\boxed{1 + x}", "x+1", "x+1"),
+    (r"\boxed{\text{Friday}}", "Friday", "friday"),
+    (r"\boxed{yes}", r"\text{Yes}", "yes"),
+    (r"\boxed{10\%}", r"10\%", "10"),
+    (r"\boxed{28}", r"28\%", "28"),
+    (r"\boxed{0.28}", r"28\%", "28"),
+    (r"\boxed{2 2/3}", "8/3", "8/3"),
+    (r"\boxed{8/3}", "2 2/3", "8/3"),
+    (r"\boxed{2\frac{2}{3}}", "8/3", "8/3"),
+    (r"\boxed{10\,080}", "10080", "10080"),
+    (r"\boxed{1000}", r"1\,000", "1000"),
+    (r"\boxed{1{,}000}", "1,000", "1000"),
+    (r"\boxed{0.333333}", "1/3", "1/3"),
+    (r"\boxed{1/3}", r"0.\overline{3}", "1/3"),
+    (r"\boxed{0.666666}", r"\frac{2}{3}", "2/3"),
+    (r"\boxed{1.41421}", r"\sqrt{2}", r"\sqrt{2}"),
+    (r"\boxed{0.30000000000000004}", "0.3", "0.3"),
+    (r"\boxed{3}, \boxed{5}, \boxed{7}", "3, 5, 7", "{3, 5, 7}"),
+    (r"$\boxed{3}$ and $\boxed{5}$", "5, 3", "{3, 5}"),
+    (r"\boxed{2516_{8}}", "2516_8", "2516_8"),
+    (r"\boxed{42.}", "42", "42"),
+    (r"\boxed{{42,}}", "42", "42"),
+    (r"\boxed{{**42**}}", "42", "42"),
+    (r"\boxed{1e3}", "1000", "1000"),
+    (r"\boxed{1.5 \times 10^{-3}}", "0.0015", "0.0015"),
+    (r"\boxed{E: some text}", "E", "E"),
+    (r"\boxed{\textbf{(C)}\ 12}", "C", "C"),
+    (r"\boxed{\textbf{(C)}\ 12}", "12", "12"),
+    (r"\boxed{12:00}", "12:00", "12:00"),
+    (r"\boxed{5}", "5.", "5"),
+    (r"\boxed{5\text{ cm}}", "5", "5"),
+    (r"\boxed{5}", r"5\text{ cm}", "5"),
+    (r"\boxed{90^\circ}", "90", "90"),
+    (r"<think> \boxed{5}</think> so 6", "6", "6"),
+    (r"\boxed{(x+1)^2}", "x^2+2x+1", "x^2+2x+1"),
+    (r"\boxed{\sqrt{8}}", r"2\sqrt{2}", r"2\sqrt{2}"),
+    (r"\boxed{y=2x+1}", "2x+1", "2x+1"),
+    (r"\boxed{x^2+y^2=1}", "y^2+x^2 = 1", "y^2+x^2 = 1"),
+    (r"\boxed{x \le 5}", r"5 \ge x", r"5 \ge x"),
+    (r"\boxed{\begin{pmatrix}1\\2\end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", None),
+    (r"\boxed{\pm 3}", "3, -3", "{-3, 3}"),
+]
+WRONG = [
+    (r"\boxed{41}", "42", "41"),
+    (r"\boxed{4}2", "42", "4"),
+    (r"\boxed{(1, 2)}", "(2, 1)", "(1, 2)"),
+    (r"\boxed{4/3}", "2 2/3", "4/3"),
+    (r"\boxed{0}", r"1\,000", "0"),
+    (r"\boxed{0.0000001}", "0.0000002", "0.0000001"),
+    (r"\boxed{1/2^99}", "1/2^98", None),
+    (r"\boxed{0.333}", "1/3", "0.333"),
+    (r"\boxed{0.500001}", "1/2", "0.500001"),
+    (r"\boxed{1000001}", "1000000", "1000001"),
+    (r"\boxed{1.414}", r"\sqrt{2}", "1.414"),
+    (r"\boxed{3}, \boxed{5}, \boxed{7}", "7", "{3, 5, 7}"),
+    (r"\boxed{2516_9}", "2516_8", "2516_9"),
+    (r"\boxed{\text{not } 0}", "0", None),
+    (r"\boxed{5\text{ m}}", r"5\text{ cm}", "5"),
+    (r"\boxed{(0,\infty)}", r"[0, \infty)", None),
+    (r"\boxed{x}", "X", None),
+    (r"\boxed{x=2x+1}", "y = 1+2x", "2x+1"),
+    (r"\boxed{5 thousand}", "5", None),
+    (r"<think> \boxed{6}</think> so 5", "6", "5"),
+]
+UNREAD = [
+    ("I do not know", "42"),
+    (r"\boxed{2 = 1}", "1"),
+    (r"\boxed{\neg 1}", "1"),
+    (r"<think> so it is \boxed{5}", "5"),
+    (r"\boxed{5}</think> hm <think>", "5"),
+    ("the answer is 9**9**9**9", "9"),
+]
+
+
+@pytest.mark.parametrize(("cases", "correct"), [(RIGHT, True), (WRONG, False)], ids=["right", "wrong"])
+def test_free_text(cases, correct):
+    texts, right, votes = zip(*cases)
+    verdict = answers.math(texts, right)
+    assert [case for case, got in zip(cases, verdict.correct) if got != correct] == []
+    read = [(text, got, vote) for text, got, vote in zip(texts, verdict.answers, votes) if vote and got != vote]
+    assert read == []
+
+
+def test_what_cannot_be_read_is_wrong_and_counted():
+    verdict = answers.math(*zip(*UNREAD))
+    assert not verdict.correct.any() and not verdict.parsed.any() and verdict.answers == [None] * len(UNREAD)
+
+
+def test_comparison_is_symmetric_and_reflexive():
+    texts, right, _ = zip(*RIGHT, *WRONG)
+    inner = [answers.last_boxed(text) or text for text in texts]
+    pairs = [(a, b) for a, b in zip(inner, right) if "think" not in a and "#" not in a]
+    forth = answers.math([rf"\boxed{{{a}}}" for a, _ in pairs], [b for _, b in pairs]).correct
+    back = answers.math([rf"\boxed{{{b}}}" for _, b in pairs], [a for a, _ in pairs]).correct
+    assert [pair for pair, x, y in zip(pairs, forth, back) if x != y] == []
+    assert answers.math([rf"\boxed{{{b}}}" for _, b in pairs], [b for _, b in pairs]).correct.all()
+
+
+def test_equivalent_answers_are_one_vote():
+    """Wrong ones by their canonical form, right ones because they are right."""
+    groups = [
+        [r"\{1/2,1\}", r"\{1, 0.5\}", r"\{\frac{1}{2},1\}"],
+        [r"28\%", "28", r"28\text{ cm}"],
+        ["(x+1)^2", "x^2+2x+1", "1 + 2x + x^2"],
+        [r"\sqrt{8}", r"2\sqrt{2}"],
+        ["1,000", r"1\,000", "1e3", r"10^{3}"],
     ]
-    texts, answers, correct, found = zip(*cases)
-    verdict = rewards.math(texts, answers)
-    assert verdict.correct.tolist() == list(correct)
-    for got, wanted, text in zip(verdict.answers, found, texts):
-        assert wanted in (got, None), text
-    assert verdict.parsed.tolist() == [True] * 16 + [False]
-    assert verdict.answers[-1] is None
+    for group in groups:
+        votes = answers.math([rf"\boxed{{{text}}}" for text in group], ["17"] * len(group)).answers
+        assert len(set(votes)) == 1 and votes[0], (group, votes)
+    assert len(set(answers.math([r"\boxed{1/3}", r"\boxed{0.333333}"], ["1/3"] * 2).answers)) == 1
+
+
+def test_what_follows_a_stop_text_is_not_judged():
+    text = "It is \\boxed{4}.\nQuestion: 5+5?\nIt is \\boxed{10}."
+    assert answers.math([text] * 2, ["4", "10"], stop=("\nQuestion:",)).correct.tolist() == [True, False]
+    assert answers.math([text], ["10"]).correct.all()
 
 
 def test_fractions_are_compared_by_value():
@@ -125,7 +235,7 @@ def test_fractions_are_compared_by_value():
     rng = random.Random(0)
     pairs = [(Fraction(rng.randint(-9, 9), 4), Fraction(rng.randint(-9, 9), 4)) for _ in range(60)]
     texts = [rf"\boxed{{\frac{{{3 * a.numerator}}}{{{3 * a.denominator}}}}}" for a, _ in pairs]
-    verdict = rewards.math(texts, [str(float(b)) for _, b in pairs])
+    verdict = answers.math(texts, [str(float(b)) for _, b in pairs])
     assert verdict.correct.tolist() == [a == b for a, b in pairs]
     assert [Fraction(x) for x in verdict.answers] == [a for a, _ in pairs]
 
@@ -133,7 +243,7 @@ def test_fractions_are_compared_by_value():
 def test_hostile_text_is_wrong_and_in_time():
     """Processor time of the killed workers: for each at most the limit and what it takes to start one."""
     spent = [resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime]
-    verdict = rewards.math(list(HOSTILE.values()), ["7"] * len(HOSTILE), seconds=0.3)
+    verdict = answers.math(list(HOSTILE.values()), ["7"] * len(HOSTILE), seconds=0.3)
     spent.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)
     assert spent[1] - spent[0] < 5 * len(HOSTILE)
     assert not verdict.correct.any()
@@ -144,13 +254,13 @@ def test_hostile_text_is_wrong_and_in_time():
 def test_text_is_never_run(tmp_path):
     touch = f"__import__('pathlib').Path('{tmp_path}/ran').touch()"
     texts = [touch, rf"\boxed{{{touch}}}", f"${touch}$", f"#### {touch} 1"]
-    assert not rewards.math(texts, ["7"] * 4).correct.any()
+    assert not answers.math(texts, ["7"] * 4).correct.any()
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_next_completion_after_a_killed_one_is_read():
     texts = [r"\boxed{9^{9^{9^9}}}", r"\boxed{5}"] * 2
-    verdict = rewards.math(texts, ["5"] * 4, seconds=0.3)
+    verdict = answers.math(texts, ["5"] * 4, seconds=0.3)
     assert verdict.correct.tolist() == verdict.parsed.tolist() == [False, True] * 2
 
 
@@ -158,7 +268,7 @@ def test_from_other_threads_at_once():
     found = {}
 
     def check(i):
-        found[i] = rewards.math([rf"\boxed{{{j}}}" for j in range(20)], [str(i)] * 20).correct
+        found[i] = answers.math([rf"\boxed{{{j}}}" for j in range(20)], [str(i)] * 20).correct
 
     threads = [threading.Thread(target=check, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -170,58 +280,109 @@ def test_from_other_threads_at_once():
 
 def test_from_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from pmdllm.tasks import answers as rewards\nprint(rewards.math(['= 5'], ['5']).correct)\n")
+    script.write_text(
+        "from pmdllm.tasks import answers\nprint(answers.math([r'\\boxed{\\sqrt{25}}'], ['5']).correct)\n"
+    )
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert run.stdout == "[ True]\n" and run.stderr == ""
 
 
-@pytest.mark.parametrize("answer", ["", r"\frac{", "$$$"])
-def test_an_unreadable_right_answer_is_an_error(answer):
-    with pytest.raises(ValueError, match="correct or drop that problem"):
-        rewards.math(["5"], [answer])
+def test_right_answers_that_are_not_read_as_they_are_meant_are_told_apart():
+    trusted = [
+        "42",
+        "-0.5",
+        r"1\,000",
+        "2 2/3",
+        "12:00",
+        r"0.\overline{3}",
+        "5.",
+        "2516_8",
+        r"\text{not } 0",
+        "C",
+        "Friday",
+        r"2\sqrt{3}",
+        "x^2+1",
+        "y = 2x",
+        r"[0, \infty)",
+        r"\frac{\pi}{4}",
+        r"x \le 5",
+        "3, 5, 7",
+        "(1, x)",
+        "xy",
+    ]
+    untrusted = ["", r"\frac{", "$$$", r"\neg 1", "2 = 1", r"\frac{1}{0", "1 + because x", "9" * 2000, "\\boxed{3"]
+    problems = answers.untrusted(trusted + untrusted)
+    assert sorted(problems) == sorted(untrusted)
+
+
+def test_an_answer_of_which_a_part_is_ignored_is_not_trusted(monkeypatch):
+    """`\\mathbb{Z}_7` would do if Math-Verify dropped the 7; here it is made to drop all numbers but the first."""
+    from pmdllm.tasks import latex
+
+    monkeypatch.setattr(latex, "_meaning", lambda text: [re.sub(r"(\d\D+)\d+", r"\1", text)])
+    monkeypatch.setattr(latex, "_equal", lambda a, b: a == b)
+    assert latex.survives("3x + 5") == "a part of it is not read"
+
+
+def test_plain_right_answers_need_no_process():
+    """A hundred thousand of them are checked by one question to the worker."""
+    asked = []
+    original = Checker.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checker, "__call__", lambda self, calls: asked.extend(calls) or original(self, calls))
+        assert answers.untrusted([str(i) for i in range(100_000)] + ["1/3", "(1, 2)", "7%"]) == {}
+    assert len(asked) == 1
 
 
 def test_time_must_be_positive():
     with pytest.raises(ValueError, match="seconds must be positive, got 0"):
-        rewards.math(["5"], ["5"], seconds=0)
+        answers.math(["5"], ["5"], seconds=0)
 
 
 @pytest.fixture
 def broken(monkeypatch):
-    """Replace the worker's program, and forget the workers and answers of other tests."""
+    """Replace the worker's program."""
 
     def use(code):
-        monkeypatch.setattr(rewards, "COMMAND", [sys.executable, "-c", code])
-        monkeypatch.setattr(rewards, "_proven", set())
-        rewards._workers.cache_clear()
+        checker = Checker("operator:neg")
+        checker.command = [sys.executable, "-c", code]
+        monkeypatch.setattr(answers, "_checker", lambda seconds: checker)
 
-    yield use
-    rewards._workers.cache_clear()
+    return use
 
 
 def test_a_checker_that_dies_is_an_error(broken):
     broken("raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="died twice with status 3"):
-        rewards.math(["5"], ["5"])
+        answers.math([r"\boxed{\sqrt{25}}"], ["5"])
+    with pytest.raises(RuntimeError, match="died twice with status 3"):
+        answers.untrusted(["5"])
 
 
 def test_a_checker_that_dies_in_the_middle_is_an_error(broken, tmp_path):
-    """The right answer is checked, then the process is gone and cannot start again."""
+    """One answer is given, then the process is gone and cannot start again."""
     broken(
         f"from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch(exist_ok=False); input();"
-        "print('[true, \"5\", null]', flush=True)"
+        "print('[[true, \"5\"], null]', flush=True)"
     )
     with pytest.raises(RuntimeError, match="died twice with status 1"):
-        rewards.math(["5"] * 9, ["5"] * 9)
+        answers.math([rf"\boxed{{\sqrt{{{i}}}}}" for i in range(9)], ["5"] * 9)
 
 
-def test_a_checker_that_rejects_everything_is_an_error(broken):
-    broken("while input(): print('[false, null, \"TypeError: new version\"]', flush=True)")
-    with pytest.raises(ValueError, match=r"TypeError: new version.*reinstall math-verify"):
-        rewards.math(["5"], ["5"])
+def test_a_checker_that_rejects_everything_is_an_error_before_anything_is_judged(broken):
+    broken("while input(): print('[[false, null], null]', flush=True)")
+    with pytest.raises(RuntimeError, match="reinstall math-verify"):
+        answers.untrusted(["5"])
+
+
+def test_a_checker_that_fails_is_an_error_before_anything_is_judged(broken):
+    broken("while input(): print('[null, \"TypeError: new version\"]', flush=True)")
+    with pytest.raises(RuntimeError, match=r"TypeError: new version.*reinstall math-verify"):
+        answers.untrusted(["5"])
 
 
 def test_a_missing_package_is_named(monkeypatch):
+    answers._checker.cache_clear()
     monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(ImportError, match="pip install math-verify"):
-        rewards.math(["5"], ["5"])
+        answers.untrusted(["5"])

@@ -2,18 +2,23 @@
 
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from pmdllm import cli, models
 from pmdllm.evaluate import evaluate
 from pmdllm.study import Setting, Study
 from pmdllm.study import declared as studies
 from pmdllm.tasks import load
+from pmdllm.train import Interrupted
 
 TASK = "arithmetic:terms=4,modulus=6"
 
@@ -97,10 +102,8 @@ def test_compare_writes_tables_and_panels(capsys, preset, tmp_path):
         assert f" {rows.rollouts.iloc[0]} " in line
     code, out, _ = run(capsys, *words, "--output", tmp_path, "--algorithms", "rloo", "--seeds", "4")
     assert code == 0
-    results = pd.read_csv(tmp_path / "results.csv")  # the others are kept
-    there = results.groupby("algorithm").seed.unique().map(list).to_dict()
-    assert there == {"grpo": [0, 1], "pmd-mean": [0, 1], "rloo": [4]}
-    assert "±" not in next(line for line in out.splitlines() if line.startswith("rloo "))
+    added = pd.read_csv(tmp_path / "results.csv")
+    assert len(added) == 5 and ("rloo", 4) in set(zip(added.algorithm, added.seed))
 
 
 def test_study(capsys, preset, tmp_path, monkeypatch):
@@ -132,19 +135,35 @@ def test_study(capsys, preset, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --tau 0", "tau must be positive, got 0.0"),
+        ("train --tau 0", "tau must be a number in [1e-06, 1000000.0], got 0.0"),
+        ("train --tau x", "tau must be a number in [1e-06, 1000000.0], got 'x'"),
+        ("train --tau", "argument --tau: expected one argument"),
         ("train --algorithm ppo", "algorithm must be one of pmd-mean,"),
         ("train --preset huge", "preset must be one of"),
         ("train --no-such-option 1", "--no-such-option"),
+        ("train --task chess", "chess"),
+        ("train --preset tiny-cpu --model ./nowhere", "model must be 'base', a folder"),
+        ("train --model ./nowhere", "needs its own task and learning_rate"),
+        ("train --device meta", "device must be auto, cpu or a GPU of this machine, got 'meta'"),
+        ("train --report_to nonsense", "report_to must be none or names among"),
+        ("train --output /dev/null/run", "output must be a folder that can be written, got '/dev/null/run'"),
         ("warmup --heads 3", "hidden_size must be a multiple of heads = 3"),
+        ("warmup --output /dev/null", "output must be a folder that can be written, got '/dev/null'"),
         ("evaluate --model ./nowhere", "model must be 'base', a folder"),
         ("evaluate --task chess", "chess"),
-        ("evaluate --prompts 0", "prompts must be positive, got 0"),
-        ("evaluate --split train", "invalid choice: 'train'"),
+        ("evaluate --prompts 0", "prompts must be an integer in [1, 1000000], got 0"),
+        ("evaluate --max-new-tokens -1", "max_new_tokens must be an integer in [0, 1000000], got -1"),
+        ("evaluate --seed 99999999999", "seed must be an integer in [0, 4294967295]"),
+        ("evaluate --temperature nan", "temperature must be a number in [1e-06, 1000000.0], got nan"),
+        ("evaluate --split train", "split must be one of validation, test, got 'train'"),
+        ("evaluate --device meta", "device must be auto, cpu or a GPU of this machine, got 'meta'"),
+        ("evaluate --preset tiny-cpu", "'--preset' is no option"),
         ("compare --seeds x", "seeds must be as in 0-2 or 0,3,5, got 'x'"),
         ("compare --seeds 3-1", "seeds must be as in 0-2 or 0,3,5, got '3-1'"),
         ("compare --algorithms ppo", "algorithm must be one of pmd-mean,"),
         ("compare --jobs 0", "jobs must be positive, got 0"),
+        ("validate --tau 0", "tau must be a number in"),
+        ("validate --seeds x", "seeds must be integers in [0, 2147483648], separated by commas, got 'x'"),
         ("study nonsense", "no study is called 'nonsense'; there are seeds, temperature, methods"),
         ("nonsense", "invalid choice: 'nonsense'"),
         ("", "the following arguments are required: COMMAND"),
@@ -158,6 +177,137 @@ def test_bad_values_get_one_line(capsys, tmp_path, monkeypatch, words, message):
     assert message in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def damaged(folder, damage):
+    """Damage a copy of a model's folder."""
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if damage == "weights cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "weights missing":
+        weights.unlink()
+    elif damage == "configuration garbled":
+        config.write_text('{"a":')
+    elif damage == "configuration a list":
+        config.write_text("[]")
+    elif damage == "another size":
+        config.write_text(config.read_text().replace('"n_embd": 16', '"n_embd": 8'))
+    elif damage == "tokenizer garbled":
+        (folder / "tokenizer.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["weights cut", "weights missing", "configuration garbled", "configuration a list", "another size",
+     "tokenizer garbled"],
+)  # fmt: skip
+def test_a_damaged_model_gets_one_line(capsys, preset, tmp_path, damage):
+    shutil.copytree(preset.parent / "model", tmp_path / "model")
+    damaged(tmp_path / "model", damage)
+    code, _, err = run(capsys, "evaluate", "--model", tmp_path / "model", "--task", TASK, "--prompts", 4)
+    assert code == 2
+    assert f"model '{tmp_path / 'model'}' could not be loaded (" in err.splitlines()[-1]
+
+
+def test_a_model_that_diverged_gets_one_line(capsys, preset, tmp_path):
+    model, tokenizer = models.load(preset.parent / "model")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    models.save(model, tokenizer, tmp_path)
+    code, _, err = run(capsys, "evaluate", "--model", tmp_path, "--task", TASK, "--prompts", 4)
+    assert code == 1
+    assert err.count("\n") == 1 and "diverged or are damaged" in err
+
+
+def test_a_run_that_diverges_gets_one_line(capsys, preset, tmp_path):
+    words = ("train", "--preset", preset, "--output", tmp_path / "run", "--learning_rate", "1e10")
+    code, _, err = run(capsys, *words)
+    assert code == 1
+    assert "diverged" in err.splitlines()[-1] and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--tau 1e-6 --learning_rate 1e-300", "--eval_temperature 1e-6 --eval_top_p 5e-324 --micro_batch 1000000",
+     "--algorithm grpo --clip_high 1e6 --clip_low 5e-324 --wrong_reward -1e6", "--max_grad_norm 1e12 --threads 1024"],
+)  # fmt: skip
+def test_values_on_their_bounds_work(capsys, preset, tmp_path, words):
+    code, _, err = run(capsys, "train", "--preset", preset, "--output", tmp_path / "run", *words.split())
+    assert code == 0, err
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("yaml", "pip install 'pmdtheory[llm]'"), ("transformers", "pip install 'pmdtheory[llm]'"),
+     ("pandas.core", "pip install pandas"), ("reasoning_gym", "pip install reasoning-gym")],
+)  # fmt: skip
+def test_a_missing_package_is_named_with_its_remedy(capsys, monkeypatch, name, remedy):
+    def command(_):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setitem(cli.COMMANDS, "train", command)
+    code, _, err = run(capsys, "train")
+    assert code == 2
+    assert err == f"pmd-llm train: this needs the package {name.split('.')[0]}, which is not installed: {remedy}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [("train", "what the last checkpoint holds is kept"), ("evaluate", "nothing is kept, and the same command starts"),
+     ("warmup", "nothing is kept"), ("compare", "finished cells are kept"), ("study", "finished cells are kept")],
+)  # fmt: skip
+def test_signals_end_a_command_in_one_line(capsys, monkeypatch, number, command, kept):
+    monkeypatch.setitem(cli.COMMANDS, command, lambda _: signal.raise_signal(number))
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+    code, _, err = run(capsys, command)
+    assert code == 128 + number
+    assert err.startswith(f"pmd-llm {command}: interrupted: {kept}") and err.count("\n") == 1
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_what_a_run_says_when_it_is_interrupted_is_passed_on(capsys, monkeypatch):
+    def command(_):
+        raise Interrupted("saved after iteration 3", signal.SIGHUP)
+
+    monkeypatch.setitem(cli.COMMANDS, "train", command)
+    assert run(capsys, "train") == (129, "", "pmd-llm train: saved after iteration 3\n")
+
+
+def test_an_ignored_signal_stays_ignored(capsys, monkeypatch):
+    """As under nohup."""
+    monkeypatch.setitem(cli.COMMANDS, "train", lambda _: signal.raise_signal(signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(capsys, "train")[0] is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_warnings_are_one_line_and_said_once(capsys, monkeypatch):
+    def command(_):
+        for line in (1, 1, 2):
+            warnings.warn(f"look\nat {line}", stacklevel=1)
+
+    monkeypatch.setitem(cli.COMMANDS, "train", command)
+    assert run(capsys, "train")[2] == "pmd-llm train: warning: look at 1\npmd-llm train: warning: look at 2\n"
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    """As in `pmd-llm train --help | head -0`, and where the reader leaves after the program has begun."""
+    for words in (["train", "--help"], ["evaluate", "--prompts", "2", "--samples", "2", "--json"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pmdllm.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() in (0, 128 + signal.SIGPIPE)
+
+
+def test_version(capsys):
+    code, out, _ = run(capsys, "--version")
+    assert code == 0 and re.fullmatch(r"pmd-llm \S+\n", out)
 
 
 def test_the_help_is_quick():

@@ -1,6 +1,7 @@
 """Tasks: arithmetic against Python's own grammar, splits that never meet, demonstrations, specs, reasoning-gym."""
 
 import ast
+import hashlib
 import itertools
 import json
 import operator
@@ -121,7 +122,7 @@ def test_a_small_level_is_complete():
             text = "".join(itertools.chain(*zip(digits, signs))) + digits[3]
             if by_python(text) % 4 not in (in_order(text, "left") % 4, in_order(text, "right") % 4):
                 wanted.add(text + "=")
-    sizes = {split: len(task._pool[split]) for split in ("train", "validation", "test")}
+    sizes = {split: len(task.problems[split]) for split in ("train", "validation", "test")}
     found = task.sample(sizes["train"], np.random.default_rng(0))
     found += task.held_out("validation", sizes["validation"]) + task.held_out("test", sizes["test"])
     assert {problem.prompt for problem in found} == wanted
@@ -141,7 +142,7 @@ def test_splits_never_meet(spec):
 
 def test_a_twentieth_is_held_out_twice():
     """Binomial shares of a level of 29,568 prompts, within four standard deviations."""
-    pool = load("arithmetic")._pool
+    pool = load("arithmetic").problems
     total = sum(len(problems) for problems in pool.values())
     for split in ("validation", "test"):
         assert abs(len(pool[split]) - 0.05 * total) < 4 * np.sqrt(0.05 * 0.95 * total)
@@ -265,11 +266,184 @@ def test_bad_specs_say_what_is_accepted(spec, message):
 
 @pytest.mark.parametrize("spec", [LEVELS[0], "arithmetic:terms=5,parentheses=true,modulus=3,operators=+*"])
 def test_more_problems_than_there_are(spec, monkeypatch):
-    monkeypatch.setattr(arithmetic, "ATTEMPTS", 1000)
-    rng = np.random.default_rng(0)
-    for draw in (lambda: load(spec).sample(10**6, rng), lambda: load(spec).held_out("test", 10**5)):
-        with pytest.raises(ValueError, match=r"count must be at most \d+"):
-            draw()
+    task, rng = load(spec), np.random.default_rng(0)
+    monkeypatch.setattr(Arithmetic, "attempts", 1000)
+    with pytest.raises(
+        ValueError, match=r"prompts_per_batch must be at most \d+, the train prompts of arithmetic.*1000000"
+    ):
+        task.sample(10**6, rng)
+    with pytest.raises(ValueError, match=r"test_prompts must be at most \d+, the test prompts of arithmetic.*100000"):
+        task.held_out("test", 10**5)
+    with pytest.raises(ValueError, match=r"eval_prompts must be at most \d+, the validation prompts"):
+        task.held_out("validation", 10**5)
+
+
+def drawn_by_hashing(task, split, count, rng):
+    """The drawing rule, written out on its own: SHA-256 as a fraction, 5% each held out, first come, first kept."""
+
+    def place(text):
+        return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+    def wrong(text):
+        return [in_order(text, order) % 10 for order in ("left", "right")]
+
+    low, high = {"validation": (0, 0.05), "test": (0.05, 0.1), "train": (0.1, 1)}[split]
+    if task.spec == "arithmetic":
+        found = []
+        for digits in itertools.product("123456789", repeat=4):
+            for signs in itertools.product("+-*", repeat=3):
+                text = "".join(itertools.chain(*zip(digits, signs))) + digits[3]
+                if low <= place(text + "=") < high:
+                    found.append(text + "=")
+        found = [t for t in sorted(found, key=place) if by_python(t[:-1]) % 10 not in wrong(t[:-1])]
+        return found[:count] if rng is None else [found[i] for i in rng.choice(len(found), count, replace=False)]
+    rng = np.random.default_rng(["validation", "test"].index(split)) if rng is None else rng
+    found = []
+    while len(found) < count:
+        n = 6 + rng.integers(3)
+        numbers = rng.integers(1, 97, size=n).tolist()
+        expression = [str(numbers[0])]
+        for number, sign in zip(numbers[1:], rng.integers(3, size=n - 1).tolist()):
+            expression += ["+-*"[sign], str(number)]
+        for _ in range(rng.integers(n // 2 - 1, n // 2 + 1)):
+            operands = (len(expression) + 1) // 2
+            if operands > 2:
+                run = rng.integers(2, min(operands, 4))
+                start = 2 * rng.integers(operands - run + 1)
+                expression[start : start + 2 * run - 1] = ["(" + "".join(expression[start : start + 2 * run - 1]) + ")"]
+        text = "".join(expression)
+        values = [evaluate(text, 97, order) for order in ("precedence", "left", "right")]
+        if low <= place(text + "=") < high and values[0] not in values[1:] and text + "=" not in found:
+            found.append(text + "=")
+    return found
+
+
+@pytest.mark.parametrize("spec", [LEVELS[0], LEVELS[2]])
+def test_a_seed_draws_the_prompts_it_has_always_drawn(spec):
+    task, mine, theirs = tasks.load(spec), np.random.default_rng(3), np.random.default_rng(3)
+    for count in (5, 20):
+        assert [p.prompt for p in task.sample(count, mine)] == drawn_by_hashing(task, "train", count, theirs)
+    assert mine.bit_generator.state == theirs.bit_generator.state
+    for split in ("validation", "test"):
+        assert [p.prompt for p in task.held_out(split, 10)] == drawn_by_hashing(task, split, 10, None)
+
+
+@pytest.mark.parametrize("spec", [LEVELS[0], LEVELS[2], "reasoning_gym:chain_sum"])
+def test_prompts_that_do_not_fit_are_left_out_and_counted(spec):
+    task, other = tasks.load(spec), load(spec)
+    longest = int(np.median([len(p.prompt) for p in other.sample(50, np.random.default_rng(0))]))
+    longest = longest if spec != LEVELS[0] else None
+
+    def fits(prompts):
+        return [len(p) <= longest if longest else not p.startswith("7") for p in prompts]
+
+    with pytest.warns(
+        UserWarning, match=r"\d+ of \d+ prompts.* of .* do not fit the model and are left out, the first is '"
+    ):
+        task.restrict(fits)
+    problems = task.sample(20, np.random.default_rng(0)) + task.held_out("test", 20)
+    assert all(fits([p.prompt for p in problems]))
+    with pytest.raises(ValueError, match="has no prompt that fits the model, the first is"):
+        task.restrict(lambda prompts: [False] * len(prompts))
+
+
+@pytest.mark.parametrize("spec", [LEVELS[0], LEVELS[2], "reasoning_gym:chain_sum"])
+def test_draws_stay_the_same_where_all_fits(spec, recwarn):
+    task, rngs = tasks.load(spec), [np.random.default_rng(1) for _ in range(2)]
+    before = [load(spec).sample(5, rngs[0]) for _ in range(2)]
+    task.restrict(lambda prompts: [True] * len(prompts))
+    assert [task.sample(5, rngs[1]) for _ in range(2)] == before and not recwarn.list
+
+
+OWN = """
+from pmdllm.tasks import Pool, Problem
+from pmdllm.tasks.answers import exact
+
+class Reverse(Pool):
+    max_new_tokens = 16
+
+    def __init__(self, length: int = 4, loud: bool = False):
+        self.length, self.loud = length, loud
+        words = ["".join(word) for word in __import__("itertools").product("abcd", repeat=length)]
+        rows = [Problem(word + "=", word[::-1]) for word in words]
+        self.problems = {"train": rows[20:], "validation": rows[:10], "test": rows[10:20]}
+
+    def judge(self, completions, answers):
+        return exact(completions, answers, pattern="[a-d]+")
+
+class Half:
+    max_new_tokens = 3
+    def sample(self, count, rng): return []
+
+def failing(): raise ValueError("length must be positive, got 0.")
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "strangers_task.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("strangers_task", None)
+
+
+@pytest.mark.parametrize("place", ["strangers_task", "strangers_task.py", "./strangers_task.py"])
+def test_a_strangers_own_task(own, place):
+    task = tasks.load(f"{place}:Reverse:length=3,loud=true")
+    assert (task.length, task.loud, task.spec) == (3, True, f"{place}:Reverse:length=3,loud=true")
+    problem = task.sample(1, np.random.default_rng(0))[0]
+    assert problem.answer == problem.prompt[:3][::-1] and len(task.held_out("test", 10)) == 10
+    assert task.judge([problem.answer, "dddd"], [problem.answer] * 2).correct.tolist() == [True, False]
+    assert tasks.load(f"{place}:Reverse").length == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nowhere.py:Reverse", "task must name a file that exists, got 'nowhere.py'"),
+        ("strangers_tusk:Reverse", "there is no module 'strangers_tusk'"),
+        ("strangers_task", "or package.module:Class, or file.py:Class, got 'strangers_task'"),
+        ("strangers_task.deeper:Reverse", "there is no module 'strangers_task.deeper'"),
+        ("strangers_task:Revers", "strangers_task has no class 'Revers'"),
+        ("strangers_task:number", "strangers_task has no class 'number'"),
+        ("strangers_task:Half", "task strangers_task:Half needs stop, held_out, judge, restrict: add what is missing"),
+        ("strangers_task:Reverse:size=3", "has no option 'size'; its options are length, loud"),
+        ("strangers_task:Reverse:length=few", "length must be an integer, got 'few'"),
+        ("strangers_task.py:failing", "length must be positive, got 0"),
+    ],
+)
+def test_bad_own_tasks_say_what_is_missing(own, spec, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        tasks.load(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_own_task_with_an_error_says_which(own):
+    (own / "broken.py").write_text("import nowhere_at_all")
+    with pytest.raises(ImportError, match=r"task broken\.py needs a module that is missing: nowhere_at_all"):
+        tasks.load("broken.py:Task")
+    (own / "broken.py").write_text("1 +")
+    with pytest.raises(ValueError, match=r"task broken\.py cannot be loaded: SyntaxError"):
+        tasks.load("broken.py:Task")
+
+
+def test_every_task_has_what_the_loop_needs(tmp_path):
+    rows = "".join(json.dumps({"question": f"{i}+1", "answer": str(i + 1)}) + "\n" for i in range(60))
+    (tmp_path / "train.jsonl").write_text(rows.replace('"answer": "', '"answer": "#### '))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    specs = [
+        "arithmetic",
+        "reasoning_gym:chain_sum",
+        f"file:{tmp_path / 'rows.jsonl'}",
+        f"gsm8k:path={tmp_path / 'train.jsonl'}",
+    ]
+    for task in map(tasks.load, specs):
+        assert isinstance(task.max_new_tokens, int) and task.max_new_tokens > 0
+        assert isinstance(task.stop, tuple) and all(isinstance(text, str) for text in task.stop)
+        problems = task.sample(2, np.random.default_rng(0)) + task.held_out("validation", 1)
+        assert task.judge(["?"] * 3, [p.answer for p in problems]).correct.tolist() == [False] * 3
 
 
 @pytest.mark.parametrize("spec", ["arithmetic", "reasoning_gym:chain_sum"])
@@ -318,27 +492,88 @@ def test_reasoning_gym_options_reach_the_data_set():
     assert all(re.fullmatch(r"Q: [^:]*: -?\d+ [-+] -?\d+ [-+] -?\d+ = A:", prompt) for prompt in prompts)
 
 
-def test_reasoning_gym_that_fails_on_a_text_counts_it(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "complex_arithmetic",
+            "rule that tells right from wrong, and that of 'complex_arithmetic' takes 'nan' for right",
+        ),
+        ("game_of_life_halting", "rule that tells right from wrong, and that of 'game_of_life_halting' takes"),
+    ],
+)
+def test_reasoning_gym_whose_rule_takes_nonsense_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        ReasoningGym(name)
+
+
+def with_rule(monkeypatch, rule):
+    """The data set chain_sum with another rule, in this process: a function of answer, entry."""
+    import reasoning_gym
+    from pmdllm.tasks import reasoning
+
+    data = reasoning_gym.create_dataset("chain_sum", seed=0, size=1000)
+
+    class Here:
+        def __init__(self, *arguments, **options):
+            pass
+
+        def __call__(self, calls):
+            return [(rule(text, data[index]), None) for index, text in calls]
+
+    monkeypatch.setattr(reasoning, "Checker", Here)
+
+
+def test_reasoning_gym_that_rejects_its_own_answers_is_refused(monkeypatch):
+    with_rule(monkeypatch, lambda answer, entry: 0.0)
+    with pytest.raises(ValueError, match="dataset must accept its own answers, and 'chain_sum' does not"):
+        ReasoningGym("chain_sum", size="1000")
+
+
+def test_reasoning_gym_that_takes_every_number_is_refused(monkeypatch):
+    with_rule(monkeypatch, lambda answer, entry: float(bool(re.fullmatch("-?[0-9]+", answer))))
+    with pytest.raises(ValueError, match="takes the answer of any other entry for right"):
+        ReasoningGym("chain_sum", size="1000")
+
+
+def test_reasoning_gym_entries_whose_own_answer_is_not_right_are_not_drawn(monkeypatch):
+    with_rule(monkeypatch, lambda answer, entry: float(answer == entry["answer"] and int(answer) % 2 == 0))
+    task = ReasoningGym("chain_sum", size="1000")
+    problems = task.sample(30, np.random.default_rng(0)) + task.held_out("test", 10)
+    assert all(int(task._entry(int(p.answer))[1]) % 2 == 0 for p in problems)
+
+
+def test_reasoning_gym_that_fails_on_a_text_counts_it():
     task = ReasoningGym("chain_sum")
     problem = task.held_out("test", 1)[0]
-    own = task.dataset.score_answer
-
-    def fragile(answer, entry):
-        if answer == "bad":
-            raise RecursionError
-        return own(answer, entry)
-
-    monkeypatch.setattr(task.dataset, "score_answer", fragile)
-    texts = [f"<answer>{text}</answer>" for text in ("bad", "0.5", "9" * 20_000)]
-    verdict = task.judge(texts, [problem.answer] * 3)
-    assert verdict.parsed.tolist() == [False, True, False] and not verdict.correct.any()
+    verdict = task.judge([f"<answer>{text}</answer>" for text in ("0.5", "9" * 20_000)], [problem.answer] * 2)
+    assert verdict.parsed.tolist() == [True, False] and not verdict.correct.any()
 
 
-def test_reasoning_gym_that_rejects_its_own_answer_is_an_error(monkeypatch):
-    task = ReasoningGym("chain_sum")
-    monkeypatch.setattr(task.dataset, "score_answer", lambda answer, entry: 0.0)
-    with pytest.raises(RuntimeError, match="rejects its own answer"):
-        task.sample(1, np.random.default_rng(0))
+def test_reasoning_gym_judges_the_models_own_turn():
+    task = load("reasoning_gym:chain_sum")
+    problem = task.held_out("test", 1)[0]
+    own = task._entry(int(problem.answer))[1]
+    texts = [f"<think><answer>{own}</answer>", f"<answer>{own}</answer>\nQuestion: 1?\n<answer>0</answer>"]
+    texts += [f"<think><answer>0</answer></think><answer>{own}</answer>"]
+    assert task.judge(texts, [problem.answer] * 3).correct.tolist() == [False, True, True]
+
+
+def test_reasoning_gym_draws_the_prompts_it_has_always_drawn():
+    """Indices by the generator, a quarter of the questions held out twice, and one number drawn ahead."""
+    import reasoning_gym
+
+    task, mine, theirs = ReasoningGym("chain_sum"), np.random.default_rng(5), np.random.default_rng(5)
+    data, expected = reasoning_gym.create_dataset("chain_sum", seed=0, size=1_000_000), []
+    for count in (4, 6):
+        taken = []
+        for index in iter(lambda: int(theirs.integers(1_000_000)), None):
+            if len(taken) == count:
+                break
+            if int(hashlib.sha256(data[index]["question"].encode()).hexdigest()[:12], 16) >= 16**12 / 2:
+                taken.append(str(index))
+        expected += taken
+    assert [p.answer for count in (4, 6) for p in task.sample(count, mine)] == expected
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -98,15 +98,13 @@ def test_a_task_without_demonstrations(tmp_path):
         warmup(replace(MINI, task=f"file:{tmp_path / 'rows.jsonl'}"))
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [("steps", 0), ("batch", -1), ("heads", 0), ("layers", 1.5), ("learning_rate", float("nan")), ("adam_beta2", 1.0),
-     ("weight_decay", -0.1), ("seed", -1), ("eval_prompts", 0), ("max_grad_norm", 0.0),
-     ("learning_rate", float("inf"))],
-)  # fmt: skip
-def test_options_that_cannot_be_meant(field, value):
-    with pytest.raises(ValueError, match=rf"^{field} must be .*got {value}"):
-        replace(MINI, **{field: value})
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("pmdllm.warmup.fit", None)
+    for output in (tmp_path / "file", tmp_path / "file" / "base"):
+        with pytest.raises(ValueError, match="output must be a folder that can be written"):
+            warmup(replace(MINI, output=str(output)))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"] and (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("preset", presets("warmup"))

@@ -1,0 +1,71 @@
+"""Marks and words that several figures share: means with intervals beside each other, what filled and hollow mean."""
+
+from pmdtheory import plotting
+from pmdtheory.intervals import ANYTHING, SHARE, mean_interval, over_seeds
+
+NAMES = {
+    "pmd-mean": "PMD-mean",
+    "pmd-mean-loo": "PMD-mean",
+    "pmd-part": "PMD-part",
+    "pmd-part-loo": "PMD-part",
+    "grpo": "GRPO",
+    "gspo": "GSPO",
+    "rloo": "RLOO",
+}
+"""Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
+
+
+def name_of(method, names=NAMES):
+    """Name of a method; of one that no figure knows, what its table calls it."""
+    return names.get(method, method)
+
+
+def points(axis, rows, x, column, limits=ANYTHING, log=False, dots=True, **style):
+    """Draw a mean with its 95% interval over seeds for each value of `x`, and every seed as a small dot."""
+    means = over_seeds(rows, x, column, log=log, limits=limits)
+    ends = [means["mean"] - means.low, means.high - means["mean"]]
+    look = {"marker": "o", "markersize": 3.5, "elinewidth": 0.9, "capsize": 2} | style
+    axis.errorbar(means.index, means["mean"], ends, **look)
+    if dots:
+        axis.plot(rows[x], rows[column], ".", color=style["color"], markersize=2.5, alpha=0.5)
+
+
+def side_by_side(axis, rows, by, methods, column, values, name, limits=ANYTHING):
+    """Draw a point with its interval for each method, beside each other at each value of a column."""
+    for i, method in enumerate(methods):
+        own = rows[rows[by] == method]
+        place = own[column].map({value: at + 0.18 * (i - (len(methods) - 1) / 2) for at, value in enumerate(values)})
+        points(axis, own.assign(place=place), "place", name, limits, **plotting.method(method))
+    axis.set_xticks(range(len(values)), values)
+    axis.set(xlim=(-0.5, len(values) - 0.5))
+
+
+def legend_of(methods, names=NAMES, **style):
+    """Lines for a legend of these methods."""
+    look = {"marker": "o", "markersize": 3.5} | style
+    return [plotting.line(label=name_of(method, names), **look | plotting.method(method)) for method in methods]
+
+
+def key(axis, filled, hollow, colour="black", **where):
+    """Say what filled and hollow markers stand for."""
+    for face, text in ((colour, filled), ("none", hollow)):
+        axis.plot([], [], "o", color=colour, markersize=3.5, markerfacecolor=face, label=text)
+    axis.legend(handletextpad=0.1, borderpad=0.2, **where)
+
+
+def below_base(rows):
+    """Which runs end with a lower test accuracy than they began with."""
+    return rows["test/avg@8"] < rows["before/avg@8"]
+
+
+def accuracies(rows, by, names=NAMES):
+    """Test avg@8 of each method in words, best first."""
+    estimates = {name: mean_interval(some["test/avg@8"], SHARE) for name, some in rows.groupby(by)}
+    order = sorted(estimates, key=lambda name: -estimates[name].value)
+    return ", ".join(f"{name_of(name, names)} {estimates[name]:.2f}" for name in order)
+
+
+def span(values, digits):
+    """The range of some numbers in words; one number if both ends read the same."""
+    low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
