@@ -224,7 +224,7 @@ def _compare(arguments):
     )
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")
-    parser.add_argument("--preset", default="tiny-cpu", help="preset of pmd-llm train (default: tiny-cpu)")
+    parser.add_argument("--preset", help="preset of pmd-llm train (default: tiny-cpu)")
     parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a CPU thread each; 1 on GPU (default: 1)")
     given, rest = parser.parse_known_args(arguments)

@@ -160,7 +160,7 @@ class Config:
     def __post_init__(self):
         check(self)
         if self.output is None:
-            names = "-".join(_file_name(text) for text in (self.task, self.model, self.algorithm))
+            names = "-".join(file_name(text) for text in (self.task, self.model, self.algorithm))
             object.__setattr__(self, "output", f"runs/{names}-s{self.seed}")
         n, prompts, baseline = self.rollouts_per_prompt, self.prompts_per_batch, self.method.baseline
         whole_groups = f"at most prompts_per_batch = {prompts}, for a minibatch holds whole groups"
@@ -344,7 +344,7 @@ def _kind(declared):
     return next((kind for kind in get_args(declared.type) if kind is not type(None)), declared.type)
 
 
-def _file_name(text, longest=48):
+def file_name(text, longest=48):
     """Turn a task or a model into part of a file name: readable, and different for different long texts."""
     name = re.sub(r"[^\w.+=-]+", "_", text, flags=re.ASCII).strip("_.-") or "_"
     if len(name) <= longest:

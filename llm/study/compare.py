@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config import Config, from_preset, parse
+from ..config import Config, file_name, from_preset, parse
 from .design import Setting, Study
 from .panels import panels
 from .tables import accuracy
 
 __all__ = ["check_start", "comparison", "declare", "default_folder", "draw", "seeds"]
 
-LARGEST_SEED, MOST_SEEDS = 2**31 - 1, 1000
+MOST_SEEDS = 1000
 # Options of a run that the comparison sets itself, and what to do instead.
 OWN = {
     "--seed": "--seeds 0-2 names the seeds",
@@ -24,24 +24,17 @@ OWN = {
 
 
 def seeds(text):
-    """Read seeds.
-
-    Raises
-    ------
-    ValueError
-        They are not as in the example, or not different.
+    """Read seeds; raises ValueError where they are not as in the example, or not different.
 
     Examples
     --------
     >>> seeds("0-2,7")
     (0, 1, 2, 7)
     """
-    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
-    ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
-    if len(ends) < len(parts) or any(first > last for first, last in ends):
+    ranges = [re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", word) for word in text.split(",")]
+    ends = [(int(match[1]), int(match[2] or match[1])) for match in ranges if match]
+    if len(ends) < len(ranges) or any(not 0 <= last - first < MOST_SEEDS for first, last in ends):
         raise ValueError(f"seeds must be as in 0-2 or 0,3,5, got {text!r}.")
-    if max(last for _, last in ends) > LARGEST_SEED or sum(last - first + 1 for first, last in ends) > MOST_SEEDS:
-        raise ValueError(f"seeds must be at most {MOST_SEEDS}, none above {LARGEST_SEED}, got {text!r}.")
     values = tuple(seed for first, last in ends for seed in range(first, last + 1))
     if len(set(values)) < len(values):
         raise ValueError(f"seeds must be different, got {text!r}.")
@@ -49,7 +42,7 @@ def seeds(text):
 
 
 def declare(algorithms, seeds, preset, arguments):
-    """Return the study of a comparison, every configuration of it valid.
+    """Return the study of a comparison.
 
     Parameters
     ----------
@@ -57,7 +50,7 @@ def declare(algorithms, seeds, preset, arguments):
         Names, separated by commas.
     seeds : tuple of int
         Seeds of every algorithm.
-    preset : str
+    preset : str or None
         A preset of ``pmd-llm train``.
     arguments : list of str
         Options of ``pmd-llm train`` that all runs have.
@@ -74,44 +67,36 @@ def declare(algorithms, seeds, preset, arguments):
     names = [name.strip() for name in algorithms.split(",")]
     if len(set(names)) < len(names):
         raise ValueError(f"algorithms must be different, got {algorithms!r}.")
-    usual = asdict(from_preset(Config, preset))
-    settings = []
+    chosen, preset = ["--preset", preset] if preset else [], preset or "tiny-cpu"
+    usual, settings = asdict(from_preset(Config, preset)), []
     for name in names:
-        words = ["--preset", preset, "--algorithm", name, *arguments]
-        config = asdict(parse(Config, words, prog="pmd-llm compare"))
+        config = asdict(parse(Config, [*chosen, "--algorithm", name, *arguments], prog="pmd-llm compare"))
         free = ("output", "seed", "threads", "overwrite")
         options = {key: value for key, value in config.items() if value != usual[key] and key not in free}
         settings.append(Setting({"algorithm": name}, options | {"algorithm": name}))
-    files = ("results", "curves", "tuning")
-    return Study("compare", tuple(settings), seeds, preset=preset, files=files)
+    return Study("compare", tuple(settings), seeds, preset=preset, files=("results", "curves", "tuning"))
 
 
 def default_folder(study):
     """Return the folder of a comparison that was given none: task, model and algorithms are its name."""
     options = study.cell(study.settings[0], study.seeds[0], {}).resolved
     algorithms = "+".join(setting.columns["algorithm"] for setting in study.settings)
-    words = "compare", options["task"], options["model"], algorithms
-    return Path("runs") / "-".join(re.sub(r"[^\w.+-]+", "_", str(word)).strip("_.") for word in words)
+    names = (file_name(text) for text in (options["task"], options["model"], algorithms))
+    return Path("runs") / "-".join(["compare", *names])
 
 
 def check_start(study, folder):
-    """Refuse, before anything is trained, a task or model that cannot be loaded and a folder of other settings.
-
-    Raises
-    ------
-    ValueError, OSError
-        Names what is wrong.
-    """
+    """Refuse, before anything is trained, what cannot be loaded and a folder of other settings, by a ValueError."""
     from .. import models, tasks
 
     cell = study.cell(study.settings[0], study.seeds[0], {})
     tasks.load(cell.resolved["task"])
+    models.device(cell.resolved["device"])
     if cell.base_seed is None:
         models.load(cell.resolved["model"], "cpu", cell.resolved["trust_remote_code"])
-    models.device(cell.resolved["device"])
     table = study.results(folder).read()
     here = _shared(cell.identity)
-    for options in {} if table.empty else table["options"].unique():
+    for options in () if table.empty else table["options"].unique():
         there = _shared(options)
         if there != here:
             raise ValueError(

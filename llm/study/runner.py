@@ -15,7 +15,7 @@ def run(study, folder, runs, jobs=1, log=print):
 
     Raises
     ------
-    ValueError, OSError
+    ValueError
         Before anything is run: a cell has an invalid configuration, a table is damaged or not of this study, a folder
         cannot be written to, or another process runs this study in `runs`.
     """

@@ -151,10 +151,13 @@ def appearing(folder):
 
 
 def writable(folder):
-    """Make a folder and try to write to it; raises OSError."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(b" ")
+    """Make a folder and try to write to it; raises ValueError."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise ValueError(f"{folder} must be a folder that can be written to, but: {error.strerror}.") from None
 
 
 def accuracy(table, split):

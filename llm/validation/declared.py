@@ -331,7 +331,7 @@ def departures(table):
     list of str
     """
     departing = []
-    for _, row in table[table["experiment"] == "population"].iterrows():
+    for _, row in of(table, {"experiment": "population"}).iterrows():
         own, other, expected = ("lambert", "kl_law", 1) if row["algorithm"] == "pmd-mean" else ("kl_law", "lambert", 0)
         ratio = row[f"from_{other}"] / row[f"from_{own}"]
         claims = {

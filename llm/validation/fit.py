@@ -135,25 +135,10 @@ def fresh_completions(model, tokenizer, anchor, algorithm, tau, n, generator, ba
 
 
 def lbfgs(model, loss, evaluations, watch=None, every=50):
-    """Minimise a deterministic loss by L-BFGS with a strong Wolfe line search, in float32 weights.
+    """Minimise a deterministic loss in float32 weights by L-BFGS with a strong Wolfe line search.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its weights change.
-    loss : callable
-        Returns the loss, a tensor.
-    evaluations : int
-        Evaluations of loss and gradient; the last line search may exceed it.
-    watch : callable, optional
-        Takes the number of evaluations made, after every so many of them and at the end.
-    every : int
-        How often.
-
-    Returns
-    -------
-    int
-        Evaluations made.
+    Returns the evaluations of loss and gradient made; the last line search may exceed the budget. ``watch`` takes their
+    number after `every` so many and at the end.
     """
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=evaluations, max_eval=evaluations, history_size=100,
@@ -180,19 +165,7 @@ def lbfgs(model, loss, evaluations, watch=None, every=50):
 def adam(model, loss, steps, learning_rate, watch=None, every=50):
     """Minimise a loss, random or not, by Adam: the rate rises over 20 steps and falls to 0 along a cosine.
 
-    Parameters
-    ----------
-    model, loss, watch, every
-        As in `lbfgs`.
-    steps : int
-        Updates.
-    learning_rate : float
-        The largest rate.
-
-    Returns
-    -------
-    int
-        Evaluations made.
+    Returns the updates made; `watch` and `every` as in `lbfgs`.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
     schedule = get_cosine_schedule_with_warmup(optimizer, 20, steps)

@@ -17,10 +17,9 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["advantages"],
     ["losses", "metrics", "tasks"],
     ["config", "models", "rollout"],
-    ["run_folder", "trackers", "evaluate"],
+    ["batch", "run_folder", "trackers", "evaluate"],
     ["train", "warmup"],
     ["study"],
     ["validation"],

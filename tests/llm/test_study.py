@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pmdllm import models, study
+from pmdllm import cli, models, study
 from pmdllm.config import Config, parse
 from pmdllm.study import Setting, Study, Table, grid, runner
 from pmdllm.study.declared import GPU_STUDIES, STUDIES
@@ -293,7 +294,7 @@ def test_choice_is_taken_over(preset, tmp_path):
     assert [cell.trial for cell in declared.final_cells(tuning.read())] == [trials[0]] * 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.permutations(range(6)), st.lists(st.integers(1, 5), max_size=3))
 def test_merging_commutes(tmp_path_factory, order, cuts):
     """Rows that come in any order and in any portions give the same file."""
@@ -376,9 +377,9 @@ def test_a_damaged_or_foreign_table(small, tmp_path, monkeypatch, text, message)
 def test_a_folder_that_cannot_be_written_to(small, tmp_path, monkeypatch):
     forbid_training(monkeypatch)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ValueError, match="file must be a folder that can be written to"):
         study.run(small, tmp_path / "file", tmp_path / "runs", log=Log())
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ValueError, match="runs must be a folder that can be written to"):
         study.run(small, tmp_path / "tables", tmp_path / "file" / "runs", log=Log())
 
 
@@ -430,6 +431,60 @@ def test_a_second_process_on_the_same_runs_is_refused(small, tmp_path):
         study.run(small, tmp_path, tmp_path / "runs", log=Log())
     with claim(tmp_path / "runs", "small"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seed 3", "--seed is set by the comparison: --seeds"),
+        ("--algorithm=grpo", "--algorithm is set by the comparison: --algorithms"),
+        ("--overwrite", "--overwrite is set by the comparison: remove the folder"),
+        ("--threads 2", "--threads is set by the comparison: every run has one"),
+        ("--seeds 0,0", "seeds must be different"),
+        ("--seeds 0-99999999999", "seeds must be as in"),
+        ("--seeds -1", "seeds must be as in"),
+        ("--algorithms grpo,grpo", "algorithms must be different"),
+        ("--algorithms grpo,", "algorithm must be one of"),
+        ("--algorithms pmd-mean,pmd-target", "target_kl must be positive for pmd-target"),
+        ("--jobs 0", "jobs must be positive"),
+        ("--jobs two", "two"),
+        ("--task chess", "chess"),
+        ("--model nowhere/at/all", "model must be"),
+        ("--device cuda:99", "device must be"),
+        ("--output file", "file must be a folder that can be written to"),
+    ],
+)
+def test_a_comparison_is_refused_in_one_line_before_it_starts(preset, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    forbid_training(monkeypatch)
+    (tmp_path / "file").write_text("")
+    try:
+        code = cli.main(["compare", "--preset", preset, *words.split()])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    text = capsys.readouterr().err
+    assert message in text and text.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_comparison_goes_on_and_refuses_other_settings(preset, tmp_path, monkeypatch, capsys):
+    """By default in a folder named after what is compared; what is finished stays, and is not trained again."""
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", "--preset", preset, "--algorithms", "pmd-mean,grpo", "--seeds", "0"]
+    assert cli.main(words) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"compare-arithmetic\S*-pmd-mean\+grpo", folder.name)
+    before = {path: path.read_bytes() for path in folder.glob("*.csv")}
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        forbid_training(patch)
+        assert cli.main(words) == 0
+        assert "±" not in (text := capsys.readouterr().out) and "nan" not in text
+        assert cli.main([*words, "--tau", "0.7"]) == 2
+        text = capsys.readouterr().err
+        assert "holds a comparison with other settings" in text and "tau=0.7" in text and "tau=0.5" in text
+    assert before == {path: path.read_bytes() for path in folder.glob("*.csv")}
 
 
 def test_prediction_of_time(small):
