@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -240,3 +242,14 @@ def test_lambda_falls_through_a_constant_reward(policy, reward, tau):
     assert np.all(np.diff(weight) <= 0)
     expected = np.where(np.abs(offsets) < 1e-15 * level, 0.0, -offsets / tau)
     np.testing.assert_allclose(weight, np.sort(expected)[::-1], rtol=1e-3, atol=1e-300)
+
+
+def test_a_long_row_takes_little_more_than_its_result():
+    """Two arrays in, two out: at most the size of three inputs while it runs."""
+    rng = np.random.default_rng(10)
+    policy, reward = rng.dirichlet(np.ones(1_000_000)), rng.normal(size=1_000_000)
+    tracemalloc.start()
+    pmd_mean_update(policy, reward, 0.1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * (policy.nbytes + reward.nbytes)
