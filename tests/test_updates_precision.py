@@ -11,6 +11,7 @@ from mpmath import mp
 from scipy.optimize import minimize
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
+from pmdtheory.divergences import movement
 from tests import reference
 from tests.problems import hard_problems, policies, problems
 
@@ -316,3 +317,7 @@ def test_kl_update_reaches_a_subnormal_action():
     update = kl_update([1, 1e-320], [0, 1], 1e-3)
     assert update.log_ratio[1] == pytest.approx(-np.log(1e-320), rel=1e-14)
     assert update.policy[0] == pytest.approx(np.exp(-1000 - np.log(1e-320)), rel=1e-11)
+    moved = movement([1, 1e-320], update.log_ratio)
+    assert moved.kl == pytest.approx(-np.log(1e-320), rel=1e-14)
+    assert moved.reverse_kl == pytest.approx(1000 + np.log(1e-320), rel=1e-12)
+    assert moved.chi2 == moved.max_ratio == np.inf
