@@ -64,7 +64,8 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     actions : array_like of int, shape (..., n)
         Action of each rollout, in 0, …, K − 1 and with p > 0.
     rewards : array_like, shape (..., n)
-        Reward of each rollout, finite. Two rollouts of one action may have different rewards.
+        Reward of each rollout, finite. Two rollouts of one action may have different rewards. Where the rewards of a
+        context and their baselines are equal up to rounding, the targets are 0.
     tau : array_like, shape (...)
         Temperature, positive, reward units. The batch axes of all four broadcast.
     baseline : str, callable or array_like

@@ -13,7 +13,8 @@ and the updates differ in which of the χ² weight λ and the baseline b is give
 ``baseline_update``   b given                one knob from frozen (b → −∞) to ideal (b = τ log Z)
 ====================  =====================  ==========================================================
 
-How the root is found is told in ``solver.py``.
+How the root is found is told in ``solver.py``. Rewards of the support that differ by rounding only, 1e-15 of
+themselves, count as equal, and a baseline within rounding of such a reward as equal to it: then nothing moves, λ = 0.
 
 References
 ----------
