@@ -302,10 +302,10 @@ def _too_much(w, d, log_p):
 
 def _too_little(w, d, log_p, log_a):
     """s and μ < 0 of least loss for m < 1 and everything seen."""
-    offset, t, _, _ = _targets(w, d, log_p)
+    offset, t, mean, D = _targets(w, d, log_p)
     s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
-    rows = np.flatnonzero(overestimated.largest_shift(w, t) >= 0)
-    sigma, mu[rows] = overestimated.solve(w[rows], t[rows])
+    rows = np.flatnonzero(-mean <= overestimated.largest_shift(w, D))
+    sigma, mu[rows] = overestimated.solve(w[rows], t[rows], D[rows])
     s[rows] = sigma - offset[rows]
     loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
     size = max(1, _BLOCK // w.shape[1] ** 2)
