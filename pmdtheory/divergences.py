@@ -150,14 +150,16 @@ def movement(policy, log_ratio):
     """
     p = simplex.distribution(policy)
     s = np.where(p > 0, log_ratio, 0.0)
-    growth = np.expm1(s)
-    with np.errstate(invalid="ignore"):  # s = −∞
-        reverse = excess(s, growth)
+    huge = s > 700  # e^s may overflow where q = p e^s does not
+    growth = np.expm1(np.where(huge, 0.0, s))
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # s = −∞; χ² and a ratio may be infinite
+        reverse = np.where(huge, 0.0, excess(s, growth))
         forward = np.where(np.isneginf(s), 1.0, s * growth - reverse)  # ρ log ρ − ρ + 1
-    return Movement(
-        np.einsum("...k,...k->...", p, forward),
-        np.einsum("...k,...k->...", p, reverse),
-        np.einsum("...k,...k,...k->...", p, growth, growth),
-        np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
-        np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),
-    )
+        q = np.where(huge, np.exp(np.log(p) + s), 0.0)
+        return Movement(
+            np.einsum("...k,...k->...", p, forward) + (q * (s - 1)).sum(axis=-1, where=huge),
+            np.einsum("...k,...k->...", p, reverse) + q.sum(axis=-1),
+            np.einsum("...k,...k,...k->...", p, growth, growth) + (q * np.exp(s)).sum(axis=-1, where=huge),
+            np.exp(s.min(axis=-1, where=p > 0, initial=np.inf)),
+            np.exp(s.max(axis=-1, where=p > 0, initial=-np.inf)),
+        )

@@ -44,13 +44,15 @@ def largest_shift(p, D):
     return log_mean_exp(p, D + U)
 
 
-def solve(p, target):
+def solve(p, target, levels):
     """Principal-branch log-ratios for log E_p[e^Δ] < 0 ≤ `largest_shift(p, Δ)`.
 
     Parameters
     ----------
     p, target : ndarray, shape (N, K)
         Policies, and targets Δ = D − c.
+    levels : ndarray, shape (N, K)
+        Targets up to a number per row, whose differences count near the branch point: D, or Δ where that is better.
 
     Returns
     -------
@@ -59,7 +61,8 @@ def solve(p, target):
     weight : ndarray, shape (N,)
         λ < 0.
     """
-    top, below = _below_top(p, target)
+    top, _ = _below_top(p, target)
+    _, below = _below_top(p, levels)
     with np.errstate(divide="ignore"):
         log_p = np.log(p)
 

@@ -81,7 +81,7 @@ def find(propose, x, low, high, floor=0.0, geometric=False):
         x[rows], low[rows], high[rows] = new, lower, upper
         step, size = np.abs(new - now), np.maximum(np.abs(new), floor)
         # The error after a step is about its square; small steps that stop shrinking are rounding.
-        converged = accepted & ((step <= 1e-8 * size) | (tiny & (step >= last[rows] / 2)))
+        converged = accepted & ((step <= 1e-8 * size) | (tiny & (step >= 0.75 * last[rows])))
         before[rows], last[rows] = last[rows], step
         rows = rows[~(converged | (step <= 2e-16 * size))]
     raise FloatingPointError("a root was not found; please report the arguments.")

@@ -64,7 +64,8 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     actions : array_like of int, shape (..., n)
         Action of each rollout, in 0, …, K − 1 and with p > 0.
     rewards : array_like, shape (..., n)
-        Reward of each rollout, finite. Two rollouts of one action may have different rewards.
+        Reward of each rollout, finite. Two rollouts of one action may have different rewards. Where the rewards of a
+        context and their baselines are equal up to rounding, the targets are 0.
     tau : array_like, shape (...)
         Temperature, positive, reward units. The batch axes of all four broadcast.
     baseline : str, callable or array_like
@@ -301,10 +302,10 @@ def _too_much(w, d, log_p):
 
 def _too_little(w, d, log_p, log_a):
     """s and μ < 0 of least loss for m < 1 and everything seen."""
-    offset, t, _, _ = _targets(w, d, log_p)
+    offset, t, mean, D = _targets(w, d, log_p)
     s, mu, loss = np.zeros(w.shape), np.zeros(len(w)), np.full(len(w), np.inf)
-    rows = np.flatnonzero(overestimated.largest_shift(w, t) >= 0)
-    sigma, mu[rows] = overestimated.solve(w[rows], t[rows])
+    rows = np.flatnonzero(-mean <= overestimated.largest_shift(w, D))
+    sigma, mu[rows] = overestimated.solve(w[rows], t[rows], D[rows])
     s[rows] = sigma - offset[rows]
     loss[rows] = (w * (s - d) ** 2)[rows].sum(axis=-1) / 2
     size = max(1, _BLOCK // w.shape[1] ** 2)

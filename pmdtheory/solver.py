@@ -138,11 +138,14 @@ def _above_the_mean(p, D, c, target, rounding, rows):
     over = np.flatnonzero(log_mass < -rounding)
     if over.size:
         p, D, c, target, log_mass, rounding = (x[over] for x in (p, D, c, target, log_mass, rounding))
-        beyond = np.flatnonzero(overestimated.largest_shift(p, target) < -(rounding + 4e-15 + 4e-16 * c))
+        from_mean = D.max(axis=-1) <= np.abs(target.max(axis=-1, where=p > 0, initial=-np.inf))
+        levels = np.where(from_mean[:, None], D, target)
+        left = overestimated.largest_shift(p, levels) - np.where(from_mean, c, 0.0)
+        beyond = np.flatnonzero(left < -(rounding + 4e-15 + 4e-16 * c))
         if beyond.size:
             first = beyond[:1]
             raise BeyondPrincipalBranchError(rows[over][first[0]], overestimated.largest_shift(p[first], D[first])[0])
-        s[over], weight[over] = _above(p, c, target, log_mass)
+        s[over], weight[over] = _above(p, c, target, levels, log_mass)
     return s, weight
 
 
@@ -252,7 +255,7 @@ def _between(p, D, c, target, log_mass):
     return log_ratio(target - weight[:, None], weight[:, None])[0], weight
 
 
-def _above(p, c, target, log_mass):
+def _above(p, c, target, levels, log_mass):
     """Principal branch for c > log E_p[e^D]: λ < 0. Returns s and λ."""
     s, weight = np.zeros(p.shape), -c  # the solution where D = 0
     # To first order λ = log E_p[e^target]/E_p[ρ²] with the KL update's ρ; −λρ = 1 is the branch point.
@@ -271,7 +274,7 @@ def _above(p, c, target, log_mass):
         weight[rows] = roots.find(propose, first[rows], 2 * first[rows], np.zeros(rows.size))
         s[rows] = log_ratio(T - weight[rows, None], weight[rows, None], ideal)[0]
     rows = np.flatnonzero(varied & ~near)
-    s[rows], weight[rows] = overestimated.solve(p[rows], target[rows])
+    s[rows], weight[rows] = overestimated.solve(p[rows], target[rows], levels[rows])
     return s, weight
 
 

@@ -13,7 +13,8 @@ and the updates differ in which of the χ² weight λ and the baseline b is give
 ``baseline_update``   b given                one knob from frozen (b → −∞) to ideal (b = τ log Z)
 ====================  =====================  ==========================================================
 
-How the root is found is told in ``solver.py``.
+How the root is found is told in ``solver.py``. Rewards of the support that differ by rounding only, 1e-15 of
+themselves, count as equal, and a baseline within rounding of such a reward as equal to it: then nothing moves, λ = 0.
 
 References
 ----------
@@ -95,10 +96,9 @@ def kl_update(policy, reward, tau):
     with np.errstate(divide="ignore"):
         logits = np.log(p) + (r - r.max(axis=-1, keepdims=True)) / tau[..., None]
     # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
-    mode = np.take_along_axis(r, np.argmax(logits, axis=-1)[..., None], axis=-1)
-    x = np.where(p > 0, (r - mode) / tau[..., None], 0.0)
+    x, mode = _measured_from(p, r, np.argmax(logits, axis=-1), tau)
     log_z = partition.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
-    return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode[..., 0] + tau * log_z)
+    return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode + tau * log_z)
 
 
 def pmd_mean_update(policy, reward, tau):
@@ -303,20 +303,25 @@ def _below(largest):
 def centred_targets(p, r, tau):
     """D = (r − E_p[r])/τ (0 where p = 0), the reward r₀ of the most probable action, and m = (E_p[r] − r₀)/τ.
 
-    Measured from r₀, D and m keep their relative accuracy when p is nearly one-hot. Where the rewards of the support
-    are equal up to rounding, all of D is 0.
+    Measured from r₀, D and m keep their relative accuracy when p is nearly one-hot.
     """
-    top = np.take_along_axis(r, np.argmax(p, axis=-1)[..., None], axis=-1)
-    D = r - top
-    np.copyto(D, 0.0, where=p == 0)
-    equal = np.maximum(D.max(axis=-1), -D.min(axis=-1)) <= simplex.EQUAL * np.abs(top[..., 0])
-    if equal.any():
-        D[equal] = 0.0
-    D /= tau[..., None]
+    D, top = _measured_from(p, r, np.argmax(p, axis=-1), tau)
     m = np.einsum("...k,...k->...", p, D)
     D -= m[..., None]
     np.copyto(D, 0.0, where=p == 0)
-    return D, top[..., 0], m
+    return D, top, m
+
+
+def _measured_from(p, r, action, tau):
+    """(r − r₀)/τ (0 where p = 0, and everywhere if the rewards are equal up to rounding) and r₀, that of `action`."""
+    own = np.take_along_axis(r, action[..., None], axis=-1)
+    x = r - own
+    np.copyto(x, 0.0, where=p == 0)
+    equal = np.maximum(x.max(axis=-1), -x.min(axis=-1)) <= simplex.EQUAL * np.abs(own[..., 0])
+    if equal.any():
+        x[equal] = 0.0
+    x /= tau[..., None]
+    return x, own[..., 0]
 
 
 def _merged(p, r):

@@ -1,6 +1,5 @@
 """Baselines aimed at a KL divergence against the exact update, 40 digits, deletion; temperatures by measured λ."""
 
-
 import mpmath
 import numpy as np
 import pytest

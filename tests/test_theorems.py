@@ -37,7 +37,25 @@ def test_no_claim_is_violated_on_random_problems():
 @settings(max_examples=25)
 @given(problems.problems(zeros=True))
 def test_claims_about_one_context(problem):
-    policy, reward, tau = problem
+    assert_claims_hold(*problem)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reward", "tau"),
+    [
+        ([0.999001, 0.000999], [1 / 1024, 1 / 1024], 1.0),
+        ([0.3, 0.7, 0.0], [0.1, 0.1, 5.0], 0.37),
+        ([0.25, 0.75], [1.0, np.nextafter(1.0, 2.0)], 0.01),
+        ([0.25, 0.75], [1e6, np.nextafter(1e6, 2e6)], 1.0),
+        ([0.5, 0.5], [0.1 + 0.2, 0.3], 1.0),
+    ],
+)
+def test_claims_about_a_reward_that_is_constant_up_to_rounding(policy, reward, tau):
+    assert_claims_hold(np.array(policy), np.array(reward), tau)
+
+
+def assert_claims_hold(policy, reward, tau):
+    """Every claim about one context, with baselines below, at and above the mean, in order."""
     mean, log_partition = policy @ reward, updates.kl_update(policy, reward, tau).baseline
     for label, claim in CLAIMS:
         extra = ()

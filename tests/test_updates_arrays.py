@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from pmdtheory import Update, baseline_update, kl_update, mixed_update, pmd_mean_update
+from pmdtheory.sampled import sampled_update
 from tests.problems import all_updates, problems
 
 check = settings(max_examples=60)
@@ -190,3 +193,63 @@ def test_strided_input_is_the_same_as_contiguous(function):
     strided = np.asfortranarray(policy), np.repeat(reward, 2, axis=-1)[..., ::2], tau[::-1][::-1]
     expected = function(*arguments_of(function, (policy, reward, tau)))
     assert_same(function(*arguments_of(function, strided)), expected, rtol=1e-13, atol=1e-14)
+
+
+# --- rewards that are constant up to rounding
+
+ULP = np.spacing(1.0)
+CONSTANT = {
+    "as first found": ([0.999001, 0.000999], [1 / 1024, 1 / 1024], 1.0),
+    "others impossible": ([0.3, 0.7, 0.0, 0.0], [0.1, 0.1, 5.0, -5.0], 0.37),
+    "far from zero": ([0.2, 0.3, 0.5], [1e6, 1e6, 1e6], 1e-3),
+    "one rounding apart": ([0.25, 0.75], [1.0, 1.0 + ULP], 0.01),
+    "one rounding apart, far from zero": ([0.25, 0.75], [1e6, np.nextafter(1e6, 2e6)], 1.0),
+    "sums in two orders": ([0.5, 0.5], [0.1 + 0.2, 0.3], 1e-17),
+    "many": (np.full(1000, 1e-3), np.full(1000, 0.1), 0.1),
+    "float32 probabilities": (np.float32([0.1, 0.2, 0.7]), np.full(3, 1 / 3), 1e-6),
+}
+
+
+@pytest.mark.parametrize(("policy", "reward", "tau"), CONSTANT.values(), ids=CONSTANT)
+def test_a_reward_that_is_constant_up_to_rounding_moves_nothing(policy, reward, tau):
+    """λ is 0 and nothing is local, whatever rounding did to the baseline."""
+    p, r = np.array(policy, float) / np.sum(np.array(policy, float)), np.array(reward, float)
+    level = r[p > 0][0]
+    near = [p @ r, (p * r).sum(), r[p > 0].mean(), level, *(level + k * np.spacing(level) for k in (-4, -1, 1, 4))]
+    updates = [kl_update(p, r, tau), pmd_mean_update(p, r, tau), mixed_update(p, r, tau, 0.0)]
+    updates += [baseline_update(p, r, tau, b) for b in near]
+    for update in updates:
+        assert update.chi2_weight == 0
+        assert not update.local
+        np.testing.assert_array_equal(update.log_ratio, 0.0)
+    actions = np.flatnonzero(p > 0)
+    for b in ("mean", "loo_mean", "log_partition", "loo_log_partition", *near):
+        update = sampled_update(p, actions, r[actions], tau, b)
+        assert update.chi2_weight == 0
+        assert not update.local
+        np.testing.assert_allclose(update.policy, p, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("policy", "reward", "tau"), CONSTANT.values(), ids=CONSTANT)
+def test_lambda_falls_through_a_constant_reward(policy, reward, tau):
+    """λ = (r − b)/τ on either side of the reward, 0 between, in order."""
+    p = np.array(policy, float) / np.sum(np.array(policy, float))
+    level = np.array(reward)[p > 0][0]
+    distances = [x for x in (1.0, 1e3 * tau, 0.9 * tau, 1e-3 * tau) if x > 1e-12 * level]
+    above = [x for x in distances if x < tau]  # where a solution exists
+    offsets = np.array([*(-x for x in distances), -2e-16 * level, 0.0, 2e-16 * level, *above[::-1]])
+    weight = np.array([baseline_update(p, reward, tau, b).chi2_weight for b in level + np.sort(offsets)])
+    assert np.all(np.diff(weight) <= 0)
+    expected = np.where(np.abs(offsets) < 1e-15 * level, 0.0, -offsets / tau)
+    np.testing.assert_allclose(weight, np.sort(expected)[::-1], rtol=1e-3, atol=1e-300)
+
+
+def test_a_long_row_takes_little_more_than_its_result():
+    """Two arrays in, two out: at most the size of three inputs while it runs."""
+    rng = np.random.default_rng(10)
+    policy, reward = rng.dirichlet(np.ones(1_000_000)), rng.normal(size=1_000_000)
+    tracemalloc.start()
+    pmd_mean_update(policy, reward, 0.1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * (policy.nbytes + reward.nbytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pmdtheory import baseline_update, largest_baseline
@@ -93,6 +93,7 @@ def numbers_in(text):
 
 @check
 @given(problem=problems())
+@example((np.array([10, 10, 10, 1]) / 31, np.array([0, 0, 1, -130065]) / 1024, 127.017578125))
 def test_the_largest_baseline_is_accepted_by_the_update(problem):
     """`largest_baseline` returns a number that `baseline_update` solves, and a little more is refused."""
     largest = largest_baseline(*problem)

@@ -11,6 +11,7 @@ from mpmath import mp
 from scipy.optimize import minimize
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
+from pmdtheory.divergences import movement
 from tests import reference
 from tests.problems import hard_problems, policies, problems
 
@@ -236,3 +237,87 @@ def test_mixed_update_far_below_the_reward_range(tau, ratio):
         exact = reference.mixed(policy, reward, tau, ratio * tau)
         found = mixed_update(policy, reward, tau, ratio * tau).policy
         assert sum(abs(float(a) - float(b)) for a, b in zip(found, exact.policy)) < 1e-10
+
+
+# --- far below the reward range, and at the limits of floating-point numbers
+
+
+def far_problems(exponent):
+    """Problems at τ/range = 10^exponent: near ties at the top, rare actions, large offsets."""
+    rng = np.random.default_rng([7, -exponent])
+    for _ in range(8):
+        K = int(rng.integers(2, 6))
+        policy = (rng.dirichlet(np.ones(K)), 10.0 ** rng.uniform(-30, 0, K))[rng.integers(2)]
+        reward = (rng.random(K), rng.integers(0, 5, K) / 4, rng.random(K) + 1e3)[rng.integers(3)]
+        reward[0] = reward.max() - np.ptp(reward) * 10.0 ** rng.uniform(exponent, 0)
+        if np.ptp(reward) > 0:
+            yield policy / policy.sum(), reward, float(np.ptp(reward) * 10.0**exponent)
+
+
+FAR = [problem for exponent in (-6, -8, -10, -12) for problem in far_problems(exponent)]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1e-9, 1.0, 1e6, 1e12])
+def test_mixed_update_down_to_a_trillionth_of_the_range(ratio):
+    """κ = 0 is the KL update; q is good to 1e-12 in L1, and normalised."""
+    for problem in FAR:
+        update, exact = mixed_update(*problem, ratio * problem[2]), reference.mixed(*problem, ratio * problem[2])
+        assert l1(update, exact) < 1e-12, problem
+        assert abs(update.policy.sum() - 1) < 1e-12
+        if ratio == 0:
+            np.testing.assert_allclose(update.policy, kl_update(*problem).policy, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9, 0.5, 1 - 1e-6, 1.0])
+@pytest.mark.parametrize("ulps", [-2, 0, 2])
+def test_baseline_update_down_to_a_trillionth_of_the_range(share, ulps):
+    """From the mean to τ log Z, to the last digit of b: the double that is given counts, not what it rounds."""
+    for problem in FAR:
+        mean, partition = reference.mean_reward(*problem[:2]), reference.log_partition(*problem)
+        b = float(mean + (partition - mean) * share)
+        b += ulps * np.spacing(abs(b))
+        if b >= reference.largest_baseline(*problem):
+            with pytest.raises(ValueError, match="baseline must be at most"):
+                baseline_update(*problem, b)
+            continue
+        update, exact = baseline_update(*problem, b), reference.baseline(*problem, b)
+        assert l1(update, exact) < 1e-12, (problem, b)
+        weight = float(exact.chi2_weight)
+        assert update.chi2_weight == pytest.approx(weight, rel=1e-9, abs=1e-14), (problem, b)
+        assert update.local == (update.chi2_weight < 0)
+
+
+def l1(update, exact):
+    """L1 distance of the two policies."""
+    with mp.workdps(400):
+        return float(mpmath.fsum(abs(mp.mpf(float(a)) - b) for a, b in zip(update.policy, exact.policy)))
+
+
+@pytest.mark.parametrize("policy", [[1, 1e-320], [1e-310, 1], [0.3, 0.3, 0.4], [1, 1e-300, 1e-300]])
+@pytest.mark.parametrize("tau", [1e-320, 1e-300, 1e-150, 1e-17, 1e-3, 1.0, 1e150, 1e300])
+def test_extremes_give_a_policy_or_name_the_argument(policy, tau):
+    """Never a warning, which the tests turn into errors, and never an error of arithmetic."""
+    for reward in ([0, 1, 0.5], [0.7, 0.1, 1], [1e300, -1e300, 0], [1e-300, 0, 1e-310], [1e6, 1e6 + 1, 1e6]):
+        problem = policy, reward[: len(policy)], tau
+        calls = [lambda a=problem: kl_update(*a), lambda a=problem: pmd_mean_update(*a)]
+        calls += [lambda a=problem, k=k: mixed_update(*a, k) for k in (0.0, 1e-320, 1e-12, tau, 1e300)]
+        calls += [lambda a=problem, b=b: baseline_update(*a, b) for b in (-1.7e308, -1.0, 0.0, 1e-320, 0.5)]
+        for call in calls:
+            try:
+                update = call()
+            except ValueError as error:
+                assert str(error).split()[0] in {"tau", "policy", "baseline", "chi2_coef", "(baseline"}
+                continue
+            assert abs(update.policy.sum() - 1) < 1e-12
+            assert np.isfinite([update.chi2_weight, update.baseline]).all()
+
+
+def test_kl_update_reaches_a_subnormal_action():
+    """log q₁/q₀ = log 1e-320 + 1000 = 263: the action wins, though its ratio e^737 is no float."""
+    update = kl_update([1, 1e-320], [0, 1], 1e-3)
+    assert update.log_ratio[1] == pytest.approx(-np.log(1e-320), rel=1e-14)
+    assert update.policy[0] == pytest.approx(np.exp(-1000 - np.log(1e-320)), rel=1e-11)
+    moved = movement([1, 1e-320], update.log_ratio)
+    assert moved.kl == pytest.approx(-np.log(1e-320), rel=1e-14)
+    assert moved.reverse_kl == pytest.approx(1000 + np.log(1e-320), rel=1e-12)
+    assert moved.chi2 == moved.max_ratio == np.inf
