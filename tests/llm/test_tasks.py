@@ -356,6 +356,8 @@ def test_draws_stay_the_same_where_all_fits(spec, recwarn):
 
 
 OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
 from pmdllm.tasks import Pool, Problem
 from pmdllm.tasks.answers import exact
 
@@ -371,7 +373,9 @@ class Reverse(Pool):
     def judge(self, completions, answers):
         return exact(completions, answers, pattern="[a-d]+")
 
+@dataclass
 class Half:
+    size: int = 3
     max_new_tokens = 3
     def sample(self, count, rng): return []
 
