@@ -20,6 +20,7 @@ import csv
 import importlib
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -114,8 +115,8 @@ def _own(place, name, rest, spec):
         )
     try:
         if place.endswith(".py"):
-            found = importlib.util.spec_from_file_location(Path(place).stem, place)
-            module = importlib.util.module_from_spec(found)
+            found = importlib.util.spec_from_file_location(f"task_{Path(place).stem}", place)
+            module = sys.modules[found.name] = importlib.util.module_from_spec(found)
             found.loader.exec_module(module)
         else:
             module = importlib.import_module(place)

@@ -204,7 +204,7 @@ class _Reading:
     @functools.lru_cache(maxsize=65536)
     def of(cls, answer):
         text, name = notation.tidy(answer), ""
-        left, equals, right = text.partition("=")
+        left, equals, right = re.sub(r"\\in(?![A-Za-z])", "=", text, count=1).partition("=")
         if equals and NAME.fullmatch(left.strip()) and not re.search(r"[<>]|\\[gln]eq?\b", text):
             name, text = left.strip().replace(" ", ""), notation.tidy(right)
         return cls(name, text, notation.read(text))
@@ -221,6 +221,8 @@ def _by_notation(answer, right):
     if a.text == b.text or ((words := _words(a.text)) and words == _words(b.text)):
         return bool(a.text) and len(a.text) <= notation.LONGEST, form or a.text
     if a.value is not None and b.value is not None:
+        if isinstance(a.value, notation.Number) != isinstance(b.value, notation.Number):  # 100,200 may be a list
+            a, b = (_Reading.of(re.sub(r",(?=\d)", ", ", text)) for text in (answer, right))
         return notation.same(a.value, b.value), form
     return None if latex.readable(a.text) and latex.readable(b.text) else (False, form)
 
@@ -251,7 +253,7 @@ def _final(completion, stop):
     text = text[-TAIL:]
     boxed = last_boxed(text)
     if boxed is not None or re.search(r"\\(?:boxed|fbox)\s*\{", text):
-        return (boxed or "").strip() or None
+        return (last_boxed(boxed or "") or boxed or "").strip() or None
     if marked := re.findall(r"^\s*####(.*\d.*)$", text, re.MULTILINE):
         return marked[-1].strip()
     if stated := STATED.findall(text):

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import queue
-import resource
 import signal
 import subprocess
 import sys
@@ -122,6 +121,8 @@ class _Worker:
 
 def serve(maker, arguments):
     """Answer one line of input after another until the parent process is gone: the worker's program."""
+    import resource  # not everywhere
+
     replies, sys.stdout = sys.stdout, sys.stderr
     logging.disable()
     module, _, name = maker.partition(":")

@@ -36,6 +36,7 @@ SIMPLER = [
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\\(?:math(?:rm|bf|it|sf|tt)|text(?:bf|it|rm|sf|tt|normal)|mbox|operatorname\*?)\s*(?=\{)", r"\\text"),
     (r"\{,\}", ","),
+    (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
     (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\s", " "),
     (r"\\?[$\u20ac\u00a3]", ""),
     (r"\\%|\\text\{\s*(?:per\s?cent|%)\s*\}|(?<=\d)\s*percent\b", "%"),
@@ -60,7 +61,7 @@ FRACTION = re.compile(rf"\\frac\s*(?:{INSIDE}|(\d))\s*(?:{INSIDE}|(\d))")
 MIXED = re.compile(r"(\d+)\s*(\\frac.*)|(\d+)\s+(\d+\s*/\s*\d+)")
 POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|(\d+))")
 UNIT = re.compile(
-    r"(?:\\text\{([A-Za-z .]+)\}\s*((?:\^\s*\{?\d\}?)?)"
+    r"(?:\\text\{([A-Za-z ./]+)\}\s*((?:\^\s*\{?\d\}?)?)"
     r"|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
 )
 NO_UNITS = (
@@ -266,7 +267,10 @@ def _several(text):
             return None
         pieces = [inner]
     items = [read(tidy(piece.strip())) for piece in pieces]
-    return Several(brackets, tuple(items)) if all(item is not None for item in items) else None
+    if any(item is None for item in items):
+        return None
+    repeated = not brackets and all(same(item, items[0]) for item in items)
+    return items[0] if repeated else Several(brackets, tuple(items))
 
 
 def _choice(text):

@@ -152,6 +152,13 @@ RIGHT = [  # a completion, the right answer, the vote
     (r"\boxed{x \le 5}", r"5 \ge x", r"5 \ge x"),
     (r"\boxed{\begin{pmatrix}1\\2\end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", None),
     (r"\boxed{\pm 3}", "3, -3", "{-3, 3}"),
+    (r"\boxed{100,200,300}", "100, 200, 300", "{100, 200, 300}"),
+    (r"\boxed{7}, \boxed{7}", "7", "7"),
+    (r"\boxed{\boxed{7}}", "7", "7"),
+    (r"\boxed{12\,\text{m/s}}", "12", "12"),
+    (r"\boxed{x\in[1,2]}", "[1,2]", "[1, 2]"),
+    (r"\boxed{\emptyset}", r"\varnothing", None),
+    ("Answer: B) because", "B", "B"),
 ]
 WRONG = [
     (r"\boxed{41}", "42", "41"),
@@ -202,7 +209,7 @@ def test_what_cannot_be_read_is_wrong_and_counted():
 def test_comparison_is_symmetric_and_reflexive():
     texts, right, _ = zip(*RIGHT, *WRONG)
     inner = [answers.last_boxed(text) or text for text in texts]
-    pairs = [(a, b) for a, b in zip(inner, right) if "think" not in a and "#" not in a]
+    pairs = [(a, b) for a, b in zip(inner, right) if not any(mark in a for mark in ("think", "#", "boxed"))]
     forth = answers.math([rf"\boxed{{{a}}}" for a, _ in pairs], [b for _, b in pairs]).correct
     back = answers.math([rf"\boxed{{{b}}}" for _, b in pairs], [a for a, _ in pairs]).correct
     assert [pair for pair, x, y in zip(pairs, forth, back) if x != y] == []

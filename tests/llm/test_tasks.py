@@ -356,6 +356,8 @@ def test_draws_stay_the_same_where_all_fits(spec, recwarn):
 
 
 OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
 from pmdllm.tasks import Pool, Problem
 from pmdllm.tasks.answers import exact
 
@@ -371,7 +373,9 @@ class Reverse(Pool):
     def judge(self, completions, answers):
         return exact(completions, answers, pattern="[a-d]+")
 
+@dataclass
 class Half:
+    size: int = 3
     max_new_tokens = 3
     def sample(self, count, rng): return []
 
@@ -462,6 +466,31 @@ def test_importing_a_task_stays_light():
         "assert not {'torch', 'transformers', 'datasets', 'reasoning_gym', 'sympy', 'math_verify'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "reasoning_gym:chain_sum,template={{question}}",
+        "file:{rows}",
+        "file:{rows},template=Q: {{question}}\nA:",
+        "gsm8k:path={rows}",
+    ],
+)
+def test_every_task_is_evaluated_with_no_option_but_its_name(spec, tmp_path):
+    """A random model that reads English, through the same functions that the commands call."""
+    from pmdllm import models
+    from pmdllm.evaluate import evaluate as accuracies
+
+    rows = "".join(json.dumps({"question": f"{i}+1?", "answer": f"So.\n#### {i + 1}"}) + "\n" for i in range(60))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    if spec.startswith("file"):
+        spec = spec.replace("{rows}", "{rows},extract=hashes")
+    task = tasks.load(spec.format(rows=tmp_path / "rows.jsonl"))
+    tokenizer = models.character_tokenizer("\n" + "".join(map(chr, range(32, 127))).replace("<", ""))
+    model = models.tiny(tokenizer, hidden_size=16, layers=1, heads=2, max_length=512 + task.max_new_tokens)
+    found = accuracies(model, tokenizer, task, "validation", 2, 2, min(task.max_new_tokens, 8))
+    assert found["avg@2"] == found["greedy"] == 0 and found["length"] <= 8
 
 
 def test_reasoning_gym_scores_by_its_own_rule():
