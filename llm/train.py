@@ -125,7 +125,8 @@ class Run:
     def __init__(self, config, folder, task=None, reward=None):
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config, self.folder, self.reward = config, folder, reward
+        self.config, self.folder = config, folder
+        self.reward = tasks.own("reward", config.reward) if reward is None and config.reward else reward
         self.device = models.device(config.device)
         self.task = tasks.load(config.task) if task is None else task
         self.algorithm = config.method
