@@ -77,7 +77,7 @@ def show(plot, *arguments):
 # %% [markdown]
 # ## 1. Train a language model
 #
-# The shipped base has 80,000 parameters and reads one character at a time. It solves sums and products from left to
+# The shipped base has 73,000 parameters and reads one character at a time. It solves sums and products from left to
 # right and has yet to learn that a product comes first. An iteration samples $n=16$ completions of each of 32 prompts,
 # subtracts the mean reward of the 16, and makes 8 updates on the loss of PMD-mean, $\tfrac\tau2(A/\tau-s)^2$ with
 # $A=r-\bar r$, $s=\log\pi/\pi_{\mathrm{old}}$ and $\tau=0.1$. Here are 24 of them; the preset makes 80.
