@@ -131,6 +131,8 @@ class AStudy(Compare):
 
 
 class Figure(Subject):
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Python itself may print of a Ctrl-C inside a fork's hooks
+
     def start(self, folder):
         """Replace the tables and pictures of a copy of the figures."""
         if not folder.exists():
