@@ -131,7 +131,7 @@ class AStudy(Compare):
 
 
 class Figure(Subject):
-    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Python itself may print of a Ctrl-C inside a fork's hooks
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Python prints of a Ctrl-C in hooks of fork
 
     def start(self, folder):
         """Replace the tables and pictures of a copy of the figures."""
