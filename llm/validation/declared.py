@@ -4,7 +4,7 @@ A cell is a fit of one of the `pmdllm.validation.experiments` from one seed: tha
 rollouts. Its rows go to::
 
     validate.csv            a row per cell, split and outer step: quantiles over the prompts, options, versions, command
-    validate_prompts.csv    a row per prompt: what `pmdllm.validation.laws.compare` says, and rewards
+    validate_prompts.csv    a row per prompt: what `pmdtheory.laws.compare` says, and rewards
     validate_steps.csv      medians over the prompts as a fit goes on
     validate_actions.csv    a row per action of three prompts, of the population cells of the first seed
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)

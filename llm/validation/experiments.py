@@ -29,12 +29,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pmdtheory import pmd_mean_update
+from pmdtheory import laws, pmd_mean_update
 from pmdtheory.sampled import sampled_update
 from pmdtheory.theorems import binary_reward
 
 from ..losses import ALGORITHMS
-from . import fit, laws, ordinary_training, sums
+from . import fit, ordinary_training, sums
 
 __all__ = ["EXPERIMENTS", "HELD_OUT", "Cell", "Experiment", "Step", "actions_table"]
 

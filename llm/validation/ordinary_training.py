@@ -2,7 +2,7 @@ r"""Which law does ordinary training obey? λ and f from rollouts, on a task whe
 
 A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
 batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
-many prompts, none of them trained on, by `pmdllm.validation.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL
+many prompts, none of them trained on, by `pmdtheory.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL
 law. Ordinary training need not be near either. Close to p, with s = εD + η and η uncorrelated with D,
 
 .. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)} \approx
@@ -25,11 +25,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pmdtheory.laws import pooled_share
+
 from ..config import Config, from_preset
 from ..rollout import sample, token_logp
 from ..run_folder import RunFolder
 from ..train import Run
-from .laws import pooled_share
 
 __all__ = ["measure", "run"]
 
