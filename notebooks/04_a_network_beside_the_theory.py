@@ -56,11 +56,11 @@ from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample
 from pmdllm.study import panels
 from pmdllm.train import train
-from pmdllm.validation import fit, laws
+from pmdllm.validation import fit
 from pmdllm.validation.declared import ValidateConfig
 
 from figures import harness, network_against_theory, network_laws, network_limits
-from pmdtheory import plotting
+from pmdtheory import laws, plotting
 
 torch.set_num_threads(1)  # the networks are so small that a second thread gains little
 folder = tempfile.TemporaryDirectory()
@@ -167,7 +167,7 @@ tau = 0.1
 losses = {"PMD-mean": ("pmd-mean", plotting.VERMILION), "log-partition": ("pmd-part", plotting.BLUE)}
 log_ratios, found, paths = {}, {}, {}
 for name, (algorithm, _) in losses.items():
-    law = laws.predict(p, r, tau, ALGORITHMS[algorithm].estimator)
+    law = laws.predict(p, r, tau, ALGORITHMS[algorithm].baseline.name)
     model, path = copy.deepcopy(base_model), {}
 
     def log_ratio(model=model):
@@ -202,7 +202,7 @@ def look(prompt=3456):
     size, reward, order = 4 + 80 * p[i][some], r[i][some], np.argsort(r[i])
     D = (reward - p[i] @ r[i]) / tau
     for name, (algorithm, colour) in losses.items():
-        s, law = log_ratios[name][i], laws.predict(p, r, tau, ALGORITHMS[algorithm].estimator)
+        s, law = log_ratios[name][i], laws.predict(p, r, tau, ALGORITHMS[algorithm].baseline.name)
         reverse_kl = found[name]["reverse_kl"][i]
         excess = (D - s[some]) / reverse_kl
         axes[0].plot(r[i][order], law.log_ratio[i][order], color=colour, linewidth=0.8)
