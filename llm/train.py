@@ -338,7 +338,7 @@ class Run:
                 raise  # the model itself
             where = f"of iteration {self.saved_iteration} in {self.folder.path}" if self.saved_iteration else "none"
             raise Diverged(
-                f"diverged in iteration {self.iteration + 1}, after {self.updates} updates: {str(error).rstrip('.')}. Last checkpoint: "
+                f"diverged in iteration {self.iteration + 1}, after {self.updates} updates: {error}. Last checkpoint: "
                 f"{where}. Try a smaller learning_rate (now {self.config.learning_rate:g}) or a larger tau (now "
                 f"{self.tau:g})."
             ) from error

@@ -100,7 +100,7 @@ class Pool:
         if rows is None:
             tried = itertools.islice(self.candidates("train", np.random.default_rng(0)), 100 * TRIED)
             rows = {"train": list(itertools.islice(filter(None, tried), TRIED))}
-        kept = {split: fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
+        kept = {split: problems and fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
         out = [problem for split in rows for problem, fit in zip(rows[split], kept[split]) if not fit]
         total = sum(map(len, rows.values()))
         if out and len(out) == total:
