@@ -149,7 +149,7 @@ def sample(
         logits = logits.float() / temperature
         law = torch.log_softmax(logits if cut is None else cut(None, logits), -1)
         if not torch.isfinite(law.amax(-1)).all():
-            raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged.")
+            raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged")
         if generator is None:
             chosen = law.argmax(-1, keepdim=True)
         else:

@@ -134,7 +134,7 @@ class Run:
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
         self.prompting = {"chat": config.chat, "system_prompt": config.system_prompt}
         self.task.restrict(fitting(self.model, self.tokenizer, self.max_new_tokens, **self.prompting))
-        self.prompting["stop"] = (*self.task.stop, *(config.stop.split("|") if config.stop else ()))
+        self.prompting["stop"] = (*self.task.stop, *filter(None, (config.stop or "").split("|")))
         if config.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
         self.optimizer = torch.optim.AdamW(
@@ -335,6 +335,8 @@ class Run:
         try:
             yield
         except FloatingPointError as error:
+            if not self.updates and not self.before:
+                raise  # the model itself
             where = f"of iteration {self.saved_iteration} in {self.folder.path}" if self.saved_iteration else "none"
             raise Diverged(
                 f"diverged in iteration {self.iteration + 1}, after {self.updates} updates: {error}. Last checkpoint: "

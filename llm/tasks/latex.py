@@ -21,12 +21,13 @@ KNOWN = (
 )
 KNOWN = set(KNOWN.split())
 COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
+MISREAD = re.compile(r"\.\d+\.|\d[eE][+-]?\d")  # 1.000.000 would be 1.000 times .000, and 1e9999 a product with e
 DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
 def readable(text):
     """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
-    if not text or len(text) > notation.LONGEST:
+    if not text or len(text) > notation.LONGEST or MISREAD.search(text):
         return False
     plain = re.sub(r"(\\(?:begin|end))\{[a-z]matrix\}", r"\1", text)
     return all(

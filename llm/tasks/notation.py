@@ -248,7 +248,7 @@ def _literal(text):
     if re.fullmatch("[A-Za-z]", words):
         return words if words in "ABCDEFGHIJ" or words != text else None
     marked = words != text
-    if WORDS.fullmatch(words) and (marked or re.search("[A-Za-z]{4}", words)):
+    if WORDS.fullmatch(words) and (marked or re.search("[A-Za-z]{4}|^(?i:yes|no)$", words)):
         return re.sub("[ -]+", " ", words).lower()
     return "text: " + re.sub(r"\s+", " ", words).lower() if marked and re.search(r"\\text", text) else None
 

@@ -217,6 +217,15 @@ def test_a_model_that_diverged_gets_one_line(capsys, preset, tmp_path):
     code, _, err = run(capsys, "evaluate", "--model", tmp_path, "--task", TASK, "--prompts", 4)
     assert code == 1
     assert err.count("\n") == 1 and "diverged or are damaged" in err
+    code, _, err = run(capsys, "train", "--preset", preset, "--model", tmp_path, "--output", tmp_path / "run")
+    assert code == 1 and not (tmp_path / "run").exists()
+    assert "diverged or are damaged" in err.splitlines()[-1] and "learning_rate" not in err
+
+
+def test_a_stop_text_that_is_empty_stops_nothing(capsys, preset):
+    words = ("evaluate", "--model", preset.parent / "model", "--task", TASK, "--prompts", 4, "--json")
+    outputs = [run(capsys, *words, *stop)[1] for stop in ((), ("--stop", "|"), ("--stop", "~|"))]
+    assert outputs[0] == outputs[1] == outputs[2]
 
 
 def test_a_run_that_diverges_gets_one_line(capsys, preset, tmp_path):

@@ -272,7 +272,7 @@ def test_more_problems_than_there_are(spec, monkeypatch):
         ValueError, match=r"prompts_per_batch must be at most \d+, the train prompts of arithmetic.*1000000"
     ):
         task.sample(10**6, rng)
-    with pytest.raises(ValueError, match=r"test_prompts must be at most \d+, the test prompts of arithmetic.*100000"):
+    with pytest.raises(ValueError, match=r"test_prompts .* must be at most \d+, the test prompts of arith.*100000"):
         task.held_out("test", 10**5)
     with pytest.raises(ValueError, match=r"eval_prompts must be at most \d+, the validation prompts"):
         task.held_out("validation", 10**5)
@@ -343,7 +343,7 @@ def test_prompts_that_do_not_fit_are_left_out_and_counted(spec):
         task.restrict(fits)
     problems = task.sample(20, np.random.default_rng(0)) + task.held_out("test", 20)
     assert all(fits([p.prompt for p in problems]))
-    with pytest.raises(ValueError, match="has no prompt that fits the model, the first is"):
+    with pytest.raises(ValueError, match=r"has no prompt that fits the model, the first is .*smaller max_new_tokens"):
         task.restrict(lambda prompts: [False] * len(prompts))
 
 
@@ -609,3 +609,13 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ImportError, match="pip install reasoning-gym"):
         tasks.load("reasoning_gym:chain_sum")
+
+
+def test_a_split_without_problems_asks_no_tokenizer(tmp_path):
+    """One row is a training row; tokenizers fail on an empty list."""
+    (tmp_path / "one.csv").write_text("question,answer\n1+1,2\n")
+    task = tasks.load(f"file:{tmp_path / 'one.csv'}")
+    task.restrict(lambda prompts: [len(prompts[0]) > 0] * len(prompts))
+    assert len(task.sample(1, np.random.default_rng(0))) == 1
+    with pytest.raises(ValueError, match=r"test_prompts .* must be at most 0"):
+        task.held_out("test", 1)
