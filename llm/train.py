@@ -43,13 +43,7 @@ class Diverged(RuntimeError):  # noqa: N818  what happened, not a fault of the p
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run; the message says what was saved and what going on costs.
-
-    Attributes
-    ----------
-    number : int
-        The signal.
-    """
+    """The signal `number` ended the run; the message says what was saved and what going on costs."""
 
     def __init__(self, message, number=signal.SIGINT):
         super().__init__(message)
@@ -110,17 +104,7 @@ def train(config, progress=True, task=None, reward=None):
 
 
 class Run:
-    """A training run: the model, the generators, and where the run stands; what its folder holds is taken up.
-
-    Parameters
-    ----------
-    config : pmdllm.config.Config
-        The configuration.
-    folder : pmdllm.run_folder.RunFolder
-        Its folder.
-    task, reward
-        As in `train`.
-    """
+    """A training run: the model, the generators, and where the run stands; what its `RunFolder` holds is taken up."""
 
     def __init__(self, config, folder, task=None, reward=None):
         if config.threads:
