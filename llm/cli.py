@@ -193,6 +193,7 @@ def _evaluate(arguments):
 
     from . import models, tasks
     from .evaluate import evaluate
+    from .metrics import complaint
     from .rollout import fitting
 
     task, device = tasks.load(given.task), models.device(given.device)
@@ -205,6 +206,8 @@ def _evaluate(arguments):
         model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
         temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
     )  # fmt: skip
+    if text := complaint(**{name: accuracies[name] for name in ("length", "truncated", "unparsed")}):
+        warnings.warn(text, stacklevel=1)
     if given.json:
         print(json.dumps(accuracies))
         return 0

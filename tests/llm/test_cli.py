@@ -84,6 +84,12 @@ def test_evaluate_is_the_librarys(capsys, preset):
     assert json.loads(out) == expected
 
 
+def test_completions_that_say_nothing_are_complained_of(capsys, preset):
+    """A model that is stopped at its first operator never answers."""
+    code, _, err = run(capsys, "evaluate", "--prompts", 50, "--samples", 2, "--stop", "+|-|*")
+    assert code == 0 and "warning: nearly" in err
+
+
 def test_compare_writes_tables_and_panels(capsys, preset, tmp_path):
     """Algorithms × seeds with any option of train; the printed means are those of the table."""
     words = ["compare", "--preset", preset, "--algorithms", "pmd-mean,grpo", "--seeds", "0-1", "--tau", "0.3"]

@@ -243,7 +243,7 @@ def test_more_problems_than_there_are(spec, monkeypatch):
         task.sample(10**6, rng)
     with pytest.raises(ValueError, match=r"test_prompts .* must be at most \d+, the test prompts of arith.*100000"):
         task.held_out("test", 10**5)
-    with pytest.raises(ValueError, match=r"eval_prompts must be at most \d+, the validation prompts"):
+    with pytest.raises(ValueError, match=r"eval_prompts .* must be at most \d+, the validation prompts"):
         task.held_out("validation", 10**5)
 
 
