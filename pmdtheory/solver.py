@@ -289,7 +289,7 @@ def _above(p, c, target, levels, log_mass):
 def _newton_weight(p, target, v, weight, start=None):
     """One Newton step on 1/E_p[e^s] in λ: s, −ds/dλ, E_p[e^s] − 1 and the next λ; v = λ + c."""
     solution, growth = log_ratio(target - weight[:, None], weight[:, None], start)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         small = (_psi(p, solution, growth, v) - v) / (1 + weight)
         mass = np.einsum("nk,nk->n", p, 1 + growth)
         surplus = np.where(v < 1e-2, small, mass - 1)
