@@ -266,7 +266,7 @@ class KilledError(Exception):
     "changes", [{}, {"rollout_lag": 1, "epochs": 2, "lr_schedule": "cosine", "target_kl": 0.01, "iterations": 4}]
 )
 def test_resumed_after_any_end(small, tmp_path, monkeypatch, changes, every):
-    """A run cut off after some of its updates, again and again, checkpoint or not, ends with the bits of a whole one."""
+    """A run cut off after some of its updates, again and again, ends with the bits of a whole one."""
     train(tiny(small, tmp_path / "whole", **changes), progress=False)
     real, left = Run.update, 0
 
