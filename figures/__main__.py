@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one figure a process; also keeps sums in one order
 
 import argparse
+import multiprocessing
+import signal
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,6 +40,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print(f"python -m figures: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("python -m figures: interrupted; the committed files are whole, start again", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _arguments(argv):
@@ -72,14 +77,18 @@ def _run(names, fast, jobs, update):
         tempfile.TemporaryFile(dir=folder).close()  # fails now rather than after the computation
     harness.finish()
     outcomes = {}
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         futures = {pool.submit(harness.run, name, fast, update): name for name in names}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="figure", disable=None):
-            try:
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), unit="figure", disable=None):
                 outcomes[futures[future]] = future.result()
-            except (ValueError, OSError) as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise ValueError(f"{futures[future]}: {error}") from error
+        except (ValueError, OSError) as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise ValueError(f"{futures[future]}: {error}") from error
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     for name in names:
         outcome = outcomes[name]
         print(f"{name} ({outcome.seconds:.1f} s): {outcome.finding}")

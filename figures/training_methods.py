@@ -18,7 +18,9 @@ from .marks import accuracies, key, name_of, points
 STUDY = "methods"
 TABLES = {
     "study_methods": Columns("method", "seed learning_rate trials test/avg@8 test/greedy"),
-    "study_methods_curves": Columns("method", "seed iteration validation/avg@8 validation/pass@8 entropy ratio/std"),
+    "study_methods_curves": Columns(
+        "method", "seed iteration validation/avg@8 validation/pass@8 entropy log_ratio/std"
+    ),
 }
 
 METHODS = {
@@ -34,7 +36,7 @@ QUANTITIES = {
     "validation/avg@8": "avg@8, validation",
     "validation/pass@8": "pass@8, validation",
     "entropy": "entropy of a token, nats",
-    "ratio/std": r"sd of the log-ratio $\log\,\pi/\pi_{\mathrm{old}}$",
+    "log_ratio/std": r"sd of the log-ratio $\log\,\pi/\pi_{\mathrm{old}}$",
 }
 
 

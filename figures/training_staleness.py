@@ -25,7 +25,7 @@ RUN = "updates_per_batch lag seed before/avg@8 test/avg@8"
 TABLES = {
     "study_staleness": Columns("method budget", RUN),
     "study_staleness_curves": Columns(
-        "method budget", "updates_per_batch lag seed iteration tokens validation/avg@8 ratio/std"
+        "method budget", "updates_per_batch lag seed iteration tokens validation/avg@8 log_ratio/std"
     ),
     "study_staleness_tuning": Columns("method budget", RUN),
 }
@@ -50,8 +50,8 @@ def plot(table, curves, tuning):
     axes[1].set(title="equal refreshes", xlabel="updates per batch $U$")
     axes[2].set(title="lag, $U=8$", xlabel="lag $k$ in batches")
     _costs(axes[3], reaching(curves))
-    over = _equal(curves).groupby(["method", "updates_per_batch", "seed"])["ratio/std"].mean().reset_index()
-    side_by_side(axes[4], over, "method", METHODS, "updates_per_batch", UPDATES, "ratio/std")
+    over = _equal(curves).groupby(["method", "updates_per_batch", "seed"])["log_ratio/std"].mean().reset_index()
+    side_by_side(axes[4], over, "method", METHODS, "updates_per_batch", UPDATES, "log_ratio/std")
     axes[4].set(xlabel="updates per batch $U$", ylabel="sd of the log-ratio", ylim=(0, None))
     for i, method in enumerate(METHODS):
         runs = below_base(tuning)[tuning.method == method].groupby(tuning.updates_per_batch)

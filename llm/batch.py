@@ -50,20 +50,9 @@ class Minibatch:
     drawn_after: int
 
     def backward(self, model, algorithm, settings, micro_batch, arithmetic):
-        """Accumulate the gradient of the loss, at most `micro_batch` completions at a time (0: all); return metrics.
+        """Accumulate the gradient of the algorithm's loss in the model's weights; return the metrics.
 
-        Parameters
-        ----------
-        model : PreTrainedModel
-            The policy π_θ.
-        algorithm : pmdllm.losses.Algorithm
-            Its loss.
-        settings : pmdllm.losses.Settings
-            Of the loss; ``weight`` is this minibatch's own.
-        micro_batch : int
-            Completions of a forward pass.
-        arithmetic : callable
-            Returns the context in which the model computes.
+        At most `micro_batch` completions are in a forward pass (0: all), in the context that ``arithmetic()`` returns.
         """
         logps, entropies, values = [], [], defaultdict(float)
         step = micro_batch or len(self.rollouts)

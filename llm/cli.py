@@ -193,6 +193,7 @@ def _evaluate(arguments):
 
     from . import models, tasks
     from .evaluate import evaluate
+    from .metrics import complaint
     from .rollout import fitting
 
     task, device = tasks.load(given.task), models.device(given.device)
@@ -200,11 +201,13 @@ def _evaluate(arguments):
     bound = given.max_new_tokens or task.max_new_tokens
     prompting = {"chat": given.chat, "system_prompt": given.system_prompt}
     task.restrict(fitting(model, tokenizer, bound, **prompting))
-    stop = (*task.stop, *(given.stop.split("|") if given.stop else ()))
+    stop = (*task.stop, *filter(None, (given.stop or "").split("|")))
     accuracies = evaluate(
         model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
         temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
     )  # fmt: skip
+    if text := complaint(**{name: accuracies[name] for name in ("length", "truncated", "unparsed")}):
+        warnings.warn(text, stacklevel=1)
     if given.json:
         print(json.dumps(accuracies))
         return 0

@@ -147,7 +147,7 @@ class Config:
 
     def __post_init__(self):
         check(self)
-        if self.output is None:
+        if not self.output:
             names = "-".join(file_name(text) for text in (self.task, self.model, self.algorithm))
             object.__setattr__(self, "output", f"runs/{names}-s{self.seed}")
         n, prompts, baseline = self.rollouts_per_prompt, self.prompts_per_batch, self.method.baseline

@@ -52,7 +52,8 @@ Others fit in without a new loop: ``old_logp`` may belong to any anchor policy, 
 References
 ----------
 Statements 10, 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv
-2501.12599, eq. 3; GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv 2507.18071.
+2501.12599, eq. 3; GRPO, arXiv 2402.03300, eq. 3; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv
+2507.18071, eq. 5.
 """
 
 import math
@@ -104,15 +105,6 @@ def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
     tensor (P, n)
         Advantages in reward units, or in standard deviations; 0 where masked. A constant: no gradient.
 
-    Raises
-    ------
-    ValueError
-        ``scale`` is unknown, and as the baseline does.
-
-    References
-    ----------
-    Statements 12 and 13.
-
     Examples
     --------
     >>> advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), BASELINES["loo_mean"], tau=0.1)
@@ -147,20 +139,14 @@ def importance_weights(rewards, tau, mask=None):
 
 
 def log_ratio(logp, old_logp, mask):
-    """Log-ratio of each token, s_t = log π_θ − log π_old; 0 where masked.
+    """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked.
 
     Parameters
     ----------
-    logp : tensor (B, T)
-        log π_θ of the sampled tokens, in nats; the gradient flows here.
-    old_logp : tensor (B, T)
-        The same under the policy that sampled them; a constant.
+    logp, old_logp : tensor (B, T)
+        log π_θ of the sampled tokens, in nats, where the gradient flows; and that of the policy that sampled them.
     mask : boolean tensor (B, T)
         True on the tokens of the completion, end-of-sequence included.
-
-    Returns
-    -------
-    tensor (B, T)
 
     Examples
     --------
@@ -208,10 +194,6 @@ def log_ratio_regression(
         In reward units.
     metrics : dict of str to tensor ()
         Detached: ``residual``, the root mean square of A − τ s (of A − τ s_t, over tokens).
-
-    References
-    ----------
-    Statement 17. Kimi k1.5, arXiv 2501.12599, eq. 3; Xu, Lu, Yu, Zhao, arXiv 2602.05933.
 
     Examples
     --------
@@ -261,10 +243,6 @@ def clipped_policy_gradient(
     metrics : dict of str to tensor ()
         Detached: ``clip_fraction``, the share of tokens (of completions, for 'sequence') without gradient because their
         ratio is clipped.
-
-    References
-    ----------
-    GRPO, arXiv 2402.03300, eq. 3; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv 2507.18071, eq. 5.
 
     Examples
     --------

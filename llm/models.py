@@ -33,20 +33,8 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def character_tokenizer(alphabet):
     """Make a tokenizer with one token per character, left padding, and padding and end-of-sequence tokens.
 
-    Parameters
-    ----------
-    alphabet : str
-        Different characters; ``<`` opens the special tokens and cannot be one.
-
-    Returns
-    -------
-    PreTrainedTokenizerFast
-        It adds no tokens of its own, and raises an exception on a character outside the alphabet.
-
-    Raises
-    ------
-    ValueError
-        The alphabet is empty, repeats a character or holds ``<``.
+    The alphabet's characters differ, and ``<``, which opens the special tokens, is none of them. The tokenizer adds no
+    tokens of its own, and raises an exception on a character outside the alphabet.
 
     Examples
     --------
@@ -124,14 +112,7 @@ def device(name):
 
 
 def arithmetic(device, dtype="auto"):
-    """Return the context in which a model computes; its weights stay float32.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the model is.
-    dtype : {'auto', 'float32', 'bfloat16'}
-        By default bfloat16 on GPU and float32 on CPU.
+    """Return the context in which a model computes: float32, bfloat16, or auto, bfloat16 on GPU and float32 on CPU.
 
     Examples
     --------
@@ -185,7 +166,7 @@ def load(name, device="cpu", trust_remote_code=False):
                 source, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # a damaged folder can make Transformers raise anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise ValueError(
             f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, or a hub "
             "model that is downloaded already or can be reached."

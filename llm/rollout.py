@@ -29,14 +29,10 @@ class Rollouts:
 
     Attributes
     ----------
-    prompt_ids : int64 tensor (B, P)
-        Prompts, padded on the left.
-    prompt_mask : bool tensor (B, P)
-        True at the prompt's own tokens.
-    tokens : int64 tensor (B, T)
-        Completions, padded on the right.
-    mask : bool tensor (B, T)
-        True at the completion's own tokens, the end-of-sequence token included.
+    prompt_ids, prompt_mask : int64 and bool tensor (B, P)
+        Prompts, padded on the left, and where their own tokens are.
+    tokens, mask : int64 and bool tensor (B, T)
+        Completions, padded on the right, and where their own tokens are, the end token included.
     logp : float32 tensor (B, T)
         log π_old of each token, in nats; 0 where masked.
     ended : bool tensor (B,)
@@ -114,10 +110,6 @@ def sample(
         sequence, or a tokenizer without padding or end-of-sequence token.
     FloatingPointError
         The model's logits are not numbers: its weights have diverged or are damaged.
-
-    References
-    ----------
-    Statement 17.
     """
     if not prompts:
         raise ValueError("prompts is empty, but at least one prompt is needed.")
@@ -149,7 +141,7 @@ def sample(
         logits = logits.float() / temperature
         law = torch.log_softmax(logits if cut is None else cut(None, logits), -1)
         if not torch.isfinite(law.amax(-1)).all():
-            raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged.")
+            raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged")
         if generator is None:
             chosen = law.argmax(-1, keepdim=True)
         else:
@@ -241,25 +233,8 @@ def end_tokens(model, tokenizer):
 def token_logp(model, rollouts, temperature=1.0):
     """Return log π(y_t | x, y_<t) of every token, with its gradient, and the entropy of every token's law, without.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        The policy π.
-    rollouts : Rollouts
-        B completions of at most T tokens.
-    temperature : float
-        That of the sampling, so that π is compared with the law sampled from.
-
-    Returns
-    -------
-    logp : float32 tensor (B, T)
-        In nats; 0 where masked.
-    entropy : float32 tensor (B, T)
-        −Σ π log π over the vocabulary, in nats; 0 where masked.
-
-    References
-    ----------
-    Statement 17.
+    Both are float32 tensors (B, T) in nats, 0 where masked. ``temperature`` is that of the sampling, so that the policy
+    ``model`` is compared with the law sampled from.
     """
     ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], 1)
     attention = torch.cat([rollouts.prompt_mask, rollouts.mask], 1)

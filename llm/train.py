@@ -43,13 +43,7 @@ class Diverged(RuntimeError):  # noqa: N818  what happened, not a fault of the p
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run; the message says what was saved and what going on costs.
-
-    Attributes
-    ----------
-    number : int
-        The signal.
-    """
+    """The signal `number` ended the run; the message says what was saved and what going on costs."""
 
     def __init__(self, message, number=signal.SIGINT):
         super().__init__(message)
@@ -110,22 +104,13 @@ def train(config, progress=True, task=None, reward=None):
 
 
 class Run:
-    """A training run: the model, the generators, and where the run stands; what its folder holds is taken up.
-
-    Parameters
-    ----------
-    config : pmdllm.config.Config
-        The configuration.
-    folder : pmdllm.run_folder.RunFolder
-        Its folder.
-    task, reward
-        As in `train`.
-    """
+    """A training run: the model, the generators, and where the run stands; what its `RunFolder` holds is taken up."""
 
     def __init__(self, config, folder, task=None, reward=None):
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config, self.folder, self.reward = config, folder, reward
+        self.config, self.folder = config, folder
+        self.reward = tasks.own("reward", config.reward) if reward is None and config.reward else reward
         self.device = models.device(config.device)
         self.task = tasks.load(config.task) if task is None else task
         self.algorithm = config.method
@@ -133,7 +118,7 @@ class Run:
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
         self.prompting = {"chat": config.chat, "system_prompt": config.system_prompt}
         self.task.restrict(fitting(self.model, self.tokenizer, self.max_new_tokens, **self.prompting))
-        self.prompting["stop"] = (*self.task.stop, *(config.stop.split("|") if config.stop else ()))
+        self.prompting["stop"] = (*self.task.stop, *filter(None, (config.stop or "").split("|")))
         if config.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
         self.optimizer = torch.optim.AdamW(
@@ -334,6 +319,8 @@ class Run:
         try:
             yield
         except FloatingPointError as error:
+            if not self.updates and not self.before:
+                raise  # the model itself
             where = f"of iteration {self.saved_iteration} in {self.folder.path}" if self.saved_iteration else "none"
             raise Diverged(
                 f"diverged in iteration {self.iteration + 1}, after {self.updates} updates: {error}. Last checkpoint: "

@@ -56,11 +56,11 @@ from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample
 from pmdllm.study import panels
 from pmdllm.train import train
-from pmdllm.validation import fit, laws
+from pmdllm.validation import fit
 from pmdllm.validation.declared import ValidateConfig
 
 from figures import harness, network_against_theory, network_laws, network_limits
-from pmdtheory import plotting
+from pmdtheory import laws, plotting
 
 torch.set_num_threads(1)  # the networks are so small that a second thread gains little
 folder = tempfile.TemporaryDirectory()
@@ -77,7 +77,7 @@ def show(plot, *arguments):
 # %% [markdown]
 # ## 1. Train a language model
 #
-# The shipped base has 80,000 parameters and reads one character at a time. It solves sums and products from left to
+# The shipped base has 73,000 parameters and reads one character at a time. It solves sums and products from left to
 # right and has yet to learn that a product comes first. An iteration samples $n=16$ completions of each of 32 prompts,
 # subtracts the mean reward of the 16, and makes 8 updates on the loss of PMD-mean, $\tfrac\tau2(A/\tau-s)^2$ with
 # $A=r-\bar r$, $s=\log\pi/\pi_{\mathrm{old}}$ and $\tau=0.1$. Here are 24 of them; the preset makes 80.
@@ -167,7 +167,7 @@ tau = 0.1
 losses = {"PMD-mean": ("pmd-mean", plotting.VERMILION), "log-partition": ("pmd-part", plotting.BLUE)}
 log_ratios, found, paths = {}, {}, {}
 for name, (algorithm, _) in losses.items():
-    law = laws.predict(p, r, tau, ALGORITHMS[algorithm].estimator)
+    law = laws.predict(p, r, tau, ALGORITHMS[algorithm].baseline.name)
     model, path = copy.deepcopy(base_model), {}
 
     def log_ratio(model=model):
@@ -202,7 +202,7 @@ def look(prompt=3456):
     size, reward, order = 4 + 80 * p[i][some], r[i][some], np.argsort(r[i])
     D = (reward - p[i] @ r[i]) / tau
     for name, (algorithm, colour) in losses.items():
-        s, law = log_ratios[name][i], laws.predict(p, r, tau, ALGORITHMS[algorithm].estimator)
+        s, law = log_ratios[name][i], laws.predict(p, r, tau, ALGORITHMS[algorithm].baseline.name)
         reverse_kl = found[name]["reverse_kl"][i]
         excess = (D - s[some]) / reverse_kl
         axes[0].plot(r[i][order], law.log_ratio[i][order], color=colour, linewidth=0.8)

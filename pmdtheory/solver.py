@@ -173,11 +173,12 @@ def _halley(k, p, D, a, high, sd, s):
     for block in columns:
         s[:, block] = D[:, block] / (1 + a)[:, None]
     half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
-    tiny = half_variance <= _TINY
-    if tiny.any():  # there this first order is exact, unless a large target belongs to a tiny probability
-        tiny[tiny] = np.abs(s[tiny]).max(axis=-1) <= 1
+    v = np.maximum(_first_guess(k, p, s, half_variance), 5e-324)
+    tiny = half_variance <= 1e-40
+    if tiny.any():  # there Ψ hardly depends on v, unless a large target belongs to a tiny probability
+        tiny[tiny] = s[tiny].max(axis=-1) <= 1
+        s[tiny], v[tiny] = _hardly_moved(k, p[tiny], D[tiny], a[tiny])
     rows = np.flatnonzero(~tiny)
-    v = np.maximum(_first_guess(k, p, s, half_variance), np.where(tiny, 0.0, 5e-324))
     with np.errstate(divide="ignore"):
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
@@ -227,6 +228,13 @@ def _along(k, p, D, a, v, start):
         first = np.einsum("nk,nk,nk->n", p, growth, pull)
         second = np.einsum("nk,nk->n", p, rho * pull * pull + growth * bend)
     return (s, pull, bend), np.stack([_psi(p, s, growth, v), first, second])
+
+
+def _hardly_moved(k, p, D, a):
+    """One fixed-point step v = Ψ(0): the relative error is about E_p|e^s − 1|. Returns s and v."""
+    s, growth = log_ratio(D, a[:, None])
+    v = _psi(p, s, growth, np.zeros(len(p)))
+    return log_ratio(D - v[:, None], (k * v + a)[:, None])[0], v
 
 
 def _first_guess(k, p, x, half_variance):
@@ -281,12 +289,13 @@ def _above(p, c, target, levels, log_mass):
 def _newton_weight(p, target, v, weight, start=None):
     """One Newton step on 1/E_p[e^s] in λ: s, −ds/dλ, E_p[e^s] − 1 and the next λ; v = λ + c."""
     solution, growth = log_ratio(target - weight[:, None], weight[:, None], start)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         small = (_psi(p, solution, growth, v) - v) / (1 + weight)
         mass = np.einsum("nk,nk->n", p, 1 + growth)
         surplus = np.where(v < 1e-2, small, mass - 1)
         pull = (1 + growth) / (1 + weight[:, None] * (1 + growth))
-        new = weight + surplus * mass / np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
+        slope = np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
+        new = np.where(np.isfinite(slope), weight + surplus * mass / slope, np.nan)
     return solution, pull, surplus, new
 
 
@@ -322,7 +331,8 @@ def _from_an_action(p, weight, m, measured_from):
                 slope = (q / (1 + a[rows] * (1 + growth))).sum(axis=-1) / mass * (1 + a[rows, 0] * np.exp(t))
                 return -value, t - value / slope
 
-        high = np.minimum(-np.log(p[n, m]), 709.0)  # where e^t does not overflow
+        with np.errstate(over="ignore"):  # not every action gains: one whose s ≤ 0 bounds t + λ (e^t − 1) by −x
+            high = np.minimum(np.log1p(-x.min(axis=-1) / weight), np.minimum(-np.log(p[n, m]), 709.0))
         low = np.minimum(-np.maximum(log_mean_exp(p, x), 0.0), high)
         t = roots.find(propose, np.clip(t, low, high), low, high, floor=1.0)
         s, growth = solve(n, t)

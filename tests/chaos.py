@@ -47,9 +47,6 @@ class Rewarded(loop.Run):
         super().__init__(config, folder, task, lambda texts, _: [zlib.crc32(text.encode()) % 2 for text in texts])
 
 
-loop.Run = Rewarded
-
-
 @dataclass
 class Outcome:
     """How an attempt ended: exit code (negative: a signal), what it printed, its file operations."""
@@ -134,7 +131,7 @@ class AStudy(Compare):
 
 
 class Figure(Subject):
-    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C ends it with Python's own words
+    signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # Python prints of a Ctrl-C in hooks of fork
 
     def start(self, folder):
         """Replace the tables and pictures of a copy of the figures."""
@@ -203,6 +200,7 @@ def _child(subject, folder, moment, strike, writing):
             if seen == moment:
                 strike(main)
 
+    loop.Run = Rewarded
     try:
         os.setsid()
         os.dup2(writing, 1), os.dup2(writing, 2)

@@ -216,3 +216,16 @@ def test_help(capsys, words):
     code, out, _ = run(capsys, *words.split())
     assert code == 0
     assert out.startswith("usage: pmdtheory")
+
+
+def test_a_stream_that_takes_no_more_is_named(capsys):
+    code, _, err = run(capsys, "bandit", "--steps", "1", "--csv", "/dev/full")
+    assert code == 2 and "--csv /dev/full could not be written: No space left on device" in err
+
+
+def test_version(capsys):
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"pmdtheory {version('pmdtheory')}\n"

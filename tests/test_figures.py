@@ -302,7 +302,7 @@ def study_tables(name, seeds=range(5)):
             results.append(row)
             tuning.append(row)
             for i in range(0, 61, 10):
-                line = {"reward": end, "length": 12.0, "entropy": 0.3, "ratio/std": 0.5} if i else {}
+                line = {"reward": end, "length": 12.0, "entropy": 0.3, "log_ratio/std": 0.5} if i else {}
                 line |= {} if "tau" in setting.columns else {"tau": None}
                 line |= {"iteration": i, "tokens": 100.0 * i, "cpu_seconds": float(i)}
                 kinds = ("avg@8", "pass@8", "maj@8", "greedy")

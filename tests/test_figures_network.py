@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pmdllm.validation import laws
 from pmdllm.validation.declared import ValidateConfig, Validation, summary
 from pmdllm.validation.experiments import WATCHED, Cell, actions_table
 from pmdllm.validation.fit import Anchor
 
 from figures import harness, network, network_against_theory, network_laws, network_limits
-from pmdtheory import pmd_mean_update
+from pmdtheory import laws, pmd_mean_update
 from pmdtheory.theorems import binary_reward
 
 EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "held-out", "training")

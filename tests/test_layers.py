@@ -17,7 +17,7 @@ LAYERS = [
     ["overestimated", "baselines"],
     ["solver", "knobs"],
     ["updates"],
-    ["convex", "sampled"],
+    ["convex", "sampled", "laws"],
     ["loglinear", "bandit", "mdp"],
     ["theorems"],
     ["cli"],

@@ -4,6 +4,8 @@ import contextlib
 import io
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,14 @@ def test_training_commands_are_understood(line, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_page_on_extending_runs(tmp_path):
+    """Its blocks in their order, in a process of their own: they enter things into registries."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), flags=re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(blocks) == 7 and "True" in run.stdout
+
+
 def test_make_targets_exist():
     """Every make target that the README names is in the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -80,6 +90,7 @@ def test_make_targets_exist():
 
 def test_links_resolve():
     """Every relative link of the README and the gallery points at a file."""
-    for page in (ROOT / "README.md", ROOT / "figures" / "README.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+    for page in (ROOT / "README.md", ROOT / "figures" / "README.md", ROOT / "docs" / "extend.md"):
+        prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -131,7 +131,7 @@ def curves(ours, rivals):
                 ends = ((0, 0.0), (1, cost), (2, 200.0)) if cost == cost else ((0, 0.0), (2, 200.0))
                 for iteration, tokens in ends:
                     level = TARGET if iteration == 1 or (iteration == 2 and cost == cost) else 0.3
-                    key |= {"ratio/std": 0.1, "validation/avg@8": level, "tokens": tokens}
+                    key |= {"log_ratio/std": 0.1, "validation/avg@8": level, "tokens": tokens}
                     rows.append(key | {"iteration": iteration})
         return pd.DataFrame(rows)
 

@@ -48,19 +48,5 @@ from .design import Cell, Setting, Study, choose, grid
 from .runner import describe, plan, run
 from .tables import Stage, Table, accuracy, of
 
-__all__ = [
-    "Cell",
-    "Setting",
-    "Stage",
-    "Study",
-    "Table",
-    "accuracy",
-    "check",
-    "choose",
-    "describe",
-    "grid",
-    "of",
-    "plan",
-    "prediction_interval",
-    "run",
-]
+__all__ = ["Cell", "Setting", "Stage", "Study", "Table", "accuracy", "check", "choose", "describe", "grid", "of"]
+__all__ += ["plan", "prediction_interval", "run"]

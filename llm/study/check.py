@@ -24,9 +24,9 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
     departures : list of str
         What failed, departs, or could not be compared, in words.
     """
-    committed, new, departures = {}, {}, []
+    numbers, departures = [], []
     for study in studies:
-        table, cells, chosen = study.results(folder), study.checked_cells(folder), []
+        table, cells, committed = study.results(folder), study.checked_cells(folder), {}
         known = table.read()
         if not cells:
             log(f"{study.name}: no cell is to be checked")
@@ -38,25 +38,20 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
                 departures.append(f"{cell}: not compared, its rows in {table.path} have other options than the study's")
             else:
                 committed[cell] = rows
-                chosen.append(cell)
 
-        def keep(cell, runs, table=table):
-            new[cell] = table.rounded(cell.rows(runs)["results"])
-            return new[cell]
+        def keep(cell, runs, table=table, committed=committed):
+            new, rows = table.rounded(cell.rows(runs)["results"]), committed[cell]
+            values = cell.judged(new)
+            numbers.extend((cell, rows, name, *old, *values[name][0]) for name, old in cell.judged(rows).items())
+            return new
 
-        if chosen:
+        if committed:
             with claim(runs, study.name):
                 shutil.rmtree(runs / study.name, ignore_errors=True)
-                failed = compute(chosen, runs, jobs, keep, log, known)
+                failed = compute(list(committed), runs, jobs, keep, log, known)
             departures += [f"{cell}: failed" for cell in failed]
-    pairs = [
-        (cell, name, committed[cell], values, floor, cell.judged(new[cell])[name][0])
-        for cell in committed
-        if cell in new
-        for name, (values, floor) in cell.judged(committed[cell]).items()
-    ]
-    for cell, name, rows, values, floor, (value,) in pairs:
-        low, high = prediction_interval(values, floor, 1 - (1 - level) / len(pairs))
+    for cell, rows, name, values, floor, value in numbers:
+        low, high = prediction_interval(values, floor, 1 - (1 - level) / len(numbers))
         line = f"{cell}: {name} {value:.5f}, allowed by {len(values)} committed seeds: {low:.5f} to {high:.5f}"
         for earlier in values[rows["seed"] == cell.seed]:
             equal = np.isclose(value, earlier, rtol=1e-12, atol=0)
@@ -64,7 +59,7 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
         log(line)
         if not low <= value <= high:
             departures.append(line)
-    return len(pairs), departures
+    return len(numbers), departures
 
 
 def prediction_interval(values, floor, level=0.95):

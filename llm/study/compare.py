@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pmdtheory.intervals import mean_interval
+
 from ..config import Config, file_name, from_preset, parse
 from .design import Setting, Study
 from .panels import panels
@@ -42,23 +44,10 @@ def seeds(text):
 
 
 def declare(algorithms, seeds, preset, arguments):
-    """Return the study of a comparison.
+    """Return the study of a comparison of `algorithms`, names separated by commas.
 
-    Parameters
-    ----------
-    algorithms : str
-        Names, separated by commas.
-    seeds : tuple of int
-        Seeds of every algorithm.
-    preset : str or None
-        A preset of ``pmd-llm train``.
-    arguments : list of str
-        Options of ``pmd-llm train`` that all runs have.
-
-    Raises
-    ------
-    ValueError
-        An option is invalid, or is one that the comparison sets itself; names it and the remedy.
+    `preset`, or None, and `arguments`, a list, are those of ``pmd-llm train`` that all runs have; a ValueError names
+    the option that is invalid or that the comparison sets itself, and the remedy.
     """
     for word in arguments:
         name = word.partition("=")[0].replace("_", "-")
@@ -95,13 +84,13 @@ def check_start(study, folder):
     if cell.base_seed is None:
         models.load(cell.resolved["model"], "cpu", cell.resolved["trust_remote_code"])
     table = study.results(folder).read()
-    here = _shared(cell.identity)
+    wanted = _shared(cell.identity)
     for options in () if table.empty else table["options"].unique():
-        there = _shared(options)
-        if there != here:
+        earlier = _shared(options)
+        if earlier != wanted:
             raise ValueError(
-                f"output {folder} holds a comparison with other settings (there {' '.join(sorted(there - here))}; here "
-                f"{' '.join(sorted(here - there))}): choose another --output."
+                f"output {folder} holds a comparison with other settings (there {' '.join(sorted(earlier - wanted))}; "
+                f"here {' '.join(sorted(wanted - earlier))}): choose another --output."
             )
 
 
@@ -112,18 +101,13 @@ def _shared(options):
 
 def comparison(table):
     """Return mean and 95% interval over the seeds of each algorithm, and what a run spent, as a table on paper."""
-    from pmdtheory.intervals import half_width
-
     names = [accuracy(table, "test"), "test/greedy"]
     spending = ["rollouts", "updates", "tokens", "seconds"]
     titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
     width = max(len("algorithm"), *(len(name) for name in table["algorithm"])) + 2
     lines = [f"{'algorithm':<{width}}{'seeds':>5} {titles}" + "".join(f"{name:>14}" for name in spending)]
     for algorithm, rows in table.groupby("algorithm", sort=False):
-        cells = []
-        for name in names:
-            half = f" ± {float(half_width(rows[name].std(ddof=1), len(rows))):.3f}" if len(rows) > 1 else ""
-            cells.append(f"{rows[name].mean():.3f}{half}".rjust(15))
+        cells = [f"{mean_interval(rows[name]):.3f}".rjust(15) for name in names]
         spent = "".join(f"{rows[name].mean():>14,.0f}" for name in spending)
         lines.append(f"{algorithm:<{width}}{len(rows):>5} {' '.join(cells)}{spent}")
     interval = ", mean ± 95% interval over seeds" if table["algorithm"].duplicated().any() else ""

@@ -38,17 +38,10 @@ def grid(**values):
 class Setting:
     """What the seeds of a study are averaged within.
 
-    Parameters
-    ----------
-    columns : dict
-        Names and values that identify it in the tables; the same names throughout a study.
-    options : dict
-        Fields of `pmdllm.config.Config` that differ from the preset. The model ``warmup:SEED`` is the preset's base
-        regenerated from another seed.
-    trials : tuple of dict
-        Candidates of the options to be tuned.
-    tuned_as : dict, optional
-        Columns of another setting with the same trials whose choice is taken over, instead of an own one.
+    `columns` are names and values that identify it in the tables; the names are the same throughout a study. `options`
+    are the fields of `pmdllm.config.Config` that differ from the preset; the model ``warmup:SEED`` is the preset's base
+    regenerated from another seed. `trials` are candidates of the options to be tuned. `tuned_as` are the columns of
+    another setting with the same trials, whose choice is taken over.
     """
 
     columns: dict
@@ -69,20 +62,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of a study.
+    """One training run of a study, a cell as in `pmdllm.study`.
 
-    Parameters
-    ----------
-    study, preset : str
-        Names.
-    columns : dict
-        What identifies the setting.
-    options, trial : dict
-        Fields of the configuration that differ from the preset: the setting's own and the tuned ones.
-    seed : int
-        Seed of the run.
-    trials : int
-        Number of runs by which `trial` was chosen.
+    `columns` and `options` are those of its setting, `trial` the tuned options, chosen by the number `trials` of runs.
     """
 
     study: str
@@ -160,7 +142,7 @@ class Cell:
     def headline(self, row):
         """Accuracies of a row of results."""
         name = accuracy(row, "test")
-        return f"{name.partition('/')[2]} {row[name].iloc[0]:.3f}, greedy {row['test/greedy'].iloc[0]:.3f}"
+        return f"{name.removeprefix('test/')} {row[name].iloc[0]:.3f}, greedy {row['test/greedy'].iloc[0]:.3f}"
 
     def judged(self, rows):
         """Return the numbers of some rows that `pmdllm.study.check` compares, and the least sd of a seed's."""
@@ -205,22 +187,10 @@ def _shipped():
 
 @dataclass(frozen=True)
 class Study:
-    """Settings and seeds.
+    """Settings and seeds, a study as in `pmdllm.study`.
 
-    Parameters
-    ----------
-    name : str
-        The name on the command line and in the tables' file names.
-    settings : tuple of Setting
-        What is compared.
-    seeds, tuning_seeds : tuple of int
-        Seeds of the second and of the first stage.
-    preset : str
-        The preset that the settings change.
-    checked : tuple of dict
-        Columns of the settings that `pmdllm.study.check` trains again.
-    files : tuple of str
-        Stems of the tables: results, curves, tuning.
+    `seeds` are those of the second stage, `tuning_seeds` those of the first; `checked` are the columns of the settings
+    that `pmdllm.study.check` trains again, `files` the stems of the tables: results, curves, tuning.
     """
 
     name: str
@@ -293,17 +263,7 @@ class Study:
 
 
 def choose(setting, tuning, seeds):
-    """Return the trial with the largest mean validation avg@k; None if there is none with all tuning seeds.
-
-    Parameters
-    ----------
-    setting : Setting
-        With one trial there is nothing to choose.
-    tuning : DataFrame
-        Results of the first stage.
-    seeds : sequence of int
-        The tuning seeds.
-    """
+    """Return the trial with the largest mean validation avg@k in the table `tuning`; None if none has all `seeds`."""
     if not setting.is_tuned:
         return setting.trials[0]
     scores = []

@@ -23,23 +23,10 @@ def quantities(curves):
 
 
 def draw(axes, curves, by, styles):
-    """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations.
+    """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations, on eight axes or more.
 
-    Parameters
-    ----------
-    axes : sequence of matplotlib.axes.Axes
-        Eight or more.
-    curves : DataFrame
-        Columns ``iteration``, ``seed``, the column `by` and those of `pmdllm.study.curves`.
-    by : str
-        Column with a line for each of its values.
-    styles : dict
-        Value of `by` → keyword arguments of ``axis.plot``; values that are not in it are not drawn.
-
-    Returns
-    -------
-    list of matplotlib.lines.Line2D
-        A line for each entry of `styles` that is in the table, for a legend.
+    There is a line for each value of the column `by` of the table of curves that is a key of `styles`, a dict of
+    keyword arguments of ``axis.plot``. Returns these lines, for a legend.
     """
     from pmdtheory import plotting
 

@@ -3,6 +3,7 @@
 import time
 import traceback
 from concurrent.futures import as_completed
+from itertools import chain
 from multiprocessing import get_context
 
 from .tables import claim, writable
@@ -61,30 +62,20 @@ def describe(studies, folder, runs, jobs=1, log=print):
 
 def compute(cells, runs, jobs, keep, log, known):
     """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
-    failed, spent, expected = [], 0.0, 0.0
-    left = sum(cell.seconds(known) for cell in cells)
-
-    def report(cell, number, error):
-        failed.append(cell)
-        log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
-
+    spent, expected, left = 0.0, 0.0, sum(cell.seconds(known) for cell in cells)
     bases = {cell.base(runs): cell for cell in cells if cell.base(runs) is not None}
     makers = [cell for folder, cell in bases.items() if not folder.exists()]
     broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs) if error}
-    for number, cell in enumerate(cells, start=1):
-        if cell.base(runs) in broken:
-            line, whole = broken[cell.base(runs)]
-            report(cell, number, (f"its base could not be made: {line}", whole))
-    started = [cell for cell in cells if cell not in failed]
-    for number, (cell, seconds, error) in enumerate(outcomes(_run, started, [runs], jobs), start=len(failed) + 1):
+    broken = {folder: (f"its base could not be made: {line}", text) for folder, (line, text) in broken.items()}
+    baseless = [(cell, None, broken[cell.base(runs)]) for cell in cells if cell.base(runs) in broken]
+    started, failed = [cell for cell in cells if cell.base(runs) not in broken], []
+    for number, (cell, seconds, error) in enumerate(chain(baseless, outcomes(_run, started, [runs], jobs)), start=1):
         left -= cell.seconds(known)
         if error is None:
-            try:
-                rows = keep(cell, runs)
-            except Exception as problem:
-                error = _told(problem)
+            rows, error = _call(keep, cell, [runs])
         if error is not None:
-            report(cell, number, error)
+            failed.append(cell)
+            log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
             continue
         spent, expected = spent + seconds, expected + cell.seconds(known)
         hours = left * spent / expected / jobs / 3600
@@ -120,13 +111,8 @@ def _call(function, item, arguments):
     try:
         return function(item, *arguments), None
     except Exception as error:
-        return None, _told(error)
-
-
-def _told(error):
-    """An error as one line, and all of it."""
-    line = " ".join("".join(traceback.format_exception_only(error)).split())
-    return line if len(line) < 400 else f"{line[:400]} ...", "".join(traceback.format_exception(error))
+        line = " ".join("".join(traceback.format_exception_only(error)).split())
+        return None, (line if len(line) < 400 else f"{line[:400]} ...", "".join(traceback.format_exception(error)))
 
 
 def _run(cell, runs):

@@ -6,6 +6,7 @@ same tables lose nothing, and a process that is killed leaves the table as it wa
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import platform
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from ..run_folder import write_atomically
 
 __all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_on", "of", "results", "writable"]
 
@@ -69,15 +72,9 @@ class Table:
             keys = [*self.cell, *self.row]
             table = table.reindex(columns=[*table, *(key for key in keys if key not in table)])
             table = table.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
-            part = self.path.with_name(f".{self.path.name}")
-            try:
-                with part.open("w", encoding="utf-8", newline="") as file:
-                    table.to_csv(file, index=False, float_format=f"%.{self.digits}g", lineterminator="\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
+            text = io.StringIO()
+            table.to_csv(text, index=False, float_format=f"%.{self.digits}g", lineterminator="\n")
+            write_atomically(self.path, text.getvalue())
 
     def rounded(self, rows):
         """Return `rows` as they would be read from the file."""
@@ -112,11 +109,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def _locked(folder, mode=fcntl.LOCK_EX):
-    """Hold the lock of a file or folder; it ends with the process at the latest."""
-    handle = os.open(folder, os.O_RDONLY)
+def _locked(path, refusal=None):
+    """Hold the lock of a file or folder, waiting for it unless there is a refusal; it ends with the process at last."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, mode)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise ValueError(refusal) from None
         yield
     finally:
         os.close(handle)
@@ -128,12 +128,7 @@ def claim(runs, name):
     path = Path(runs) / f".{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
-        except BlockingIOError:
-            message = f"another process runs {name} in {runs}: wait for it, or name another folder of runs."
-            raise ValueError(message) from None
+    with _locked(path, f"another process runs {name} in {runs}: wait for it, or name another folder of runs."):
         yield
 
 
@@ -141,13 +136,13 @@ def claim(runs, name):
 def appearing(folder):
     """A folder to fill, which has its name from the moment it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield part
-        part.chmod(0o755)
-        part.rename(folder)
+        yield unfinished
+        unfinished.chmod(0o755)
+        unfinished.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def writable(folder):

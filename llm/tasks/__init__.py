@@ -29,7 +29,7 @@ import numpy as np
 from .answers import Verdict
 from .pool import Pool, Problem, fraction
 
-__all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load"]
+__all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
 
 TASKS = {
     "arithmetic": ("arithmetic", "Arithmetic"),
@@ -98,7 +98,13 @@ def load(spec):
         module, maker = TASKS[name]
         maker = getattr(importlib.import_module(f".{module}", __name__), maker)
     else:
-        maker, name, rest = _own(name, *rest.partition(":")[::2], spec)
+        class_name, _, rest = rest.partition(":")
+        if not name or not class_name:
+            raise ValueError(
+                f"task must be one of {', '.join(TASKS)}, or package.module:Class, or file.py:Class, got {spec!r}."
+            )
+        name = f"{name}:{class_name}"
+        maker = own("task", name)
     task = maker(**_options(name, maker, rest))
     missing = [attribute for attribute in NEEDED if not hasattr(task, attribute)]
     if missing:
@@ -107,34 +113,42 @@ def load(spec):
     return task
 
 
-def _own(place, name, rest, spec):
-    """Return somebody's own class, its name and its options."""
-    if not name or not place:
-        raise ValueError(
-            f"task must be one of {', '.join(TASKS)}, or package.module:Class, or file.py:Class, got {spec!r}."
-        )
+def own(option, text):
+    """Return the callable that ``package.module:name`` or ``path/file.py:name`` names.
+
+    Parameters
+    ----------
+    option : str
+        What the text was given for, named in messages.
+    text : str
+        A module or file, a colon, and the name in it.
+
+    Raises
+    ------
+    ValueError, ImportError
+        There is none, or it cannot be imported; one line says why.
+    """
+    place, _, name = text.partition(":")
     try:
         if place.endswith(".py"):
-            found = importlib.util.spec_from_file_location(f"task_{Path(place).stem}", place)
-            module = sys.modules[found.name] = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
+            file = importlib.util.spec_from_file_location(f"own_{Path(place).stem}", place)
+            module = sys.modules[file.name] = importlib.util.module_from_spec(file)
+            file.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
     except FileNotFoundError:
-        raise ValueError(f"task must name a file that exists, got {place!r} in {spec!r}.") from None
+        raise ValueError(f"{option} must name a file that exists, got {place!r} in {text!r}.") from None
     except ModuleNotFoundError as error:
         if error.name is None or not (place + ".").startswith(error.name + "."):
-            raise ImportError(f"task {place} needs a module that is missing: {error.name}.") from error
+            raise ImportError(f"{option} {place} needs a module that is missing: {error.name}.") from error
         raise ValueError(
-            f"task must be one of {', '.join(TASKS)}, or a module or file.py with a class, got {spec!r}: there is no "
-            f"module {place!r}."
+            f"{option} must be package.module:name or file.py:name, got {text!r}: there is no module {place!r}."
         ) from None
     except Exception as error:
-        raise ValueError(f"task {place} cannot be loaded: {type(error).__name__}: {error}.") from error
-    maker = getattr(module, name, None)
-    if not callable(maker):
-        raise ValueError(f"task {place} has no class {name!r}, got {spec!r}.")
-    return maker, f"{place}:{name}", rest
+        raise ValueError(f"{option} {place} cannot be loaded: {type(error).__name__}: {error}.") from error
+    if not callable(getattr(module, name, None)):
+        raise ValueError(f"{option} {text!r}: {place} has no class or function {name!r}.")
+    return getattr(module, name)
 
 
 def _options(name, maker, text):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import latex, notation
+from . import notation
 from .checker import Checker
 
 __all__ = ["Verdict", "cut", "exact", "last_boxed", "math", "untrusted"]
@@ -127,9 +127,8 @@ def math(completions, answers, stop=(), seconds=2.0):
 def untrusted(answers, seconds=2.0):
     r"""Say which right answers must not be used, since they are not read as they are meant.
 
-    Integers and decimals need no check. What `pmdllm.tasks.notation` reads must be the same as itself. Other answers
-    are read by Math-Verify, must equal themselves, and must differ from copies in which a number or variable is another
-    one: an answer of which a part is ignored does not.
+    What `pmdllm.tasks.notation` reads, it reads whole. Others are read by Math-Verify, must equal themselves, and must
+    differ from copies in which a number or variable is another one: one of which a part is ignored does not.
 
     Raises
     ------
@@ -148,17 +147,12 @@ def untrusted(answers, seconds=2.0):
     problems, asked = {}, []
     for answer in sorted(answer for answer in set(answers) if not PLAIN.fullmatch(answer)):
         reading = _Reading.of(answer)
-        if reading.value is not None:
-            if not notation.same(reading.value, reading.value):
-                problems[answer] = "it does not equal itself"
-        elif latex.readable(reading.text):
+        if reading.value is None and notation.is_latex(reading.text):
             asked.append((answer, reading.text))
-        else:
+        elif reading.value is None:
             problems[answer] = "it cannot be read"
-    for (answer, _), (why, failed) in zip(asked, check([["survives", text] for _, text in asked])):
-        if why or failed:
-            problems[answer] = why or failed
-    return problems
+    replies = check([["survives", text] for _, text in asked])
+    return problems | {answer: why or failed for (answer, _), (why, failed) in zip(asked, replies) if why or failed}
 
 
 def cut(text, stop):
@@ -224,7 +218,7 @@ def _by_notation(answer, right):
         if isinstance(a.value, notation.Number) != isinstance(b.value, notation.Number):  # 100,200 may be a list
             a, b = (_Reading.of(re.sub(r",(?=\d)", ", ", text)) for text in (answer, right))
         return notation.same(a.value, b.value), form
-    return None if latex.readable(a.text) and latex.readable(b.text) else (False, form)
+    return None if notation.is_latex(a.text) and notation.is_latex(b.text) else (False, form)
 
 
 def _words(text):
@@ -242,7 +236,7 @@ def _form(answer):
 def _checker(seconds):
     if importlib.util.find_spec("math_verify") is None:
         raise ImportError("checking mathematical answers needs Math-Verify: pip install math-verify")
-    return Checker(f"{latex.__name__}:make", seconds=seconds)
+    return Checker(f"{__package__}.latex:make", seconds=seconds)
 
 
 def _final(completion, stop):

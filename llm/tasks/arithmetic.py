@@ -29,13 +29,14 @@ import numpy as np
 from .answers import exact
 from .pool import Pool, Problem, fraction, split_of
 
-__all__ = ["ALPHABET", "Arithmetic", "evaluate", "reductions"]
+__all__ = ["ALPHABET", "Arithmetic", "reductions"]
 
 ALPHABET = "0123456789+-*=()"
 HELD_OUT = 0.05
 ENUMERABLE = 300_000
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+POSSIBLE = re.compile(r"(?<!\d)(?=((\d+)([-+*])(\d+)))")
 NEXT_OPERATOR = {
     "precedence": lambda operators: operators.index("*") if "*" in operators else 0,
     "left": lambda operators: 0,
@@ -61,7 +62,6 @@ class Arithmetic(Pool):
     ------
     ValueError
         An option has a value that leaves no prompt.
-
     """
 
     alphabet, attempts = ALPHABET, 20_000
@@ -75,17 +75,13 @@ class Arithmetic(Pool):
                 f"terms must be a number or range (6-8) within {least} to 64 (fewer leave no prompt on which left "
                 f"to right and right to left are both wrong), got {terms!r}."
             )
-        if not set(operators) <= set(OPERATIONS) or len(set(operators)) != len(operators):
-            raise ValueError(f"operators must be some of +-*, each once, got {operators!r}.")
-        if "*" not in operators or len(operators) == 1:
-            raise ValueError(f"operators must hold * and + or -, or precedence means nothing, got {operators!r}.")
+        if not {"*"} < set(operators) <= set(OPERATIONS) or len(set(operators)) != len(operators):
+            raise ValueError(f"operators must be * and + or - or both, each once, got {operators!r}.")
         if not 2 < modulus <= 1000:
             raise ValueError(f"modulus must be an integer from 3 to 1000, got {modulus}.")
         self.terms, self.operators = range(low, high + 1), operators
         self.modulus, self.parentheses = modulus, parentheses
         self.spec = f"arithmetic:terms={terms},operators={operators},modulus={modulus},parentheses={parentheses}"
-        size = sum((modulus - 1) ** n * len(operators) ** (n - 1) for n in self.terms)
-        self._enumerable = size <= ENUMERABLE and not parentheses
 
     @property
     def max_new_tokens(self):
@@ -96,7 +92,7 @@ class Arithmetic(Pool):
         return sum(lengths) + len(lengths) - 1 + 1 + 2
 
     def judge(self, completions, answers):
-        """Compare the text after the last equals sign with the answer, as `pmdllm.tasks.answers.exact` does."""
+        """Compare what follows the last equals sign with the answer."""
         return exact(completions, answers)
 
     def demonstrations(self, count, rng):
@@ -111,20 +107,17 @@ class Arithmetic(Pool):
         if self.problems is None:
             problems = [self.sample(1, rng)[0] for _ in range(count)]
         else:
-            pool = self.problems["train"]
-            problems = [pool[i] for i in rng.integers(len(pool), size=count)]
+            problems = [self.problems["train"][i] for i in rng.integers(len(self.problems["train"]), size=count)]
         return [(p.prompt, "=".join(reductions(p.prompt[:-1], self.modulus, rng))) for p in problems]
 
     @functools.cached_property
     def problems(self):
         """All problems of each split, in the order of their hashes; None at a level too large to enumerate."""
-        if not self._enumerable:
+        size = sum((self.modulus - 1) ** n * len(self.operators) ** (n - 1) for n in self.terms)
+        if self.parentheses or size > ENUMERABLE:
             return None
-        rows = sorted(
-            (fraction(prompt), Problem(prompt, answer)) for n in self.terms for prompt, answer in self._chains(n)
-        )
         splits = {"train": [], "validation": [], "test": []}
-        for _, problem in rows:
+        for problem in sorted(itertools.chain(*map(self._chains, self.terms)), key=lambda p: fraction(p.prompt)):
             splits[split_of(problem.prompt, HELD_OUT)].append(problem)
         return splits
 
@@ -133,20 +126,17 @@ class Arithmetic(Pool):
         rng = rng or np.random.default_rng(["validation", "test"].index(split))
         while True:
             expression = self._expression(rng)
+            value, kept = self._judged(expression)
             prompt = _render(expression) + "="
-            if split_of(prompt, HELD_OUT) == split:
-                value, kept = self._judged(expression)
-                yield Problem(prompt, str(value)) if kept else None
-            else:
-                yield None
+            yield Problem(prompt, str(value)) if kept and split_of(prompt, HELD_OUT) == split else None
 
     def _chains(self, n):
-        """All kept prompts of n terms with their answers, evaluated for all operands at once."""
+        """All problems of n terms, evaluated for all operands at once."""
         operands = np.indices((self.modulus - 1,) * n).reshape(n, -1) + 1
         for operators in itertools.product(self.operators, repeat=n - 1):
             values, kept = self._judged(_interleave(list(operands), operators))
             for column, answer in zip(operands[:, kept].T, values[kept]):
-                yield _render(_interleave(column, operators)) + "=", str(answer)
+                yield Problem(_render(_interleave(column, operators)) + "=", str(answer))
 
     def _judged(self, expression):
         """Value of an expression, and whether both wrong orders miss it."""
@@ -164,22 +154,6 @@ class Arithmetic(Pool):
         return expression
 
 
-def evaluate(text, modulus, order="precedence"):
-    """Value of an expression of nonnegative integers, ``+ - *`` and parentheses modulo `modulus` (at least 2).
-
-    Parameters
-    ----------
-    order : {"precedence", "left", "right"}
-        Multiplication first; or, inside each pair of parentheses, from left to right or from right to left.
-
-    Examples
-    --------
-    >>> [evaluate("7+3*9-9", 10, order) for order in ("precedence", "left", "right")]
-    [5, 1, 7]
-    """
-    return _value(_parse(text), modulus, order)
-
-
 def reductions(text, modulus, rng):
     """Rewrite an expression one random possible operation at a time, until it is a number; return all its texts.
 
@@ -188,39 +162,18 @@ def reductions(text, modulus, rng):
     >>> reductions("7-(2+9)", 10, np.random.default_rng(0))
     ['7-1', '6']
     """
-    expression, steps = _parse(text), []
-    while len(expression) > 1:
-        possible = list(_possible(expression))
-        group, i = possible[rng.integers(len(possible))]
-        group[i - 1 : i + 2] = [OPERATIONS[group[i]](group[i - 1], group[i + 1]) % modulus]
-        _open(expression)
-        steps.append(_render(expression))
+    steps = []
+    while possible := list(POSSIBLE.finditer(text)):
+        match = possible[rng.integers(len(possible))]
+        result = OPERATIONS[match[3]](int(match[2]), int(match[4])) % modulus
+        text = text[: match.start()] + str(result) + text[match.end(1) :]
+        text = re.sub(r"\((\d+)\)", r"\1", text)
+        steps.append(text)
     return steps
 
 
 # An expression is a list [operand, operator, operand, ...]; an operand is a number, an array of numbers, or an
 # expression in parentheses.
-
-
-def _parse(text):
-    """Read an expression from text."""
-    groups = [[]]
-    for token in re.findall(r"[0-9]+|.", text, re.DOTALL):
-        group = groups[-1]
-        operand = len(group) % 2 == 0
-        if token == "(" and operand:
-            groups.append([])
-        elif token == ")" and not operand and len(groups) > 1:
-            groups[-2].append(groups.pop())
-        elif token in OPERATIONS and not operand:
-            group.append(token)
-        elif operand and re.fullmatch("[0-9]+", token):
-            group.append(int(token))
-        else:
-            raise ValueError(f"text must be integers, + - * and parentheses, got {token!r} out of place in {text!r}.")
-    if len(groups) > 1 or len(groups[0]) % 2 == 0:
-        raise ValueError(f"text must be a complete expression, got {text!r}.")
-    return groups[0]
 
 
 def _render(expression):
@@ -238,23 +191,6 @@ def _value(expression, modulus, order):
         i = NEXT_OPERATOR[order](operators)
         operands[i : i + 2] = [OPERATIONS[operators.pop(i)](operands[i], operands[i + 1]) % modulus]
     return operands[0] % modulus
-
-
-def _possible(expression):
-    """All (group, position) of operators whose two operands are numbers."""
-    for i, item in enumerate(expression):
-        if isinstance(item, list):
-            yield from _possible(item)
-        elif i % 2 and not isinstance(expression[i - 1], list) and not isinstance(expression[i + 1], list):
-            yield expression, i
-
-
-def _open(expression):
-    """Drop the parentheses around single numbers."""
-    for i, item in enumerate(expression):
-        if isinstance(item, list):
-            _open(item)
-            expression[i] = item[0] if len(item) == 1 else item
 
 
 def _enclose(expression, rng):

@@ -3,10 +3,9 @@
 What a completion says can keep a parser or a data set's rule busy for ever, and neither a thread nor an alarm stops
 compiled code. So it is looked at in a process of its own that the operating system kills when it exceeds its time, and
 that cannot exceed its memory. The limit counts the worker's own processor time: what comes out does not depend on what
-else the machine is doing. A killed worker is replaced.
+else the machine is doing. A killed worker is replaced, and one whose parent is gone ends.
 """
 
-import atexit
 import contextlib
 import functools
 import importlib
@@ -56,71 +55,44 @@ class Checker:
         RuntimeError
             A worker cannot start, or died twice of something else than its limits.
         """
-        idle = self._workers(os.getpid())
-
-        def ask(call):
-            worker = idle.get()
-            try:
-                return worker.ask(call, self.seconds)
-            finally:
-                idle.put(worker)
-
         with ThreadPoolExecutor(WORKERS) as threads:
-            return list(threads.map(ask, calls))
+            return list(threads.map(functools.partial(self._ask, self._workers(os.getpid())), calls))
 
     @functools.cache  # noqa: B019  a checker lives as long as its process
     def _workers(self, process_id):
-        """Idle workers of this process (a fork must not share its parent's pipes), the last used first."""
+        """Workers of this process (a fork must not share its parent's pipes), None where one is to start."""
         idle = queue.LifoQueue()
         for _ in range(WORKERS):
-            idle.put(worker := _Worker(self.command))
-            atexit.register(worker.stop, kill=True)
+            idle.put(None)
         return idle
 
-
-class _Worker:
-    """A process that answers one call at a time; started when first asked, and anew after it was killed."""
-
-    def __init__(self, command):
-        self.command, self.process = command, None
-
-    def ask(self, call, seconds):
-        for _ in range(2):
-            if self.process is None:
+    def _ask(self, idle, call):
+        worker = idle.get()
+        try:
+            for _ in range(2):
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "process_group": 0}
-                self.process = subprocess.Popen(self.command, text=True, **pipes)
-            reply = ""
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.write(json.dumps([call, seconds]) + "\n")
-                self.process.stdin.flush()
-                reply = self.process.stdout.readline()
-            if reply:
-                return tuple(json.loads(reply))
-            status = self.stop()
-            limits = {-signal.SIGPROF: f"{seconds} s", OUT_OF_MEMORY: f"{MEMORY >> 30} GiB"}
-            if status in limits:
-                return None, f"not done within {limits[status]}"
+                worker = worker or subprocess.Popen(self.command, text=True, **pipes)
+                reply = ""
+                with contextlib.suppress(BrokenPipeError):
+                    print(json.dumps([call, self.seconds]), file=worker.stdin, flush=True)
+                    reply = worker.stdout.readline()
+                if reply:
+                    return tuple(json.loads(reply))
+                worker.communicate()
+                status, worker = worker.returncode, None
+                limits = {-signal.SIGPROF: f"{self.seconds} s", OUT_OF_MEMORY: f"{MEMORY >> 30} GiB"}
+                if status in limits:
+                    return None, f"not done within {limits[status]}"
+        finally:
+            idle.put(worker)
         raise RuntimeError(
             f"the process that checks answers died twice with status {status}: see its message above; free memory if "
             f"the system killed it, and try `{sys.executable} -c 'import math_verify'`."
         )
 
-    def stop(self, kill=False):
-        """Bury the process, and return its status."""
-        if self.process is None:
-            return None
-        if kill:
-            self.process.kill()
-        status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self.process = None
-        return status
-
 
 def serve(maker, arguments):
-    """Answer one line of input after another until the parent process is gone: the worker's program."""
+    """Answer one line of input after another: the worker's program."""
     import resource  # not everywhere
 
     replies, sys.stdout = sys.stdout, sys.stderr

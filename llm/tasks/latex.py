@@ -1,58 +1,37 @@
 r"""General LaTeX, read and compared by Math-Verify; the worker's side, called through `pmdllm.tasks.checker`.
 
 Math-Verify reads generously: it drops what it does not know, so that ``\neg 1`` is 1. Only texts made of what it is
-known to understand are given to it (`readable`). Its rounding of decimals is absolute; here real numbers are compared
-by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
+known to understand are given to it (`notation.is_latex`). Its rounding of decimals is absolute; here real numbers are
+compared by `pmdllm.tasks.notation`, and decimals inside expressions become fractions.
 """
 
 import functools
 import re
 from fractions import Fraction
 
+import sympy
+from math_verify import LatexExtractionConfig, parse, verify
+
 from . import notation
 
-__all__ = ["compare", "readable", "survives"]
+__all__ = ["compare", "make", "survives"]
 
-KNOWN = (
-    "frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp "
-    "cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid "
-    "begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar "
-    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"
-)
-KNOWN = set(KNOWN.split())
-COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
 DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
-
-
-def readable(text):
-    """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
-    if not text or len(text) > notation.LONGEST:
-        return False
-    plain = re.sub(r"(\\(?:begin|end))\{[a-z]matrix\}", r"\1", text)
-    return all(
-        token in (r"\{", r"\}", r"\\", r"\|") or (token[0] == "\\" and token[1:] in KNOWN)
-        for token in COMMAND.findall(plain)
-    )
 
 
 def make():
     """Return the function that a worker calls."""
-    from math_verify import verify
-
-    if not verify(_parse(r"\sqrt{4}"), _parse("2"), timeout_seconds=None):
-        raise RuntimeError("math_verify does not find \\sqrt{4} equal to 2: reinstall math-verify.")
-    functions = {"compare": compare, "survives": survives}
-    return lambda name, *texts: functions[name](*texts)
+    _parse(r"\sqrt{4}")  # what Math-Verify loads when first used, outside the limits
+    return lambda name, *texts: {"compare": compare, "survives": survives}[name](*texts)
 
 
-def compare(found, answer):
+def compare(text, answer):
     """Return whether the texts mean the same, and a canonical form of the first, or None if it cannot be read."""
-    a, b = _meaning(found), _meaning(answer)
+    a, b = _meaning(text), _meaning(answer)
     if a is None:
         return False, None
-    capitals = (set(re.findall("[A-Z]", re.sub(r"\\[A-Za-z]+", "", text))) for text in (found, answer))
-    same_case = next(capitals) == next(capitals)  # Math-Verify makes small letters of all
-    return same_case and b is not None and _equal(a, b), _canonical(a)
+    capitals = [set(re.findall("[A-Z]", re.sub(r"\\[A-Za-z]+", "", x))) for x in (text, answer)]
+    return capitals[0] == capitals[1] and b is not None and _equal(a, b), _canonical(a)  # Math-Verify lowers letters
 
 
 def survives(answer):
@@ -89,24 +68,15 @@ def _meaning(text):
 
 
 def _parse(text):
-    from math_verify import LatexExtractionConfig, parse
-
     limits = {"fallback_mode": "no_fallback", "parsing_timeout": None, "raise_on_error": True}
-    found = parse(rf"\boxed{{{text}}}", [LatexExtractionConfig()], **limits)
-    return _exact(found[0]) if found and not isinstance(found[0], str) else None
-
-
-def _exact(expression):
-    """The same with fractions in place of decimals."""
-    import sympy
-
-    floats = expression.atoms(sympy.Float) if hasattr(expression, "atoms") else set()
-    return expression.xreplace({x: sympy.Rational(str(x)) for x in floats}) if floats else expression
+    readings = parse(rf"\boxed{{{text}}}", [LatexExtractionConfig()], **limits)
+    if not readings or isinstance(readings[0], str):
+        return None
+    floats = readings[0].atoms(sympy.Float) if hasattr(readings[0], "atoms") else ()
+    return readings[0].xreplace({x: sympy.Rational(str(x)) for x in floats}) if floats else readings[0]
 
 
 def _equal(a, b):
-    from math_verify import verify
-
     if a == b:
         return True
     numbers = [_number(x) for x in (a, b)]
@@ -132,15 +102,11 @@ def _number(x):
 
 
 def _sympy(x):
-    import sympy
-
     return sympy.Rational(x.value.numerator, x.value.denominator) if isinstance(x, notation.Number) else x
 
 
 def _canonical(x):
     """One text for all forms of a number or polynomial; the elements of sets in order, other things as printed."""
-    import sympy
-
     if isinstance(x, notation.Number):
         return notation.canonical(x)
     if isinstance(x, sympy.FiniteSet):

@@ -20,7 +20,7 @@ from collections import namedtuple
 from decimal import Context, Decimal
 from fractions import Fraction
 
-__all__ = ["Choice", "Number", "Several", "canonical", "decimal_of", "read", "same", "tidy"]
+__all__ = ["Choice", "Number", "Several", "canonical", "decimal_of", "is_latex", "read", "same", "tidy"]
 
 LONGEST, DEEPEST = 1000, 12
 SIGNIFICANT = 6
@@ -51,15 +51,22 @@ SIMPLER = [
 SIMPLER = [(re.compile(pattern), simple) for pattern, simple in SIMPLER]
 GROUPED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+|(?: \d{3})+)(?![\d,]| ?/)")
 
-INSIDE = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
-DECIMAL = re.compile(r"(?:\d+\.?\d*|\.\d+)")
-SCIENTIFIC = re.compile(
-    r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|(\d)))"
+KNOWN = (
+    "frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp "
+    "cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid "
+    "begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar "
+    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"
 )
+KNOWN = set(KNOWN.split())
+COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
+MISREAD = re.compile(r"\.\d+\.|\d[eE][+-]?\d")  # 1.000.000 would be 1.000 times .000, and 1e9999 a product with e
+EXPONENT = r"(\{\s*[+-]?\d+\s*\}|\d+)"
+DECIMAL = re.compile(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*" + EXPONENT + ")?")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*(?:\{(\d+)\}|(\d))")
-FRACTION = re.compile(rf"\\frac\s*(?:{INSIDE}|(\d))\s*(?:{INSIDE}|(\d))")
-MIXED = re.compile(r"(\d+)\s*(\\frac.*)|(\d+)\s+(\d+\s*/\s*\d+)")
-POWER = re.compile(r"(\d+)\s*\^\s*(?:\{\s*([+-]?\d+)\s*\}|(\d+))")
+ARGUMENT = r"\s*(\d|\{(?:[^{}]|\{[^{}]*\})*\})"
+FRACTION = re.compile(rf"\\frac{ARGUMENT}{ARGUMENT}|([^\\/]+)/([^\\/]+)")
+MIXED = re.compile(r"(\d+)\s*(\\frac.*|(?<=\s)\d+\s*/\s*\d+)")
+POWER = re.compile(r"(\d+)\s*\^\s*" + EXPONENT)
 UNIT = re.compile(
     r"(?:\\text\{([A-Za-z ./]+)\}\s*((?:\^\s*\{?\d\}?)?)"
     r"|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
@@ -72,14 +79,14 @@ NO_UNITS = set(NO_UNITS.split())
 BASED = re.compile(r"([0-9A-F]+)_\s*(?:(\d)|\{\s*(\d+|\\text\{\s*[a-z]+\s*\})\s*\})")
 BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))  # noqa: SIM905
 COLONS = re.compile(r"(\d+)((?:\s*:\s*\d+)+)\s*(?:(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?", re.IGNORECASE)
-LABEL = re.compile(r"(?:\(([A-J])\)|([A-J])[:.)])\s*(?![+\-*/^=<>_,;]|and\b|or\b)(.*)", re.DOTALL)
+LABEL = re.compile(r"\(?([A-J])(?:[:.)]\s*(?![+\-*/^=<>_,;]|and\b|or\b)(.*)|$)", re.DOTALL)
 BRACKETS = ((r"\{", r"\}", "{}"), ("{", "}", "{}"), *((a, b, a + b) for a in "([" for b in ")]"))
 WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 
 
-# A value is a Number (how many decimals, None unless a decimal, and significant digits of it are written), Several
+# A value is a Number (its step is the last place of a decimal of six significant digits or more, otherwise 0), Several
 # values (without brackets or in braces their order means nothing), a Choice (and what follows its letter), or words.
-Number = namedtuple("Number", "value places digits unit", defaults=(None, 0, ""))
+Number = namedtuple("Number", "value step unit", defaults=(0, ""))
 Several = namedtuple("Several", "brackets items")
 Choice = namedtuple("Choice", "letter rest")
 
@@ -105,18 +112,31 @@ def read(text):
 
     Examples
     --------
-    >>> read("2 2/3").value, read("0.50").places, read("{3, 5}") == read("3")
-    (Fraction(8, 3), 2, False)
+    >>> read("2 2/3").value, read("0.500000").step, read("{3, 5}") == read("3")
+    (Fraction(8, 3), Fraction(1, 1000000), False)
     """
     if not text or len(text) > LONGEST or max(depth for _, depth in _depths(text)) > DEEPEST:
         return None
     return _number(text) or _choice(text) or _several(text) or _literal(text)
 
 
+def is_latex(text):
+    """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
+    if not text or len(text) > LONGEST or MISREAD.search(text):
+        return False
+    plain = re.sub(r"(\\(?:begin|end))\{[a-z]matrix\}", r"\1", text)
+    return all(
+        token in (r"\{", r"\}", r"\\", r"\|") or (token[0] == "\\" and token[1:] in KNOWN)
+        for token in COMMAND.findall(plain)
+    )
+
+
 def same(a, b):
     """Whether two values are the same; symmetric, and every value is the same as itself."""
-    if isinstance(a, Choice) or isinstance(b, Choice):
-        return _same_choice(a, b)
+    if isinstance(b, Choice):
+        a, b = b, a
+    if isinstance(a, Choice):
+        return a.letter == b.letter if isinstance(b, Choice) else a.rest is not None and same(a.rest, b)
     if isinstance(a, Number) and isinstance(b, Number):
         return _same_number(a, b)
     if isinstance(a, Several) and isinstance(b, Several):
@@ -142,30 +162,19 @@ def decimal_of(value):
     return str(value) if places is None else f"{Decimal(int(value * 10**places)).scaleb(-places, EXACTLY):f}"
 
 
-def stands_for(decimal, value):
-    """Whether a decimal of at least six significant digits is `value` rounded or cut to its length."""
-    if decimal.places is None or decimal.digits < SIGNIFICANT:
-        return False
-    scale = Fraction(10) ** decimal.places
-    return decimal.value * scale in (int(value * scale), round(value * scale))
-
-
 def _same_number(a, b):
-    if a.unit and b.unit and a.unit != b.unit:
-        return False
-    if _close(a, b):
-        return True
-    hundredth = [Number(x.value / 100, None if x.places is None else x.places + 2, x.digits) for x in (a, b)]
-    return (a.unit == "%" and not b.unit and _close(hundredth[0], b)) or (
-        b.unit == "%" and not a.unit and _close(a, hundredth[1])
-    )
+    if a.unit and b.unit:
+        return a.unit == b.unit and _close(a, b)
+    hundredths = [Number(x.value / 100, x.step / 100) if x.unit == "%" else x for x in (a, b)]
+    return _close(a, b) or _close(*hundredths)
 
 
 def _close(a, b):
-    if a.value == b.value or stands_for(a, b.value) or stands_for(b, a.value):
-        return True
-    decimal = a.places and b.places  # arithmetic in double precision leaves its noise in the 16th digit
-    return bool(decimal) and abs(a.value - b.value) <= NOISE * max(abs(a.value), abs(b.value))
+    rounded = (
+        x.step and x.value / x.step in (int(y.value / x.step), round(y.value / x.step)) for x, y in [(a, b), (b, a)]
+    )
+    noise = (a.step or b.step) and NOISE * max(abs(a.value), abs(b.value))  # of arithmetic in double precision
+    return abs(a.value - b.value) <= noise or any(rounded)
 
 
 def _same_several(a, b):
@@ -174,14 +183,6 @@ def _same_several(a, b):
         return all(any(same(x, y) for y in those) for these, those in ((a[1], b[1]), (b[1], a[1])) for x in these)
     ordered = len(kinds) == 1 or kinds == {"", "()"}
     return ordered and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
-
-
-def _same_choice(a, b):
-    letters = [x.letter if isinstance(x, Choice) else x for x in (a, b)]
-    if all(isinstance(x, str) and re.fullmatch("[A-J]", x) for x in letters):
-        return letters[0] == letters[1]
-    choice, other = (a, b) if isinstance(a, Choice) else (b, a)
-    return choice.rest is not None and not isinstance(other, Choice) and same(choice.rest, other)
 
 
 def _number(text):
@@ -194,48 +195,44 @@ def _number(text):
         body = body[: match.start()].strip()
     if body.endswith("%"):
         body, unit = body[:-1].strip(), "%"
-    found = _signed(body)
-    return found and Number(*found, unit)
+    number = _signed(body)
+    return number and Number(*number, unit)
 
 
 def _signed(text):
-    """(value, places, digits) of a number with at most one sign, or None."""
+    """(value, step) of a number with at most one sign, or None."""
     text = text.strip()
     inner = _enclosed(text, "(", ")") or _enclosed(text, "{", "}")
     if inner is not None and len(inner) < len(text):
         return _signed(inner)
     sign = -1 if text.startswith("-") else 1
-    found = _unsigned(text[1:].strip() if text[:1] in ("-", "+") else text)
-    return found and (sign * found[0], *found[1:])
+    size = _unsigned(text[1:].strip() if text[:1] in ("-", "+") else text)
+    return size and (sign * size[0], size[1])
 
 
 def _unsigned(text):
-    if DECIMAL.fullmatch(text):
-        digits = text.replace(".", "").lstrip("0")
-        return Fraction(text.rstrip(".")), len(text.partition(".")[2]) or None, len(digits)
-    if match := SCIENTIFIC.fullmatch(text):
-        value, places, digits = _unsigned(match[1])
-        power = int(match[2] or match[3] or match[4])
-        return (value * Fraction(10) ** power, (places or 0) - power, digits) if abs(power) <= LONGEST else None
+    if match := DECIMAL.fullmatch(text):
+        power = int(match[2] or (match[3] or "0").strip("{} "))
+        places = len(match[1].partition(".")[2]) - power
+        written = (places or power) and len(match[1].replace(".", "").lstrip("0")) >= SIGNIFICANT
+        if abs(power) > LONGEST:
+            return None
+        return Fraction(match[1].rstrip(".")) * Fraction(10) ** power, Fraction(10) ** -places if written else 0
     if match := REPEATING.fullmatch(text):
         whole, fixed, again = match[1] or "0", match[2], match[3] or match[4]
         tail = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(fixed))
-        return Fraction(int(whole + fixed), 10 ** len(fixed)) + tail, None, 0
+        return Fraction(int(whole + fixed), 10 ** len(fixed)) + tail, 0
     if match := MIXED.fullmatch(text):
-        part = _unsigned(match[2] or match[4])
-        return (int(match[1] or match[3]) + part[0], None, 0) if part and 0 <= part[0] < 1 else None
+        rest = _unsigned(match[2])
+        return (int(match[1]) + rest[0], 0) if rest and 0 <= rest[0] < 1 else None
     if match := POWER.fullmatch(text):
-        base, power = int(match[1]), int(match[2] or match[3])
+        base, power = int(match[1]), int(match[2].strip("{} "))
         possible = len(match[1]) * abs(power) <= LONGEST and (base or power >= 0)
-        return (Fraction(base) ** power, None, 0) if possible else None
+        return (Fraction(base) ** power, 0) if possible else None
     if match := FRACTION.fullmatch(text):
-        sides = match[1] or match[2], match[3] or match[4]
-    elif text.count("/") == 1 and "\\" not in text:
-        sides = text.split("/")
-    else:
-        return None
-    top, bottom = (_signed(side or "") for side in sides)
-    return (top[0] / bottom[0], None, 0) if top and bottom and bottom[0] else None
+        top, bottom = (_signed(side) for side in match.groups() if side)
+        return (top[0] / bottom[0], 0) if top and bottom and bottom[0] else None
+    return None
 
 
 def _literal(text):
@@ -245,10 +242,8 @@ def _literal(text):
         base = re.sub(r"\\text|[{}\s]", "", match[2] or match[3])
         return f"{match[1].lstrip('0') or '0'}_{BASES.get(base, base)}"
     words = re.sub(r"\\text\{([^{}\\]*)\}", r" \1 ", text).strip(" .,;:")
-    if re.fullmatch("[A-Za-z]", words):
-        return words if words in "ABCDEFGHIJ" or words != text else None
     marked = words != text
-    if WORDS.fullmatch(words) and (marked or re.search("[A-Za-z]{4}", words)):
+    if WORDS.fullmatch(words) and (marked or re.search("[A-Za-z]{4}|^(?i:yes|no)$", words)):
         return re.sub("[ -]+", " ", words).lower()
     return "text: " + re.sub(r"\s+", " ", words).lower() if marked and re.search(r"\\text", text) else None
 
@@ -275,7 +270,7 @@ def _several(text):
 
 def _choice(text):
     match = LABEL.fullmatch(text)
-    return Choice(match[1] or match[2], read(tidy(match[3])) if match[3] else None) if match else None
+    return match and Choice(match[1], read(tidy(match[2] or "")))
 
 
 def _bare(text):

@@ -14,7 +14,11 @@ import numpy as np
 
 __all__ = ["Pool", "Problem", "fraction", "split_of"]
 
-OPTIONS = {"train": "prompts_per_batch", "validation": "eval_prompts", "test": "test_prompts"}
+OPTIONS = {
+    "train": "prompts_per_batch",
+    "validation": "eval_prompts (in pmd-llm evaluate: prompts)",
+    "test": "test_prompts (in pmd-llm evaluate: prompts)",
+}
 TRIED = 32
 
 
@@ -96,13 +100,13 @@ class Pool:
         if rows is None:
             tried = itertools.islice(self.candidates("train", np.random.default_rng(0)), 100 * TRIED)
             rows = {"train": list(itertools.islice(filter(None, tried), TRIED))}
-        kept = {split: fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
+        kept = {split: problems and fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
         out = [problem for split in rows for problem, fit in zip(rows[split], kept[split]) if not fit]
         total = sum(map(len, rows.values()))
         if out and len(out) == total:
             raise ValueError(
                 f"task {self.spec} has no prompt that fits the model, the first is {out[0].prompt[:60]!r}: choose a "
-                "model that reads longer texts, or another task."
+                "smaller max_new_tokens, a model that reads longer texts, or another task."
             )
         if out:
             self._warn(f"{len(out)} of {total} prompts" + (" tried" if self.problems is None else ""), out[0])

@@ -103,29 +103,31 @@ class ReasoningGym(Pool):
         texts = [_tagged(cut(completion, self.stop)) for completion in completions]
         pairs = [(int(index), text) for index, text in zip(answers, texts)]
         asked = sorted({pair for pair in pairs if pair[1] is not None})
-        scores = dict(zip(asked, self.score([list(pair) for pair in asked])))
-        results = [scores.get(pair, (None, "")) for pair in pairs]
-        correct = [score is not None and score >= 1 for score, _ in results]
-        own = [self._entry(index)[1] or text for index, text in pairs]
-        forms = [o if right else None if score is None else text
-                 for o, right, (score, _), (_, text) in zip(own, correct, results, pairs)]  # fmt: skip
-        return Verdict.of(correct, forms)
+        right = dict(zip(asked, self._right(asked)))
+        correct = [right.get(pair) for pair in pairs]
+        read = [None if yes is None else text for yes, text in zip(correct, texts)]
+        own = [self._entry(index)[1] for index, _ in pairs]
+        forms = [answer or text if yes else text for answer, text, yes in zip(own, read, correct)]
+        return Verdict.of([bool(yes) for yes in correct], forms)
+
+    def _right(self, pairs):
+        """Whether the rule takes each (index, text) for right; None where it fails."""
+        return [None if score is None else score >= 1 for score, _ in self.score(pairs)]
 
     def _refuse_a_rule_that_checks_nothing(self, dataset):
         own = [self._entry(index)[1] for index in range(min(TRIED, len(self.dataset)))]
-        mine = [[i, a] for i, a in enumerate(own) if a is not None]
-        others = [[i, b] for i, a in mine for _, b in mine if a != b]
-        nonsense = [[i, text] for i in range(len(own)) for text in NONSENSE if text != own[i]]
-        right = [score is not None and score >= 1 for score, _ in self.score(nonsense + others + mine)]
-        accepted = [repr(text) for (_, text), yes in zip(nonsense, right) if yes]
-        if others and all(right[len(nonsense) : len(nonsense) + len(others)]):
+        mine = [(i, a) for i, a in enumerate(own) if a is not None]
+        others = [(i, b) for i, a in mine for _, b in mine if a != b]
+        nonsense = [(i, text) for i in range(len(own)) for text in NONSENSE if text != own[i]]
+        accepted = [repr(text) for (_, text), yes in zip(nonsense, self._right(nonsense)) if yes]
+        if others and all(self._right(others)):
             accepted.append("the answer of any other entry")
         if accepted:
             raise ValueError(
                 f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} "
                 "for right: take another."
             )
-        if mine and not any(right[-len(mine) :]):
+        if mine and not any(self._right(mine)):
             raise ValueError(f"dataset must accept its own answers, and {dataset!r} does not: take another.")
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  a task lives as long as its process
@@ -135,8 +137,7 @@ class ReasoningGym(Pool):
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019
     def _accepts(self, index):
-        (score, _), *_ = self.score([[index, self._entry(index)[1]]])
-        return score is not None and score >= 1
+        return self._right([(index, self._entry(index)[1])])[0]
 
 
 def make(dataset, config):

@@ -4,7 +4,7 @@ A cell is a fit of one of the `pmdllm.validation.experiments` from one seed: tha
 rollouts. Its rows go to::
 
     validate.csv            a row per cell, split and outer step: quantiles over the prompts, options, versions, command
-    validate_prompts.csv    a row per prompt: what `pmdllm.validation.laws.compare` says, and rewards
+    validate_prompts.csv    a row per prompt: what `pmdtheory.laws.compare` says, and rewards
     validate_steps.csv      medians over the prompts as a fit goes on
     validate_actions.csv    a row per action of three prompts, of the population cells of the first seed
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
@@ -99,6 +99,8 @@ class ValidateConfig:
             must_be(self, name, f"integers in [{lower}, {upper}], separated by commas", valid)
         valid = all(NUMBER.fullmatch(text) and 1e-6 <= float(text) <= 1e6 for text in self.values("taus"))
         must_be(self, "taus", "numbers in [1e-06, 1000000.0], separated by commas", valid)
+        for name in ("experiments", "rewards", "taus", *limits):
+            must_be(self, name, "different values", len(set(self.values(name))) == len(self.values(name)))
         if "training" in self.values("experiments"):
             must_be(self, "n", "at least 3 for the experiment training", self.n >= 3)
 
@@ -113,15 +115,7 @@ class ValidateConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """A cell with its budgets, as the engine of `pmdllm.study` takes it.
-
-    Parameters
-    ----------
-    cell : Cell
-        What is fitted.
-    config : ValidateConfig
-        Its budgets, and the seeds of the whole validation.
-    """
+    """What is fitted, with its budgets: a cell as in `pmdllm.study`."""
 
     cell: Cell
     config: ValidateConfig
@@ -180,10 +174,10 @@ class Fit:
         network = () if kind.fit is None else base(self.config, self.seed, runs / NAME)
         tables = kind.run(self.cell, self.config, *network)
         made = made_on("cpu") | {"cpu_seconds": time.process_time() - start}
-        with appearing(folder) as part:
+        with appearing(folder) as unfinished:
             for name, table in tables.items():
-                table.to_csv(part / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
-            (part / "made.json").write_text(json.dumps(made))
+                table.to_csv(unfinished / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+            (unfinished / "made.json").write_text(json.dumps(made))
 
     def rows(self, runs):
         """Return the rows of the finished fit by table."""
@@ -223,11 +217,6 @@ class Fit:
 @dataclass(frozen=True)
 class Validation:
     r"""The study of all fits of a configuration: every experiment at the first seed, then at the second.
-
-    Parameters
-    ----------
-    config : ValidateConfig
-        What is fitted; its ``output`` and ``jobs`` are for the command line.
 
     Examples
     --------
@@ -293,16 +282,9 @@ def full():
 def summary(prompts):
     """Quantiles over the prompts of each cell, split and outer step.
 
-    Parameters
-    ----------
-    prompts : DataFrame
-        The table ``validate_prompts.csv``, or part of it.
-
-    Returns
-    -------
-    DataFrame
-        Medians under the names of the prompts' columns; ``share_low`` and ``share_high``, 5% and 95% quantiles of f;
-        ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0 the law's χ² weight.
+    Of rows of ``validate_prompts.csv``: medians under the names of their columns; ``share_low`` and ``share_high``, 5%
+    and 95% quantiles of f; ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0
+    the law's χ² weight.
     """
     weight = prompts["weight"].where(prompts["weight"] > 0)
     prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
@@ -316,19 +298,10 @@ def summary(prompts):
 
 
 def departures(table):
-    """What in the population experiment is not as the theory says, a line each.
+    """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
 
     For every cell, PMD-mean has a median f within 0.02 of 1, the log-partition within 0.02 of 0, both a median R²
     above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of ``validate.csv``.
-
-    Returns
-    -------
-    list of str
     """
     departing = []
     for _, row in of(table, {"experiment": "population"}).iterrows():

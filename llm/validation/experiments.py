@@ -29,12 +29,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pmdtheory import pmd_mean_update
+from pmdtheory import laws, pmd_mean_update
 from pmdtheory.sampled import sampled_update
 from pmdtheory.theorems import binary_reward
 
 from ..losses import ALGORITHMS
-from . import fit, laws, ordinary_training, sums
+from . import fit, ordinary_training, sums
 
 __all__ = ["EXPERIMENTS", "HELD_OUT", "Cell", "Experiment", "Step", "actions_table"]
 
@@ -46,24 +46,10 @@ NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "wa
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit: an experiment, its setting, and a seed.
+    """One fit: an experiment, its setting, and the seed of base, prompts and rollouts.
 
-    Parameters
-    ----------
-    experiment : str
-        A key of `EXPERIMENTS`.
-    reward : {'binary', 'graded'}
-        Reward of the actions.
-    tau : float
-        Temperature τ in reward units.
-    algorithm : str
-        A key of `pmdllm.losses.ALGORITHMS`: pmd-mean, pmd-mean-loo, pmd-part, pmd-part-loo.
-    n : float
-        Rollouts per prompt and gradient step; infinity for the population loss.
-    size : int
-        Prompts that are trained on.
-    seed : int
-        Seed of the base, the prompts and the rollouts.
+    τ is in reward units, `n` the number of rollouts per prompt and gradient step, infinity for the population loss,
+    and `size` the number of prompts that are trained on.
     """
 
     experiment: str
@@ -135,10 +121,6 @@ class Step:
         """The loss of n fresh rollouts."""
         return fit.fresh_rollouts(*self.problem, self.cell.n, self.generator)
 
-    def lbfgs(self, loss, evaluations, watch):
-        """Minimise a loss that stays the same."""
-        fit.lbfgs(self.fitted, loss, evaluations, watch)
-
     def adam(self, loss, steps, watch):
         """Minimise a loss that is drawn anew."""
         fit.adam(self.fitted, loss, steps, self.config.learning_rate, watch)
@@ -179,12 +161,12 @@ def one_step(cell, config, model, tokenizer):
 
     kind.fit(step, watch)
     prompts, tables = [], {}
-    for split, (shown, some, drawn) in judged.items():
+    for split, (numbers, some, drawn) in judged.items():
         statistics, log_ratio = step.compared(some, drawn)
-        place = {"split": split, "iteration": 1, "number": shown}
+        place = {"split": split, "iteration": 1, "number": numbers}
         prompts.append(pd.DataFrame(asdict(cell) | place | statistics))
         if kind.actions:
-            tables["actions"] = actions_table(cell, shown, some, log_ratio)
+            tables["actions"] = actions_table(cell, numbers, some, log_ratio)
     return {"prompts": pd.concat(prompts), "steps": pd.DataFrame(steps)} | tables
 
 
@@ -234,18 +216,11 @@ def actions_table(cell, numbers, anchor, log_ratio):
 class Experiment:
     """What the cells of an experiment have in common.
 
-    Parameters
-    ----------
-    settings : callable
-        Takes a `ValidateConfig`, returns reward, τ, algorithm, n and size of each setting.
-    options : tuple of str
-        Names of the options that decide the outcome, besides those that name the cell.
-    fit : callable, optional
-        Takes a `Step` and a function to call with the number of evaluations as it goes on; fits the step's network.
-    run : callable
-        Takes a cell, a `ValidateConfig`, and where there is a `fit` a base and its tokenizer; returns tables.
-    fixed_batch, unseen, actions : bool
-        Whether a step has one batch of rollouts; is judged at prompts it was not trained on, too; keeps every action.
+    `settings` takes a `ValidateConfig` and returns reward, τ, algorithm, n and size of each setting; `options` names
+    what else decides the outcome. `fit` takes a `Step`, whose network it fits, and a function to call with the number
+    of evaluations as it goes on. `run` takes a cell, a `ValidateConfig`, and where there is a `fit` a base and its
+    tokenizer, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen` prompts too, and
+    keep all `actions`.
     """
 
     settings: Callable
@@ -259,7 +234,7 @@ class Experiment:
 
 def _recursion(step, watch):
     if math.isinf(step.cell.n):
-        step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
+        fit.lbfgs(step.fitted, step.population(), step.config.recursion_evaluations, watch)
     else:
         step.adam(step.rollouts(), step.config.recursion_steps, watch)
 
@@ -267,6 +242,10 @@ def _recursion(step, watch):
 def _minibatches(step, watch):
     loss = step.population(min(step.config.held_out_batch, step.cell.size), step.rng)
     step.adam(loss, step.config.held_out_steps, watch)
+
+
+def _fixed_batch(step, watch):
+    fit.lbfgs(step.fitted, fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch)
 
 
 def _completions(step, watch):
@@ -283,7 +262,7 @@ EXPERIMENTS = {
             for algorithm in ("pmd-mean", "pmd-part")
         ],
         options=(*NETWORK, "evaluations"),
-        fit=lambda step, watch: step.lbfgs(step.population(), step.evaluations, watch),
+        fit=lambda step, watch: fit.lbfgs(step.fitted, step.population(), step.evaluations, watch),
         actions=True,
     ),
     "rollouts": Experiment(
@@ -303,7 +282,7 @@ EXPERIMENTS = {
     "batch": Experiment(
         lambda c: [("graded", c.tau, name, c.n, c.prompts) for name in ("pmd-mean-loo", "pmd-part-loo")],
         options=(*NETWORK, "evaluations"),
-        fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
+        fit=_fixed_batch,
         fixed_batch=True,
     ),
     "recursion": Experiment(

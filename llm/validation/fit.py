@@ -8,6 +8,10 @@ as in training, on rows that are completions:
 ``fresh_completions``   the same with completions that a copy of the network generates, and log-probabilities by token
 ``fixed_batch``         the same n actions at every call
 
+Each takes the network that is fitted and its tokenizer, an `Anchor`, one of `pmdllm.losses.ALGORITHMS` and τ > 0 in
+reward units, and returns a function of no arguments. Bases have the size of network and the recipe of a
+`pmdllm.validation.declared.ValidateConfig`, and are kept in a folder, by default its ``output``.
+
 Malformed completions all have reward 0, hence one ratio, in the minimiser of the expected loss: merging them into one
 action or keeping their tokens apart leads to the same policy.
 """
@@ -33,17 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Anchor:
-    """Prompts, and everything about them that an outer step holds fixed.
-
-    Attributes
-    ----------
-    prompts : list of str
-        P prompts.
-    logp : float64 tensor (P, 101)
-        log p of every action.
-    rewards : float64 tensor (P, 101)
-        r of every action.
-    """
+    """P prompts, and log p and r of every action, float64 tensors (P, 101), which an outer step keeps fixed."""
 
     prompts: list
     logp: torch.Tensor
@@ -63,30 +57,16 @@ class Anchor:
 def anchor(model, tokenizer, numbers, reward, size=64):
     """Return the `Anchor` of a model at the prompts of `numbers`, for a reward of `pmdllm.validation.sums`."""
     prompts = sums.prompts(numbers)
-    parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-    logp = torch.cat([sums.log_policy(model, tokenizer, part) for part in parts])
+    starts = range(0, len(prompts), size)
+    logp = torch.cat([sums.log_policy(model, tokenizer, prompts[start : start + size]) for start in starts])
     return Anchor(prompts, logp.log_softmax(-1), torch.from_numpy(sums.rewards(numbers, reward)))
 
 
 def population(model, tokenizer, anchor, algorithm, tau, law, batch=None, rng=None):
-    """Return the population loss as a function of no arguments, E_p over the actions and the mean over prompts.
+    """Return the population loss E_p over the actions and the mean over prompts.
 
-    Parameters
-    ----------
-    model, tokenizer
-        The network that is fitted.
-    anchor : Anchor
-        Prompts and p.
-    algorithm : pmdllm.losses.Algorithm
-        Its loss; its estimator is replaced by the exact baseline.
-    tau : float
-        Temperature τ > 0 in reward units.
-    law : pmdtheory.Update
-        Whose ``baseline`` is the exact one: E_p[r] or τ log Z.
-    batch : int, optional
-        Prompts per call, drawn by `rng`; all of them by default.
-    rng : numpy.random.Generator, optional
-        Draws the prompts.
+    The baseline of the update `law`, E_p[r] or τ log Z, takes the place of the algorithm's estimator. With `batch`,
+    `rng` draws so many prompts for each call.
     """
     advantage = anchor.rewards - torch.from_numpy(law.baseline)[:, None]
     weight = anchor.logp.exp() * sums.ACTIONS
@@ -101,8 +81,8 @@ def population(model, tokenizer, anchor, algorithm, tau, law, batch=None, rng=No
 
 
 def fixed_batch(model, tokenizer, anchor, algorithm, tau, actions):
-    """Return the loss of the actions (P, n) as a function of no arguments."""
-    old_logp, advantage = _drawn(anchor, algorithm, tau, actions)
+    """Return the loss of the actions (P, n)."""
+    old_logp, advantage = anchor.logp.gather(1, actions), algorithm.advantage(anchor.rewards.gather(1, actions), tau)
 
     def loss():
         logp = sums.log_policy(model, tokenizer, anchor.prompts).gather(1, actions)
@@ -182,22 +162,12 @@ def adam(model, loss, steps, learning_rate, watch=None, every=50):
 
 
 def base(config, seed, folder=None):
-    """Return the base of a seed and its tokenizer, trained on demonstrations unless it is in a folder.
-
-    Parameters
-    ----------
-    config : pmdllm.validation.declared.ValidateConfig
-        Size of the network and recipe of the warm-up.
-    seed : int
-        Seed of weights and demonstrations.
-    folder : path, optional
-        Folder of all bases, by default ``config.output``.
-    """
+    """Return the base of a seed and its tokenizer, trained on demonstrations unless it is in the folder of bases."""
     path = base_folder(config, seed, folder)
     if not path.exists():
         model, tokenizer, _ = warmup.fit(_recipe(config, seed), sums.Sums())
-        with appearing(path) as part:
-            models.save(model, tokenizer, part)
+        with appearing(path) as unfinished:
+            models.save(model, tokenizer, unfinished)
     return models.load(path)
 
 
@@ -212,11 +182,6 @@ def _recipe(config, seed):
         seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads, max_length=9,
         steps=config.warmup_steps, batch=config.warmup_batch, learning_rate=config.warmup_learning_rate, device="cpu",
     )  # fmt: skip
-
-
-def _drawn(anchor, algorithm, tau, actions):
-    """log p and advantage (P, n) of actions that were drawn."""
-    return anchor.logp.gather(1, actions), algorithm.advantage(anchor.rewards.gather(1, actions), tau)
 
 
 def _loss(algorithm, logp, old_logp, advantage, tau, weight=None):

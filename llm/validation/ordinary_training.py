@@ -2,7 +2,7 @@ r"""Which law does ordinary training obey? λ and f from rollouts, on a task whe
 
 A run of `pmdllm.train` on its own task has outer steps as any policy mirror descent has: the policy p that a rollout
 batch was drawn from, and the policy q after the updates on that batch. f is estimated from n rollouts of p for each of
-many prompts, none of them trained on, by `pmdllm.validation.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL
+many prompts, none of them trained on, by `pmdtheory.laws.pooled_share`: 1 on the Lambert-W law, 0 on the KL
 law. Ordinary training need not be near either. Close to p, with s = εD + η and η uncorrelated with D,
 
 .. math:: f = \frac{\mathrm{Cov}_p(D − s, ρ)}{\mathrm{Var}_p(ρ) \, \mathrm{KL}(p‖q)} \approx
@@ -25,11 +25,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pmdtheory.laws import pooled_share
+
 from ..config import Config, from_preset
 from ..rollout import sample, token_logp
 from ..run_folder import RunFolder
 from ..train import Run
-from .laws import pooled_share
 
 __all__ = ["measure", "run"]
 
@@ -39,19 +40,9 @@ PROMPTS_PER_UPDATE = 4
 def run(cell, config):
     """Train the shipped model for a few outer steps, measuring f after every pass over a rollout batch.
 
-    Parameters
-    ----------
-    cell : pmdllm.validation.experiments.Cell
-        Its algorithm, temperature, rollouts per prompt, prompts per batch (``size``) and seed.
-    config : pmdllm.validation.declared.ValidateConfig
-        ``training_iterations`` batches, ``training_epochs`` passes, ``training_learning_rate``.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        ``training``: a row per outer step, pass and split. On 'train' f is of the batch's prompts, with fresh rollouts;
-        on 'held-out', at each batch's last pass, of as many test prompts. ``share_low`` and ``share_high`` end its 95%
-        bootstrap interval over prompts; ``weight`` is λ, ``reverse_kl`` KL(p‖q), both averaged as in `pooled_share`.
+    The table ``training`` has a row per outer step, pass and split. On 'train' f is of the batch's prompts, with fresh
+    rollouts; on 'held-out', at each batch's last pass, of as many test prompts. ``share_low`` and ``share_high`` end
+    its 95% bootstrap interval over prompts; ``weight`` is λ, ``reverse_kl`` KL(p‖q), averaged as in `pooled_share`.
     """
     rng, rows = np.random.default_rng((cell.seed, 2)), []
     with TemporaryDirectory() as path:
@@ -84,23 +75,10 @@ def run(cell, config):
 
 @torch.no_grad()
 def measure(training, policy, problems, rng):
-    """Estimate f of the model of a run over an older policy, from fresh rollouts of that policy.
+    """Estimate f of the model q of a `Run` over an older policy p, from fresh rollouts of p: columns of `run`.
 
-    Parameters
-    ----------
-    training : pmdllm.train.Run
-        Whose ``model`` is q; its task judges, and n, τ are those of its configuration.
-    policy : PreTrainedModel
-        p.
-    problems : list of pmdllm.tasks.Problem
-        P problems.
-    rng : numpy.random.Generator
-        Draws rollouts and bootstrap samples.
-
-    Returns
-    -------
-    dict
-        ``share`` f, ``share_low``, ``share_high``, ``weight`` λ, ``reverse_kl`` KL(p‖q), ``prompts`` P.
+    The run's task judges the rollouts of P `problems`, and n and τ are those of its configuration; `rng` draws
+    rollouts and bootstrap samples.
     """
     n, tau = training.config.rollouts_per_prompt, training.config.tau
     generator = torch.Generator(training.device).manual_seed(int(rng.integers(2**31)))

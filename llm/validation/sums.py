@@ -48,24 +48,7 @@ def prompts(numbers):
 
 
 def rewards(numbers, kind):
-    """Return the reward of every action.
-
-    Parameters
-    ----------
-    numbers : int array (P,)
-        Prompts, in 0, ..., 9999.
-    kind : {'binary', 'graded'}
-        Which reward.
-
-    Returns
-    -------
-    array (P, 101)
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        There is no such reward.
+    """Return the reward of every action at P prompts, an array (P, 101) in [0, 1]; a ValueError if there is none such.
 
     Examples
     --------
@@ -80,15 +63,7 @@ def rewards(numbers, kind):
 
 
 def actions(rollouts, tokenizer):
-    """Return the action of each of B completions, an int array (B,).
-
-    Parameters
-    ----------
-    rollouts : pmdllm.rollout.Rollouts
-        Completions of at most 3 tokens.
-    tokenizer : PreTrainedTokenizerFast
-        That of the completions.
-    """
+    """Return the action of each of B completions of at most 3 tokens, an int array (B,)."""
     texts = [tokenizer.decode(row[mask]) for row, mask in zip(rollouts.tokens, rollouts.mask)]
     answers = [re.fullmatch(rf"(\d\d){tokenizer.eos_token}", text) for text in texts]
     return np.array([int(answer[1]) if answer else MALFORMED for answer in answers])
@@ -113,25 +88,10 @@ class Sums:
 
 
 def log_policy(model, tokenizer, prompts):
-    """Return the log-probability of every action under a model, with its gradient.
+    """Return the log-probability of every action, a float64 tensor (P, 101) in nats, with its gradient (Statement 18).
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A causal language model; its attention must accept a boolean mask of four dimensions, as ``sdpa`` does.
-    tokenizer : PreTrainedTokenizerBase
-        With one token for each digit.
-    prompts : list of str
-        Prompts of equally many tokens.
-
-    Returns
-    -------
-    float64 tensor (P, 101)
-        In nats; each row's probabilities sum to 1 within the model's own rounding.
-
-    References
-    ----------
-    Statement 18.
+    The model's attention must accept a boolean mask of four dimensions, as ``sdpa`` does; the tokenizer has one token
+    for each digit; the P prompts have equally many tokens. Rows sum to 1 within the model's own rounding.
     """
     prompt = torch.tensor(tokenizer(prompts).input_ids)
     digits = torch.tensor(tokenizer.convert_tokens_to_ids(list(DIGITS)))

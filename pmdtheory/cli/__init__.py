@@ -32,6 +32,22 @@ def main(argv=None):
     except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError, ImportError) as error:
         print(f"pmdtheory {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"pmdtheory {arguments.command}: interrupted; nothing is kept", file=sys.stderr)
+        return 130
+
+
+class _Version(argparse.Action):
+    """Prints the version of the installed package."""
+
+    def __call__(self, parser, *_):
+        from importlib import metadata
+
+        try:
+            print(f"pmdtheory {metadata.version('pmdtheory')}")
+        except metadata.PackageNotFoundError:
+            print("pmdtheory (run from its sources)")
+        parser.exit()
 
 
 def _parser():
@@ -41,6 +57,7 @@ def _parser():
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (solve, bandit, mdp, check):
         command.add_to(commands)

@@ -27,8 +27,13 @@ def write(table, path):
     """Write a data frame as CSV: a file atomically, a device or a pipe as the stream that it is."""
     if path.exists() and (not path.is_file() or str(path).startswith(_STREAMS)):
         is_stdout = str(path) in ("/dev/stdout", "/dev/fd/1")
-        with contextlib.nullcontext(sys.stdout) if is_stdout else path.open("a") as stream:
-            table.to_csv(stream, index=False)
+        try:
+            with contextlib.nullcontext(sys.stdout) if is_stdout else path.open("a") as stream:
+                table.to_csv(stream, index=False)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(f"--csv {path} could not be written: {error.strerror or error}") from None
         return
     path = path.resolve()  # so that a link stays one
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -224,6 +224,7 @@ def test_equivalent_answers_are_one_vote():
         ["(x+1)^2", "x^2+2x+1", "1 + 2x + x^2"],
         [r"\sqrt{8}", r"2\sqrt{2}"],
         ["1,000", r"1\,000", "1e3", r"10^{3}"],
+        ["Yes", "yes", r"\text{yes}"],
     ]
     for group in groups:
         votes = answers.math([rf"\boxed{{{text}}}" for text in group], ["17"] * len(group)).answers
@@ -318,6 +319,7 @@ def test_right_answers_that_are_not_read_as_they_are_meant_are_told_apart():
         "xy",
     ]
     untrusted = ["", r"\frac{", "$$$", r"\neg 1", "2 = 1", r"\frac{1}{0", "1 + because x", "9" * 2000, "\\boxed{3"]
+    untrusted += ["1.5.2", "1e999999999"]  # no product of 1.5 and .2, none of e and a number
     problems = answers.untrusted(trusted + untrusted)
     assert sorted(problems) == sorted(untrusted)
 

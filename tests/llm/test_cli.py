@@ -84,6 +84,12 @@ def test_evaluate_is_the_librarys(capsys, preset):
     assert json.loads(out) == expected
 
 
+def test_completions_that_say_nothing_are_complained_of(capsys, preset):
+    """A model that is stopped at its first operator never answers."""
+    code, _, err = run(capsys, "evaluate", "--prompts", 50, "--samples", 2, "--stop", "+|-|*")
+    assert code == 0 and "warning: nearly" in err
+
+
 def test_compare_writes_tables_and_panels(capsys, preset, tmp_path):
     """Algorithms × seeds with any option of train; the printed means are those of the table."""
     words = ["compare", "--preset", preset, "--algorithms", "pmd-mean,grpo", "--seeds", "0-1", "--tau", "0.3"]
@@ -217,6 +223,15 @@ def test_a_model_that_diverged_gets_one_line(capsys, preset, tmp_path):
     code, _, err = run(capsys, "evaluate", "--model", tmp_path, "--task", TASK, "--prompts", 4)
     assert code == 1
     assert err.count("\n") == 1 and "diverged or are damaged" in err
+    code, _, err = run(capsys, "train", "--preset", preset, "--model", tmp_path, "--output", tmp_path / "run")
+    assert code == 1 and not (tmp_path / "run").exists()
+    assert "diverged or are damaged" in err.splitlines()[-1] and "learning_rate" not in err
+
+
+def test_a_stop_text_that_is_empty_stops_nothing(capsys, preset):
+    words = ("evaluate", "--model", preset.parent / "model", "--task", TASK, "--prompts", 4, "--json")
+    outputs = [run(capsys, *words, *stop)[1] for stop in ((), ("--stop", "|"), ("--stop", "~|"))]
+    assert outputs[0] == outputs[1] == outputs[2]
 
 
 def test_a_run_that_diverges_gets_one_line(capsys, preset, tmp_path):

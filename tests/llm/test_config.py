@@ -220,6 +220,7 @@ def test_the_default_folder_tells_experiments_apart():
         assert output.startswith("runs/") and len(output) < 200
         assert set(output[5:]) <= set(string.ascii_letters + string.digits + "_.+=-")
     assert Config(output="mine").output == "mine"
+    assert Config(output="").output == Config().output
 
 
 @pytest.mark.parametrize("algorithm", ["pmd-mean", "pmd-mean-loo", "kimi-token"])

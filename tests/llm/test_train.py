@@ -369,6 +369,11 @@ def test_an_own_reward_takes_the_place_of_the_verdict(small, tmp_path):
     train(config, progress=False, reward=lengths)
     (_, line) = lines(tmp_path / "run")
     assert line["reward"] > 1 and seen and all(answer.isdecimal() for answer in seen.values())
+    (tmp_path / "mine.py").write_text("def lengths(completions, answers): return [len(t) / 4 for t in completions]")
+    train(tiny(small, tmp_path / "named", iterations=1, reward=f"{tmp_path}/mine.py:lengths"), progress=False)
+    assert lines(tmp_path / "named")[1] == line
+    with pytest.raises(ValueError, match=r"reward .*mine.py has no class or function 'widths'"):
+        train(tiny(small, tmp_path / "wrong", reward=f"{tmp_path}/mine.py:widths"), progress=False)
     for wrong in (lambda c, a: [1.0], lambda c, a: [float("nan")] * len(c)):
         with pytest.raises(ValueError, match="reward must return 16 finite numbers"):
             train(tiny(small, tmp_path / "wrong"), progress=False, reward=wrong)

@@ -1,6 +1,5 @@
 """A network against the exact solutions: enumeration, predictions, statistics, fits, and the tables' resumption."""
 
-import itertools
 import math
 import shutil
 from dataclasses import replace
@@ -9,19 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pmdllm.config import from_preset, presets
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample, token_logp
 from pmdllm.study import plan, run
-from pmdllm.validation import fit, laws, sums
+from pmdllm.validation import fit, sums
 from pmdllm.validation.declared import ValidateConfig, Validation, departures, summary
 from pmdllm.validation.experiments import Cell, one_step
 from pmdllm.validation.fit import base
 from scipy.special import wrightomega
 
-from pmdtheory import kl_update, pmd_mean_update
+from pmdtheory import laws
 from pmdtheory.sampled import sampled_update
 
 TINY = ValidateConfig(
@@ -147,25 +144,6 @@ def test_an_unknown_reward():
         sums.rewards([1], "gold")
 
 
-small = st.integers(0, 2**32 - 1).map(np.random.default_rng)
-
-
-@settings(max_examples=20, deadline=None)
-@given(rng=small, tau=st.floats(0.02, 3), n=st.integers(1, 5))
-def test_the_expected_log_partition_is_the_sum_over_all_batches(rng, tau, n):
-    p, r = rng.dirichlet(np.ones(3), 1), rng.random((1, 3))
-    values = {
-        batch: tau * np.log(np.mean(np.exp(r[0, list(batch)] / tau))) for batch in itertools.product(range(3), repeat=n)
-    }
-    expected = sum(p[0, list(batch)].prod() * value for batch, value in values.items())
-    assert laws.expected_log_partition(p, r, tau, n)[0] == pytest.approx(expected, rel=1e-10, abs=1e-12)
-    for action in range(3):
-        others = itertools.product(range(3), repeat=n - 1)
-        given_it = sum(p[0, list(rest)].prod() * values[(*rest, action)] for rest in others)
-        among = laws.expected_log_partition(p, r, tau, n, among=True)[0, action]
-        assert among == pytest.approx(given_it, rel=1e-10, abs=1e-12)
-
-
 @pytest.mark.parametrize("name", ["pmd-mean", "pmd-mean-loo", "pmd-part", "pmd-part-loo"])
 def test_predictions_are_stationary_for_the_loss_of_many_batches(name):
     """The residuals of the fitted s, averaged over drawn batches action by action, are λρ with one λ."""
@@ -179,49 +157,6 @@ def test_predictions_are_stationary_for_the_loss_of_many_batches(name):
     error = [values.std() / np.sqrt(len(values) / n) for values in drawn]
     for value, ratio, noise in zip(residual, np.exp(law.log_ratio[0]), error):
         assert abs(value - law.chi2_weight[0] * ratio) < 4.5 * noise
-
-
-@settings(max_examples=50, deadline=None)
-@given(rng=small, tau=st.floats(0.05, 3))
-def test_the_share_is_one_on_the_one_law_and_zero_on_the_other(rng, tau):
-    p, r = rng.dirichlet(np.ones(5), 3), rng.random((3, 5))
-    assert laws.share(p, r, tau, pmd_mean_update(p, r, tau).log_ratio) == pytest.approx(1, abs=1e-6)
-    assert laws.share(p, r, tau, kl_update(p, r, tau).log_ratio) == pytest.approx(0, abs=1e-6)
-
-
-def test_a_policy_that_has_not_moved_has_no_share():
-    p, r = np.array([[0.2, 0.8]]), np.array([[0.0, 1.0]])
-    found = laws.compare(p, r, 0.5, np.zeros((1, 2)), laws.predict(p, r, 0.5, "mean"))
-    assert np.isnan([found["share"], found["slope"], found["r2_law"]]).all() and found["gain"] == 0
-
-
-@pytest.mark.parametrize("update, expected", [(pmd_mean_update, 1), (kl_update, 0)])
-def test_the_pooled_share_finds_the_law_from_rollouts(update, expected):
-    rng, tau = np.random.default_rng(1), 0.5
-    p, r = rng.dirichlet(np.ones(8), 3000), rng.random((3000, 8))
-    s = update(p, r, tau).log_ratio
-    actions = np.array([rng.choice(8, size=16, p=row) for row in p])
-    s, drawn = (np.take_along_axis(x, actions, 1) for x in (s, r))
-    advantage = drawn - drawn.mean(1, keepdims=True)
-    found = laws.pooled_share(torch.from_numpy(s), torch.from_numpy(advantage), tau, rng)
-    assert found.low - 0.03 < expected < found.high + 0.03 and found.low < found.value < found.high
-    assert not found.low < 1 - expected < found.high
-    assert found.weight == pytest.approx(found.value * found.reverse_kl)
-
-
-def test_the_pooled_share_averages_products_over_distinct_rollouts():
-    """Its numerator and denominator on one prompt, by sums over pairs and triples."""
-    rng = np.random.default_rng(2)
-    s, A, tau, n = rng.normal(size=(1, 5)), rng.normal(size=(1, 5)), 0.7, 5
-    y, x = (A / tau - s)[0], np.exp(s[0])
-    pairs = itertools.permutations(range(n), 2)
-    covariance = np.mean([(y[i] - y[j]) * (x[i] - x[j]) / 2 for i, j in pairs])
-    triples = itertools.permutations(range(n), 3)
-    product = np.mean([(x[k] - 1 - s[0, k]) * (x[i] - x[j]) ** 2 / 2 for i, j, k in triples])
-    found = laws.pooled_share(s, A, tau, rng)
-    assert found.value == pytest.approx(covariance / product)
-    with pytest.raises(ValueError, match="at least 3 rollouts of each prompt, got 2"):
-        laws.pooled_share(s[:, :2], A[:, :2], tau, rng)
 
 
 def test_the_population_loss_is_the_mean_of_sampled_losses(tiny):

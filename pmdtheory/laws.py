@@ -32,6 +32,9 @@ constant, so the regression slope of D − s on the ratio ρ, in units of KL(p�
 `pooled_share` estimates it where nothing can be enumerated. The covariance, and variance times KL, are estimated
 without bias for each prompt and summed over prompts before they are divided: a ratio of 16 rollouts alone is noise.
 
+Throughout, `policy`, `reward` and `log_ratio` are arrays (P, K) of p, r and s = log(q/p) at P prompts; `tau` is τ > 0
+in reward units.
+
 References
 ----------
 Statements 1, 2, 4, 5, 10, 11, 14 and 18 of ``pmdtheory/theorems/README.md``.
@@ -41,7 +44,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pmdtheory import baseline_update, divergences, kl_update, pmd_mean_update
+from . import divergences
+from .updates import baseline_update, kl_update, pmd_mean_update
 
 __all__ = ["Share", "compare", "expected_log_partition", "pooled_share", "predict", "share"]
 
@@ -53,10 +57,6 @@ def expected_log_partition(policy, reward, tau, n, among=False):
 
     Parameters
     ----------
-    policy, reward : array (P, K)
-        Policies p and rewards.
-    tau : float
-        Temperature τ > 0 in reward units.
     n : int
         Rollouts, at least 1.
     among : bool
@@ -94,10 +94,6 @@ def predict(policy, reward, tau, estimator, n=np.inf):
 
     Parameters
     ----------
-    policy, reward : array (P, K)
-        Policies p and rewards.
-    tau : float
-        Temperature τ > 0 in reward units.
     estimator : {'mean', 'loo_mean', 'log_partition', 'loo_log_partition'}
         Baseline of the loss.
     n : int or infinity
@@ -136,13 +132,6 @@ def predict(policy, reward, tau, estimator, n=np.inf):
 def share(policy, reward, tau, log_ratio):
     """Share f of PMD-mean's χ² term in a fitted policy: 1 on the Lambert-W law, 0 on the KL law.
 
-    Parameters
-    ----------
-    policy, reward, log_ratio : array (P, K)
-        p, r and s = log(q/p).
-    tau : float
-        Temperature τ > 0 in reward units.
-
     Returns
     -------
     array (P,)
@@ -167,10 +156,8 @@ def compare(policy, reward, tau, log_ratio, law, seen=None):
 
     Parameters
     ----------
-    policy, reward, log_ratio : array (P, K)
-        p, r and the fitted s = log(q/p).
     tau : float
-        Temperature τ > 0 in reward units, for f the effective one of the loss.
+        The effective temperature of the loss.
     law : pmdtheory.Update
         What `predict` or `sampled_update` says.
     seen : bool array (P, K), optional
@@ -189,7 +176,7 @@ def compare(policy, reward, tau, log_ratio, law, seen=None):
     moved = divergences.movement(p, log_ratio)
     laws = {"law": law, "lambert": pmd_mean_update(p, reward, tau), "kl_law": kl_update(p, reward, tau)}
     seen = np.ones(p.shape, dtype=bool) if seen is None else seen
-    found = {
+    statistics = {
         "share": share(p, reward, tau, log_ratio), "slope": _slope(p, reward / tau - log_ratio, np.exp(log_ratio)),
         "reverse_kl": moved.reverse_kl, "kl": moved.kl, "chi2": moved.chi2, "weight": law.chi2_weight,
         "gain": ((q - p) * reward).sum(axis=-1),
@@ -197,12 +184,12 @@ def compare(policy, reward, tau, log_ratio, law, seen=None):
         "gain_kl_law": tau * (moved.kl + moved.reverse_kl),
     }  # fmt: skip
     for name, update in laws.items():
-        found |= {
+        statistics |= {
             f"r2_{name}": _r2(p * seen, log_ratio, update.log_ratio),
             f"plain_r2_{name}": _r2(1.0 * seen, log_ratio, update.log_ratio),
             f"from_{name}": divergences.kl(q, update.policy),
         }
-    return found
+    return statistics
 
 
 class Share(NamedTuple):
