@@ -265,8 +265,8 @@ class KilledError(Exception):
 @pytest.mark.parametrize(
     "changes", [{}, {"rollout_lag": 1, "epochs": 2, "lr_schedule": "cosine", "target_kl": 0.01, "iterations": 4}]
 )
-def test_resumed_after_an_end_at_every_update(small, tmp_path, monkeypatch, changes, every):
-    """A run cut off after each of its updates in turn, checkpoint or not, ends with an uninterrupted run's bits."""
+def test_resumed_after_any_end(small, tmp_path, monkeypatch, changes, every):
+    """A run cut off after some of its updates, again and again, ends with the bits of a whole one."""
     train(tiny(small, tmp_path / "whole", **changes), progress=False)
     real, left = Run.update, 0
 
@@ -280,13 +280,13 @@ def test_resumed_after_an_end_at_every_update(small, tmp_path, monkeypatch, chan
     monkeypatch.setattr(Run, "update", until_killed)
     config = tiny(small, tmp_path / "cut", checkpoint_seconds=every, **changes)
     cuts = 0
-    for left in range(50):  # noqa: B007  counted down by each run
+    for left in (0, 1, 2, 3, *[4] * 9) if every == 0 else (1, 5, 99):  # noqa: B007  counted down by each run
         try:
             train(config, progress=False)
             break
         except KilledError:
             cuts += 1
-    assert cuts >= 4
+    assert cuts >= 2
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
