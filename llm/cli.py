@@ -9,15 +9,14 @@ import signal
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .config import Parser, check, option, parse
+from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse
 
 __all__ = ["main"]
 
-VALIDATION = "validate"
 EXAMPLES = """examples:
   pmd-llm train --preset tiny-cpu --output runs/mine                     a minute on two cores
   pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1
@@ -70,7 +69,15 @@ def main(argv=None):
             say(str(error) or f"interrupted: {KEPT.get(command[-1], 'nothing was done')}")
             return 128 + getattr(error, "number", signal.SIGINT)
         except (RuntimeError, ArithmeticError, MemoryError) as error:
-            say(_reason(error))
+            from .train import Diverged
+
+            if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+                line = str(error).partition("\n")[0]
+                say(f"{line}: out of memory, try a smaller micro_batch, eval_batch or batch")
+            elif isinstance(error, Diverged | ArithmeticError):
+                say(str(error))
+            else:
+                raise
             return 1
 
 
@@ -81,7 +88,9 @@ def _run(argv):
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"pmd-llm {_version()}")
+    installed = [package.version for package in metadata.distributions(name="pmdtheory")]
+    version = f"pmd-llm {installed[0] if installed else '(run from its sources)'}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of the command")
     try:
@@ -110,17 +119,6 @@ def _signals():
             signal.signal(number, handler)
 
 
-def _reason(error):
-    """One line for what ends a run without being a fault of the program; other errors are raised again."""
-    from .train import Diverged
-
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
-        return f"{str(error).partition(chr(10))[0]}: out of memory, try a smaller micro_batch, eval_batch or batch"
-    if isinstance(error, Diverged | ArithmeticError):
-        return str(error)
-    raise error
-
-
 def _missing(error):
     """What to install when a module cannot be imported."""
     name = (error.name or "").partition(".")[0]
@@ -128,13 +126,6 @@ def _missing(error):
         return str(error)
     package = "'pmdtheory[llm]'" if name in EXTRA else name.replace("_", "-")
     return f"this needs the package {name}, which is not installed: pip install {package}"
-
-
-def _version():
-    try:
-        return metadata.version("pmdtheory")
-    except metadata.PackageNotFoundError:
-        return "(run from its sources)"
 
 
 def _warmup(arguments):
@@ -149,13 +140,12 @@ def _warmup(arguments):
 
 
 def _train(arguments):
-    from .config import Config
     from .train import train
 
     config = parse(Config, arguments, prog="pmd-llm train")
     print(f"Run in {config.output}: {config.algorithm}, {config.iterations} iterations, seed {config.seed}", flush=True)
     result = train(config)
-    print(_accuracies({"before": _part(result, "before/"), "after": _part(result, "test/")}))
+    print(_accuracies(result, {"before": "before/", "after": "test/"}))
     print(
         f"{result['rollouts']} rollouts, {result['tokens']} tokens, {result['updates']} updates in "
         f"{result['seconds']:.0f} s of training. The model is in {config.output}/model"
@@ -163,33 +153,29 @@ def _train(arguments):
     return 0
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """Options of ``pmd-llm evaluate``."""
-
-    model: str = option("base", "base, a folder, or a name on the hub")
-    trust_remote_code: bool = option(False, "run code that comes with a hub model")
-    task: str = option("arithmetic", "a task, as in pmd-llm train")
-    chat: str = option("auto", "use the model's chat template; auto: where it has one", choices=("auto", "on", "off"))
-    system_prompt: str | None = option(None, "what the chat template is told before the prompt")
-    stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
-    split: str = option("test", "which prompts", choices=("validation", "test"))
-    prompts: int = option(500, "number of prompts", at_least=1, at_most=10**6)
-    samples: int = option(8, "completions k per prompt", at_least=1, at_most=10**6)
-    max_new_tokens: int = option(0, "bound of a completion; 0: the task's", at_least=0, at_most=10**6)
-    temperature: float = option(1.0, "of the samples", at_least=1e-6, at_most=1e6)
-    top_p: float = option(1.0, "nucleus of the samples", above=0, at_most=1)
-    batch: int = option(0, "completions sampled at once; 0: all", at_least=0, at_most=10**6)
-    seed: int = option(0, "of the samples", at_least=0, at_most=2**32 - 1)
-    device: str = option("auto", "auto, cpu, cuda, ...")
-    json: bool = option(False, "print one JSON object instead of a table")
-
-    def __post_init__(self):
-        check(self)
+# Options of ``pmd-llm evaluate``: those of training that concern model and completions, and its own.
+AS_IN_TRAIN = ("model", "trust_remote_code", "task", "chat", "system_prompt", "stop", "max_new_tokens", "device")
+Evaluation = make_dataclass(
+    "Evaluation",
+    [
+        *((each.name, each.type, field(default=each.default, metadata=each.metadata))
+          for each in fields(Config) if each.name in AS_IN_TRAIN),
+        ("split", str, option("test", "which prompts", choices=("validation", "test"))),
+        ("prompts", int, option(500, "number of prompts", **COUNT)),
+        ("samples", int, option(8, "completions k per prompt", **COUNT)),
+        ("temperature", float, option(1.0, "of the samples", **TEMPERATURE)),
+        ("top_p", float, option(1.0, "nucleus of the samples", above=0, at_most=1)),
+        ("batch", int, option(0, "completions sampled at once; 0: all", **COUNT_OR_0)),
+        ("seed", int, option(0, "of the samples", **SEED)),
+        ("json", bool, option(False, "print one JSON object instead of a table")),
+    ],
+    frozen=True,
+    namespace={"__post_init__": check},
+)  # fmt: skip
 
 
 def _evaluate(arguments):
-    given = parse(_Evaluation, arguments, kind=None, prog="pmd-llm evaluate")
+    given = parse(Evaluation, arguments, kind=None, prog="pmd-llm evaluate")
 
     from . import models, tasks
     from .evaluate import evaluate
@@ -211,7 +197,7 @@ def _evaluate(arguments):
     if given.json:
         print(json.dumps(accuracies))
         return 0
-    print(_accuracies({given.split: accuracies}))
+    print(_accuracies(accuracies, {given.split: ""}))
     print(
         f"{given.prompts} prompts of {given.task}, {given.samples} completions each: {accuracies['length']:.1f} "
         f"tokens, {accuracies['truncated']:.1%} truncated, {accuracies['unparsed']:.1%} without a readable answer"
@@ -229,9 +215,8 @@ def _compare(arguments):
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")
     parser.add_argument("--preset", help="preset of pmd-llm train (default: tiny-cpu)")
     parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a CPU thread each; 1 on GPU (default: 1)")
+    parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time, one thread each; 1 on GPU (default: 1)")
     given, rest = parser.parse_known_args(arguments)
-    _positive(jobs=given.jobs)
 
     from . import study
     from .study import compare
@@ -258,27 +243,25 @@ def _study(arguments):
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help="studies (default: all)")
     parser.add_argument("--tables", type=Path, default=Path("figures/data"), help="default: figures/data")
     parser.add_argument("--runs", type=Path, default=Path("build/study"), help="default: build/study")
-    parser.add_argument("--jobs", type=int, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
+    parser.add_argument("--jobs", type=_jobs, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the predicted hours")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
     given = parser.parse_args(arguments)
-    _positive(jobs=given.jobs)
 
     from . import study
     from .study.declared import GPU_STUDIES, STUDIES
 
-    known = (*STUDIES, VALIDATION, *GPU_STUDIES)
-    unknown = [name for name in given.names if name not in ("all", *known)]
-    if unknown:
-        raise ValueError(f"no study is called {unknown[0]!r}; there are {', '.join(known)}.")
+    known = {**STUDIES, "validate": None, **GPU_STUDIES}
     named = [name for name in given.names if name != "all"]
-    names = dict.fromkeys([*STUDIES, VALIDATION, *named] if "all" in given.names else named)
-    declared = STUDIES | GPU_STUDIES
-    if VALIDATION in names:
+    for name in named:
+        if name not in known:
+            raise ValueError(f"no study is called {name!r}; there are {', '.join(known)}.")
+    names = dict.fromkeys([*STUDIES, "validate", *named] if "all" in given.names else named)
+    if "validate" in names:
         from .validation.declared import Validation, full
 
-        declared |= {VALIDATION: Validation(full())}
-    chosen = [declared[name] for name in names]
+        known["validate"] = Validation(full())
+    chosen = [known[name] for name in names]
     if given.dry_run:
         study.describe(chosen, given.tables, given.runs, given.jobs, _log)
         return 0
@@ -302,18 +285,14 @@ def _failed(cells):
     return 1 if cells else 0
 
 
-def _accuracies(columns):
-    """Table of avg@k, greedy, pass@k and maj@k, in columns of the given names."""
+def _accuracies(values, columns):
+    """Table of avg@k, greedy, pass@k and maj@k, a column for each title and prefix of the names of `values`."""
     first = next(iter(columns.values()))
     lines = [f"{'':<10}" + "".join(f"{title:>16}" for title in columns)]
-    for name in (name for name in first if f"{name}_ci" in first):
-        cells = (f"{values[name]:.3f} ± {values[f'{name}_ci']:.3f}" for values in columns.values())
+    for name in [key[len(first) : -3] for key in values if key.startswith(first) and key.endswith("_ci")]:
+        cells = (f"{values[f'{start}{name}']:.3f} ± {values[f'{start}{name}_ci']:.3f}" for start in columns.values())
         lines.append(f"{name:<10}" + "".join(f"{text:>16}" for text in cells))
     return "\n".join([*lines, "± is the 95% interval over prompts"])
-
-
-def _part(result, prefix):
-    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
 
 
 def _validate(arguments):
@@ -332,21 +311,17 @@ def _validate(arguments):
     return 1 if departing else _failed(failed)
 
 
-def _positive(**values):
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
+def _jobs(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"jobs must be positive, got {text}")
+    return int(text)
 
 
 _log = functools.partial(print, flush=True)
 COMMANDS = {
-    "warmup": _warmup,
-    "train": _train,
-    "evaluate": _evaluate,
-    "compare": _compare,
-    "study": _study,
+    "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study,
     "validate": _validate,
-}
+}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

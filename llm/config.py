@@ -31,47 +31,35 @@ NORMS = ("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def option(default, text, *, at_least=None, above=None, at_most=None, below=None, choices=None):
-    """Declare a field of a dataclass of options.
+def option(default, text, *, at_least=None, above=-math.inf, at_most=None, below=math.inf, choices=()):
+    """Declare a field of a dataclass of options, with its help `text`.
 
-    Parameters
-    ----------
-    default : bool, int, float, str or None
-        Default value.
-    text : str
-        Help text.
-    at_least, above, at_most, below : number, optional
-        Bounds; `above` and `below` are not reached. Without bounds any finite number is accepted.
-    choices : sequence of str, optional
-        All values that are accepted.
+    A number lies in the interval of the bounds (`above` and `below` are not reached; by default any finite number), a
+    text is one of the `choices`, where there are some.
     """
-    lower, upper = (above if at_least is None else at_least), (below if at_most is None else at_most)
-    interval = (at_least is None, -math.inf if lower is None else lower, math.inf if upper is None else upper)
-    return field(default=default, metadata={"help": text, "choices": choices, "interval": (*interval, at_most is None)})
+    closed = at_least is not None, at_most is not None
+    interval = at_least if closed[0] else above, at_most if closed[1] else below, closed
+    return field(default=default, metadata={"help": text, "choices": choices, "interval": interval})
 
 
 def check(options):
     """Check every field of a dataclass of options against its declaration; NumPy scalars become Python's.
 
-    Raises
-    ------
-    ValueError
-        A value has the wrong type or is out of bounds, or a text holds what no file can (surrogates, NUL).
+    A value of the wrong type or out of bounds is a ``ValueError``, and so is a text that no file can hold (surrogates,
+    NUL).
     """
     for declared in fields(options):
-        value, choices = getattr(options, declared.name), declared.metadata["choices"]
+        value, choices, kind = getattr(options, declared.name), declared.metadata["choices"], _kind(declared)
         if hasattr(value, "item"):
             value = value.item()
             object.__setattr__(options, declared.name, value)
-        kind = _kind(declared)
         if value is None and kind is not declared.type:
             continue
         valid, accepted = type(value) is kind or (kind is float and type(value) is int), KINDS[kind]
         if kind in (int, float):
-            left_open, lower, upper, right_open = declared.metadata["interval"]
-            accepted += f" in {'[('[left_open]}{lower}, {upper}{'])'[right_open]}"
-            valid = valid and (lower < value or (lower == value and not left_open))
-            valid = valid and (value < upper or (upper == value and not right_open))
+            lower, upper, (left, right) = declared.metadata["interval"]
+            accepted += f" in {'(['[left]}{lower}, {upper}{')]'[right]}"
+            valid = valid and (lower < value < upper or (left and value == lower) or (right and value == upper))
         elif kind is str:
             accepted = f"one of {', '.join(choices)}" if choices else accepted
             valid = valid and "\0" not in value and value.encode(errors="replace").decode() == value
@@ -109,7 +97,7 @@ class Config:
     system_prompt: str | None = option(None, "what the chat template is told before the prompt")
     stop: str | None = option(None, "texts at which a completion ends, separated by |, besides the task's")
 
-    algorithm: str = option("pmd-mean", "a key of pmdllm.losses.ALGORITHMS, or pmd: and one of pmdtheory's BASELINES")
+    algorithm: str = option("pmd-mean", "pmd-mean, grpo, ...; or pmd:NAME with a name of pmdtheory.baselines.BASELINES")
     tau: float = option(0.1, "regularisation temperature τ, in reward units", **TEMPERATURE)
     target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target or by τ; 0: off", at_least=0, at_most=1e3)
     tau_factor: float = option(0.0, "τ is multiplied by this after every batch; 0: off", at_least=0, at_most=10)
@@ -163,9 +151,10 @@ class Config:
             names = "-".join(file_name(text) for text in (self.task, self.model, self.algorithm))
             object.__setattr__(self, "output", f"runs/{names}-s{self.seed}")
         n, prompts, baseline = self.rollouts_per_prompt, self.prompts_per_batch, self.method.baseline
+        moves_tau = self.target_kl > 0 and not baseline.needs_target
+        reason = "its baseline leaves one rollout out" if baseline.leaves_one_out else "a single one has advantage 0"
         whole_groups = f"at most prompts_per_batch = {prompts}, for a minibatch holds whole groups"
         must_be(self, "updates_per_batch", whole_groups, self.updates_per_batch <= prompts)
-        reason = "its baseline leaves one rollout out" if baseline.leaves_one_out else "a single one has advantage 0"
         must_be(self, "rollouts_per_prompt", f"at least 2 for {self.algorithm}: {reason}", n > 1)
         most = 10**7 // prompts
         must_be(self, "rollouts_per_prompt", f"at most {most} with prompts_per_batch = {prompts}", n <= most)
@@ -173,13 +162,11 @@ class Config:
             must_be(self, "filter_low", f"below filter_high = {self.filter_high}", self.filter_low < self.filter_high)
         if baseline.needs_target:
             must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
-        if not self.method.is_regression:
-            for name in ("target_kl", "tau_factor"):
-                must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
-        moves_tau = self.target_kl and not baseline.needs_target
+        for name in () if self.method.is_regression else ("target_kl", "tau_factor"):
+            must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
         must_be(self, "tau_factor", "0 where target_kl moves τ already", not (self.tau_factor and moves_tau))
-        once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
-        must_be(self, "target_kl", "0 with one update per rollout batch: λ is 0 before it", not (moves_tau and once))
+        reason = "0 with one update per rollout batch: λ is 0 before it"
+        must_be(self, "target_kl", reason, not (moves_tau and self._updates_once))
         if self.tau_is_without_effect:
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per rollout batch: the log-ratio is 0 at it, and "
@@ -197,8 +184,12 @@ class Config:
     @property
     def tau_is_without_effect(self):
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
-        once = self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0 and not self.importance_weights
-        return once and self.method.is_regression and not self.method.baseline.uses_tau
+        uses_tau = self.importance_weights or self.method.baseline.uses_tau
+        return self._updates_once and self.method.is_regression and not uses_tau
+
+    @property
+    def _updates_once(self):
+        return self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
 
     def to_yaml(self):
         """Return the configuration as the text of a preset."""
@@ -215,30 +206,15 @@ def presets(kind="train"):
 def from_preset(cls, preset, kind="train", **changes):
     """Return the options `cls` of a preset, with `changes`.
 
-    Parameters
-    ----------
-    cls : dataclass
-        `Config`, or any dataclass of options.
-    preset : str
-        A name from `presets`, or the path of a YAML file.
-    kind : str
-        The folder of the preset, named after its command.
-    **changes
-        Fields that differ from the preset.
-
-    Raises
-    ------
-    ValueError
-        There is no such preset, it cannot be read, or it names an unknown field.
+    A preset that is not there or cannot be read, and an unknown field, is a ``ValueError``.
 
     Examples
     --------
     >>> from_preset(Config, "tiny-cpu", seed=3).seed
     3
     """
-    values = _read(cls, preset, kind) | changes
-    _reject_unknown(values, cls, "changes")
-    return cls(**values)
+    _refuse_unknown(cls, changes, "changes")
+    return cls(**_read(cls, preset, kind) | changes)
 
 
 class Parser(argparse.ArgumentParser):
@@ -256,33 +232,23 @@ class Parser(argparse.ArgumentParser):
 def parse(cls, arguments, kind="train", prog=None):
     """Return the options `cls` from command-line `arguments`: ``--preset NAME`` and one option per field.
 
-    Parameters
-    ----------
-    cls : dataclass
-        `Config`, or any dataclass of options.
-    arguments : list of str
-        Without the program's name.
-    kind : str
-        The folder of the presets, named after the command.
-    prog : str, optional
-        Program name of the help text.
+    Without a `kind` there are no presets. The default preset is tiny-cpu; its task and learning rate are not taken
+    over for another model than its own.
 
     Raises
     ------
     ValueError
-        As `from_preset`; an unknown option; where `cls` refuses a value; another model than the preset's, where the
-        preset was not chosen and would decide task and learning rate.
+        As `from_preset`; an unknown option; where `cls` refuses a value; another model without task and learning rate.
     SystemExit
-        After printing help.
+        After printing help, in which `prog` is the program's name.
     """
     first = Parser(prog=prog, add_help=False)
-    first.add_argument("--preset")
-    preset = first.parse_known_args(arguments)[0].preset if kind else None
+    if kind:
+        first.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
+    preset = vars(first.parse_known_args(arguments)[0]).get("preset")
     usual = {declared.name: declared.default for declared in fields(cls)}
     usual |= _read(cls, preset or "tiny-cpu", kind) if kind else {}
-    parser = Parser(prog=prog, argument_default=argparse.SUPPRESS)
-    if kind:
-        parser.add_argument("--preset", help=f"{', '.join(presets(kind))}, or a YAML file (default: tiny-cpu)")
+    parser = Parser(prog=prog, parents=[first], argument_default=argparse.SUPPRESS)
     for declared in fields(cls):
         spellings = dict.fromkeys((f"--{declared.name}", f"--{declared.name.replace('_', '-')}"))
         flag = {"nargs": "?", "const": True} if declared.type is bool else {}
@@ -291,16 +257,15 @@ def parse(cls, arguments, kind="train", prog=None):
         parser.add_argument(*spellings, **flag, help=text, metavar=values)
     typed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is no option{_hint(unknown[0].strip('-').replace('-', '_'), cls)}")
+        raise ValueError(f"{unknown[0]!r} is no option{_hint(cls, unknown[0].strip('-').replace('-', '_'))}")
     typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
-    if kind and not preset and "model" in typed and typed["model"] != usual["model"]:
-        own = [name for name in ("task", "learning_rate") if name not in typed]
-        if own:
-            raise ValueError(
-                f"model {typed['model']!r} needs its own {' and '.join(own)}: preset tiny-cpu has those of its model "
-                f"{usual['model']!r} ({', '.join(str(usual[name]) for name in own)}). Give {' and '.join(own)}, or "
-                "--preset pretrained for a pretrained model, or --preset tiny-cpu for a base that pmd-llm warmup made."
-            )
+    own = [name for name in ("task", "learning_rate") if name not in typed]
+    if kind and not preset and own and typed.get("model", usual.get("model")) != usual.get("model"):
+        raise ValueError(
+            f"model {typed['model']!r} needs its own {' and '.join(own)}: preset tiny-cpu has those of its model "
+            f"{usual['model']!r} ({', '.join(str(usual[name]) for name in own)}). Give {' and '.join(own)}, or "
+            "--preset pretrained for a pretrained model, or --preset tiny-cpu for a base that pmd-llm warmup made."
+        )
     return cls(**usual | typed)
 
 
@@ -320,7 +285,7 @@ def _read(cls, preset, kind):
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(values).__name__}.")
-    _reject_unknown(values, cls, f"preset {preset}")
+    _refuse_unknown(cls, values, f"preset {preset}")
     return _numbers(cls, values)
 
 
@@ -331,34 +296,30 @@ def _numbers(cls, values):
 
 
 def _number(kind, text):
-    if kind is bool:
-        return WORDS.get(text.lower(), text)
     try:
-        return kind(text)  # YAML takes 5e-4 for text, not 5.0e-4
+        return WORDS.get(text.lower(), text) if kind is bool else kind(text)  # YAML takes 5e-4 for text, not 5.0e-4
     except ValueError:
         return text
 
 
 def _kind(declared):
     """Type of a field that may also be None."""
-    return next((kind for kind in get_args(declared.type) if kind is not type(None)), declared.type)
+    return (*get_args(declared.type), declared.type)[0]
 
 
 def file_name(text, longest=48):
     """Turn a task or a model into part of a file name: readable, and different for different long texts."""
     name = re.sub(r"[^\w.+=-]+", "_", text, flags=re.ASCII).strip("_.-") or "_"
-    if len(name) <= longest:
-        return name
-    return f"{name[:longest]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name if len(name) <= longest else f"{name[:longest]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _reject_unknown(values, cls, where):
-    known = [declared.name for declared in fields(cls)]
+def _refuse_unknown(cls, values, where):
+    names = {declared.name for declared in fields(cls)}
     for name in values:
-        if name not in known:
-            raise ValueError(f"{where} sets {name!r}, which is no option{_hint(str(name), cls)}")
+        if name not in names:
+            raise ValueError(f"{where} sets {name!r}, which is no option{_hint(cls, str(name))}")
 
 
-def _hint(name, cls):
+def _hint(cls, name):
     close = difflib.get_close_matches(name, [declared.name for declared in fields(cls)], 1)
     return f": is it {close[0]!r}?" if close else "; --help lists them."

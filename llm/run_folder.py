@@ -51,18 +51,8 @@ _LOCKS = set()  # descriptors; a process that is forked off must not hold the lo
 class RunFolder:
     """The folder ``config.output``, made if absent, and locked until `close`; a context manager.
 
-    Parameters
-    ----------
-    config : pmdllm.config.Config
-        With ``overwrite``, a run that is there is deleted when the first line is appended. Only the files of a run are
-        deleted, and only where they are one.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    result : dict or None
-        That of a complete run.
+    With ``overwrite``, a run that is there is deleted when the first line is appended: the files of a run, and only
+    where they are one. ``path`` is the folder; ``result`` that of a complete run, else None.
 
     Raises
     ------
@@ -97,62 +87,43 @@ class RunFolder:
             (self.path / ".lock").unlink(missing_ok=True)
             _LOCKS.remove(self._lock)
             os.close(self._lock)
+        self._lock = None  # the number may become another file's
         if not self._begun:
             _unmake(self._made)
 
     def _look(self):
-        """Refuse what is no run, or a run of another configuration; find its result."""
+        """Refuse what is no run, or a run of another configuration; read its result."""
         present = [name for name in FILES if (self.path / name).exists()]
-        declared, checkpoints = _declared(self.path / "config.yaml"), self._checkpoints()
-        if declared is None and present and not checkpoints:
-            raise ValueError(
-                f"output {self.path} holds {present[0]} but no run's config.yaml: choose another output, or delete "
-                "what is in it."
-            )
+        stored, checkpoints = _stored(self.path / "config.yaml"), self._checkpoints()
+        if stored is None and present and not checkpoints:
+            self._refuse(f"{present[0]} but no run's config.yaml", "delete what is in it")
         if self.config.overwrite or not present:
             return
-        lost = declared is None
-        if lost and (declared := next((content["config"] for _, content in self._contents("cpu")), None)) is None:
-            raise ValueError(
-                f"output {self.path} holds a run without an intact config.yaml or checkpoint: choose another output, "
-                "or start anew with --overwrite."
-            )
-        began = checkpoints or "result.json" in present or _text(self.path / "metrics.jsonl")
-        if began and (differ := _differences(declared, self.config)):
-            raise ValueError(
-                f"output {self.path} holds a run with other settings: {', '.join(differ)}. Choose another output, or "
-                "start anew with --overwrite."
-            )
+        lost, metrics = stored is None, _text(self.path / "metrics.jsonl")
+        if lost and (stored := next((content["config"] for _, content in self._contents("cpu")), None)) is None:
+            self._refuse("a run without an intact config.yaml or checkpoint")
+        differ = _differences(stored, self.config)
+        if differ and (checkpoints or "result.json" in present or metrics):
+            self._refuse(f"a run with other settings: {', '.join(differ)}")
         if lost:
             _warn(f"{self.path}/config.yaml is missing or damaged; its checkpoint says the same.")
-        if "result.json" in present and declared["iterations"] == self.config.iterations:
-            self.result = self._read_result()
+        if "result.json" in present and stored["iterations"] == self.config.iterations:
+            with contextlib.suppress(ValueError):
+                self.result = json.loads(_text(self.path / "result.json"))
+            if not isinstance(self.result, dict):
+                _warn(f"{self.path}/result.json is damaged; it is computed again.")
+                self.result = None
+            elif not self._vouched(self._newest("cpu"), complete=True):
+                self.result = None
 
-    def _read_result(self):
-        """The result, if it and the logs before it are intact."""
-        try:
-            result = json.loads(_text(self.path / "result.json"))
-        except ValueError:
-            result = None
-        if not isinstance(result, dict):
-            _warn(f"{self.path}/result.json is damaged; it is computed again.")
-            return None
-        return result if self._vouched(self._newest("cpu"), complete=True) else None
+    def _refuse(self, content, remedy="start anew with --overwrite"):
+        raise ValueError(f"output {self.path} holds {content}. Choose another output, or {remedy}.")
 
     def load(self, device="cpu"):
-        """Return the state of the newest intact checkpoint of this configuration, or None.
+        """Return the state of the newest intact checkpoint of this configuration, tensors on `device`, or None.
 
-        What the logs hold beyond it, or lack, is put right when the next line is appended.
-
-        Parameters
-        ----------
-        device : str or torch.device
-            Where the tensors go.
-
-        Warns
-        -----
-        UserWarning
-            Names every checkpoint that was passed over, and every log that is not what the checkpoint vouches for.
+        What the logs hold beyond it, or lack, is put right when the next line is appended. Every checkpoint that is
+        passed over, and every log that is not what the checkpoint vouches for, is named in a warning.
         """
         if self.config.overwrite or not self._checkpoints():
             return None
@@ -238,23 +209,15 @@ class RunFolder:
 
     def _vouched(self, content, complete=False):
         """Whether the logs begin with what a checkpoint says, or are that; one that does not is named in a warning."""
-        damaged = []
-        for name, text in (content or {"logs": {}})["logs"].items():
-            there = _text(self.path / name)
-            if there != text and (complete or not there.startswith(text)):
-                damaged.append(name)
-                _warn(f"{self.path / name} was deleted or changed; it and the run go back to where the checkpoint was.")
+        logs = {name: (_text(self.path / name), text) for name, text in (content or {"logs": {}})["logs"].items()}
+        damaged = [n for n, (log, text) in logs.items() if log != text and (complete or not log.startswith(text))]
+        for name in damaged:
+            _warn(f"{self.path / name} was deleted or changed; it and the run go back to where the checkpoint was.")
         return not damaged
 
 
 def check_output(path):
-    """Refuse a folder that could not be made or written, before any work is done for it.
-
-    Raises
-    ------
-    ValueError
-        Names it and the reason.
-    """
+    """Refuse, by a ``ValueError``, a folder that could not be made or written, before any work is done for it."""
     path, made = Path(path), []
     try:
         made = _missing(path)
@@ -332,30 +295,27 @@ def _forked():
 os.register_at_fork(after_in_child=_forked)
 
 
-def _differences(there, config):
+def _differences(stored, config):
     """Options in which a configuration on the disk, a dict, is another than `config`, in words."""
     different = []
     for declared in fields(config):
-        name, here = declared.name, getattr(config, declared.name)
-        other, reason = there.get(name, declared.default), ""
-        if name in FREE or other == here:
+        name, value = declared.name, getattr(config, declared.name)
+        other, reason = stored.get(name, declared.default), ""
+        if name in FREE or other == value:
             continue
-        if name == "iterations" and isinstance(other, int) and other < here:
+        if name == "iterations" and isinstance(other, int) and other < value:
             if config.lr_schedule == "constant":
                 continue
             reason = f", and the {config.lr_schedule} decay of the learning rate depends on it"
-        different.append(f"{name} ({other!r} there, {here!r} here{reason})")
+        different.append(f"{name} ({other!r} there, {value!r} here{reason})")
     return different
 
 
-def _declared(path):
+def _stored(path):
     """The configuration in a file, a dict; None if there is no file or it holds none."""
-    try:
+    with contextlib.suppress(Exception):  # whatever a file that is none makes of its reader
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception:  # whatever a file that is none makes of its reader
-        return None
-    is_one = isinstance(values, dict) and {"task", "model", "algorithm", "iterations"} <= values.keys()
-    return values if is_one else None
+        return values if {"task", "model", "algorithm", "iterations"} <= values.keys() else None
 
 
 def _text(path):

@@ -7,22 +7,11 @@ __all__ = ["trackers"]
 
 
 def trackers(config):
-    """Return a function that sends the line of an iteration to every tracker in ``config.report_to``.
+    """Return a function that sends the line of an iteration to every tracker that ``config.report_to`` names.
 
-    Parameters
-    ----------
-    config : pmdllm.config.Config
-        Its ``report_to`` is ``none`` or names separated by commas.
-
-    Raises
-    ------
-    ValueError
-        A tracker is unknown or its package is missing.
+    A tracker that is unknown, or whose package is missing, is a ``ValueError``.
     """
-    names = [name.strip() for name in config.report_to.split(",") if name.strip() not in ("", "none")]
-    if not names:
-        return lambda line: None
-    opened = [_open(name, config) for name in names]
+    opened = [_open(name, config) for name in map(str.strip, config.report_to.split(",")) if name not in ("", "none")]
 
     def log(line):
         values = {name: value for name, value in line.items() if name != "iteration"}

@@ -7,12 +7,14 @@ end-of-sequence token included and the prompts left out::
 
 with the same log-probabilities that reinforcement learning compares (`pmdllm.rollout.token_logp`). The learning rate
 of AdamW rises linearly, then falls to 0 along a cosine. Batch number i is drawn by a generator seeded with (seed, i),
-so the outcome depends on the configuration and the machine's arithmetic alone, not on who prepares the batches.
+so the outcome depends on the configuration and the machine's arithmetic alone, not on who prepares the batches. A
+progress bar shows loss and speed.
 
 The folder that `warmup` writes holds the model, its tokenizer, and a model card ``README.md`` with the recipe, the
 versions and the accuracies on the test prompts.
 """
 
+import functools
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -76,24 +78,10 @@ class WarmupConfig:
 
 
 def warmup(config, progress=True):
-    """Train a model from scratch on demonstrations, measure it, and write it with its model card.
+    """Train a model from scratch on demonstrations, measure it, write it with its model card; return its folder.
 
-    Parameters
-    ----------
-    config : WarmupConfig
-        The recipe.
-    progress : bool
-        Show a progress bar with loss and speed.
-
-    Returns
-    -------
-    Path
-        The folder, ``config.output``.
-
-    Raises
-    ------
-    ValueError
-        The output cannot be written, the task has no demonstrations, or they are longer than ``max_length``.
+    A ``ValueError`` says that the output cannot be written, the task has no demonstrations, or they are longer than
+    ``max_length``.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -103,41 +91,20 @@ def warmup(config, progress=True):
         raise ValueError(f"task must have demonstrations, as 'arithmetic' has, got {config.task!r}.")
     model, tokenizer, _ = fit(config, task, progress)
     with models.arithmetic(model.device):
-        found = evaluate(
-            model, tokenizer, task, "test", config.eval_prompts, config.eval_samples, task.max_new_tokens,
-            batch=4096,
+        accuracies = evaluate(
+            model, tokenizer, task, "test", config.eval_prompts, config.eval_samples, task.max_new_tokens, batch=4096
         )
     folder = Path(config.output)
     models.save(model, tokenizer, folder)
-    write_atomically(folder / "README.md", _card(config, task, model, found))
+    write_atomically(folder / "README.md", _card(config, task, model, accuracies))
     return folder
 
 
 def fit(config, task, progress=False):
-    """Train a model from scratch on the demonstrations of a task.
+    """Train a model from scratch on the demonstrations of a task with ``alphabet`` and ``demonstrations``.
 
-    Parameters
-    ----------
-    config : WarmupConfig
-        The recipe.
-    task : Task
-        With ``alphabet`` and ``demonstrations``.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    model : PreTrainedModel
-        In evaluation mode.
-    tokenizer : PreTrainedTokenizerFast
-        One token per character.
-    losses : list of float
-        Loss of each batch before its update, in nats per token.
-
-    Raises
-    ------
-    ValueError
-        A demonstration is longer than ``max_length``.
+    Returns the model, in evaluation mode; its tokenizer, one token per character; and the loss of each batch before its
+    update, in nats per token. A demonstration longer than ``max_length`` is a ``ValueError``.
     """
     tokenizer = models.character_tokenizer(task.alphabet)
     model = models.tiny(
@@ -149,8 +116,8 @@ def fit(config, task, progress=False):
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, config.lr_warmup_steps, config.steps)
     batches = DataLoader(
-        _Demonstrations(config, task, tokenizer), batch_size=None, num_workers=config.workers,
-        generator=torch.Generator(),
+        range(config.steps), batch_size=None, collate_fn=functools.partial(_demonstrations, config, task, tokenizer),
+        num_workers=config.workers, generator=torch.Generator(),
     )
     losses = []
     with tqdm(batches, desc="warm-up", disable=not progress) as bar:
@@ -170,38 +137,27 @@ def fit(config, task, progress=False):
     return model, tokenizer, torch.stack(losses).tolist()
 
 
-class _Demonstrations(Dataset):
-    """The batches of a warm-up, encoded: item number i is the i-th, whoever asks for it."""
-
-    def __init__(self, config, task, tokenizer):
-        self.config, self.task, self.tokenizer = config, task, tokenizer
-
-    def __len__(self):
-        return self.config.steps
-
-    def __getitem__(self, step):
-        if step >= len(self):
-            raise IndexError(step)
-        rng = np.random.default_rng((self.config.seed, step))
-        prompts, completions = zip(*self.task.demonstrations(self.config.batch, rng))
-        prompt = self.tokenizer(list(prompts), padding=True, return_tensors="pt")
-        ended = [completion + self.tokenizer.eos_token for completion in completions]
-        completion = self.tokenizer(ended, padding=True, padding_side="right", return_tensors="pt")
-        needed = prompt.input_ids.shape[1] + self.task.max_new_tokens
-        if needed > self.config.max_length:
-            raise ValueError(
-                f"max_length must be at least {needed}, the tokens of the longest prompt and completion of "
-                f"{self.task.spec}, got {self.config.max_length}."
-            )
-        mask = completion.attention_mask.bool()
-        logp, ended = torch.zeros(mask.shape), mask.any(1)
-        return prompt.input_ids, prompt.attention_mask.bool(), completion.input_ids, mask, logp, ended
+def _demonstrations(config, task, tokenizer, step):
+    """Batch number `step` as the tensors of `pmdllm.rollout.Rollouts`."""
+    prompts, completions = zip(*task.demonstrations(config.batch, np.random.default_rng((config.seed, step))))
+    prompt = tokenizer(list(prompts), padding=True, return_tensors="pt")
+    ended = [completion + tokenizer.eos_token for completion in completions]
+    completion = tokenizer(ended, padding=True, padding_side="right", return_tensors="pt")
+    needed = prompt.input_ids.shape[1] + task.max_new_tokens
+    if needed > config.max_length:
+        raise ValueError(
+            f"max_length must be at least {needed}, the tokens of the longest prompt and completion of {task.spec}, "
+            f"got {config.max_length}."
+        )
+    mask = completion.attention_mask.bool()
+    logp, ended = torch.zeros(mask.shape), mask.any(1)
+    return prompt.input_ids, prompt.attention_mask.bool(), completion.input_ids, mask, logp, ended
 
 
-def _card(config, task, model, found):
+def _card(config, task, model, accuracies):
     """Model card: what the model is, its accuracies with intervals, the recipe, and the versions it was made with."""
     k = config.eval_samples
-    rows = [f"| {name} | {found[name]:.3f} | ± {found[f'{name}_ci']:.3f} |"
+    rows = [f"| {name} | {accuracies[name]:.3f} | ± {accuracies[f'{name}_ci']:.3f} |"
             for name in ("greedy", f"avg@{k}", f"pass@{k}", f"maj@{k}")]  # fmt: skip
     problem = task.held_out("test", 1)[0]
     return CARD.format(
