@@ -41,18 +41,11 @@ def evaluate(
         Gives the prompts and judges the completions.
     split : {'validation', 'test'}
         Which prompts.
-    prompts, samples : int
-        Number of prompts, and of completions k per prompt.
-    max_new_tokens : int
-        Tokens after which a completion is truncated.
-    seed : int
-        Seed of the sampling.
-    temperature, top_p : float
-        Of the sampled completions.
-    batch : int
-        Completions sampled at once; 0 for all.
-    **prompting
-        ``chat``, ``system_prompt`` and ``stop`` of `pmdllm.rollout.sample`.
+    prompts, samples, batch : int
+        Number of prompts, of completions k per prompt, and of completions sampled at once; 0 for all.
+    seed, max_new_tokens, temperature, top_p, **prompting
+        Of the sampling, as in `pmdllm.rollout.sample`; ``chat``, ``system_prompt`` and ``stop`` are those of greedy
+        completions too.
 
     Returns
     -------

@@ -275,18 +275,10 @@ def clipped_policy_gradient(
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What `Algorithm.loss` needs besides the batch; each objective reads what concerns it.
+    """What `Algorithm.loss` needs besides the batch, as in the objectives; each reads what concerns it.
 
-    Parameters
-    ----------
-    tau : float
-        Temperature τ > 0 in reward units.
-    clip_low, clip_high : float
-        As in `clipped_policy_gradient`.
-    length_normalization : str, optional
-        Replaces the algorithm's own.
-    max_length, weight : optional
-        As in `log_ratio_regression`; ``dataclasses.replace(settings, weight=…)`` gives each minibatch its own.
+    A ``length_normalization`` replaces the algorithm's own; ``dataclasses.replace(settings, weight=…)`` gives each
+    minibatch its own weight.
     """
 
     tau: float

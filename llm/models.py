@@ -125,7 +125,7 @@ def arithmetic(device, dtype="auto"):
 
 
 def load(name, device="cpu", trust_remote_code=False):
-    """Load a causal language model and its tokenizer.
+    """Load a causal language model, in evaluation mode and float32, and its tokenizer, which pads on the left.
 
     Parameters
     ----------
@@ -135,13 +135,6 @@ def load(name, device="cpu", trust_remote_code=False):
         Where the model is put.
     trust_remote_code : bool
         Run the code that comes with a hub model; it can do anything.
-
-    Returns
-    -------
-    model : PreTrainedModel
-        In evaluation mode, weights in float32.
-    tokenizer : PreTrainedTokenizerBase
-        With left padding; one without a padding token pads with its end-of-sequence token.
 
     Raises
     ------

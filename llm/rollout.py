@@ -76,16 +76,12 @@ def sample(
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A causal language model; its dropout is not switched off here.
-    tokenizer : PreTrainedTokenizerBase
-        With a padding and an end-of-sequence token.
+    model, tokenizer : PreTrainedModel, PreTrainedTokenizerBase
+        A causal language model, whose dropout is not switched off here; a padding and an end-of-sequence token.
     prompts : list of str
         What the user says.
-    n : int
-        Completions per prompt.
-    max_new_tokens : int
-        Tokens after which a completion is truncated, at least 1.
+    n, max_new_tokens : int
+        Completions per prompt, and tokens after which one is truncated, at least 1.
     generator : torch.Generator, optional
         On the model's device. Without one completions are greedy (temperature → 0) and `logp` is the model's own.
     temperature, top_p : float
