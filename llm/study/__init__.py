@@ -8,8 +8,7 @@ So short runs on several machines add up, and an empty folder of tables runs eve
 A study has a ``name`` and
 
 =======================  ===============================================================================================
-``stages(folder)``       yields each `Stage`, cells and the tables for their rows; a later one may depend on the rows
-                         of an earlier one
+``stages(folder)``       yields each `Stage`, cells and tables; a later one may depend on the rows of an earlier one
 ``results(folder)``      the `Table` of results of the last stage
 ``undecided(folder)``    cells of a later stage that an earlier one has to decide on, with the first candidates
 ``checked_cells(..)``    cells that `check` runs again

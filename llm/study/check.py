@@ -13,16 +13,10 @@ __all__ = ["check", "prediction_interval"]
 def check(studies, folder, runs, jobs=1, log=print, level=0.95):
     """Run a few cells anew and compare them with the committed rows of their settings.
 
-    A new number has to lie in mean ± t sd √(1 + 1/m) of the m committed seeds, the prediction interval of one more
-    seed; sd is at least the sampling error of the evaluation, so that seeds which agree by chance do not make it
-    narrower. The level is that of all numbers together (Bonferroni). What an earlier check left in `runs` is deleted.
-
-    Returns
-    -------
-    compared : int
-        How many numbers were compared.
-    departures : list of str
-        What failed, departs, or could not be compared, in words.
+    Returns how many numbers were compared, and in words what failed, departs, or could not be compared. A new number
+    has to lie in the `prediction_interval` of the committed seeds, sd at least the sampling error of the evaluation, so
+    that seeds which agree by chance do not make it narrower. The level is that of all numbers together (Bonferroni).
+    What an earlier check left in `runs` is deleted.
     """
     numbers, departures = [], []
     for study in studies:

@@ -35,10 +35,7 @@ TEMPERATURE = Study(
         for algorithm in ("pmd-mean-loo", "pmd-part-loo")
     ),
     seeds=SEEDS,
-    checked=(
-        {"estimator": "pmd-mean-loo", "tau": 0.05, "n": 16},
-        {"estimator": "pmd-part-loo", "tau": 0.05, "n": 16},
-    ),
+    checked=tuple({"estimator": name, "tau": 0.05, "n": 16} for name in ("pmd-mean-loo", "pmd-part-loo")),
 )
 
 LEARNING_RATES = grid(learning_rate=(1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3))
@@ -47,12 +44,8 @@ METHODS = Study(
     "methods",
     settings=(
         *(
-            Setting(
-                {"method": f"{algorithm} tau {tau}"},
-                {"algorithm": f"{algorithm}-loo", "tau": tau} | BUDGET,
-                LEARNING_RATES,
-            )
-            for algorithm in ("pmd-mean", "pmd-part")
+            Setting({"method": f"{name} tau {tau}"}, {"algorithm": f"{name}-loo", "tau": tau} | BUDGET, LEARNING_RATES)
+            for name in ("pmd-mean", "pmd-part")
             for tau in (0.1, 0.5)
         ),
         *(Setting({"method": name}, {"algorithm": name} | BUDGET, LEARNING_RATES) for name in ("grpo", "gspo", "rloo")),
@@ -63,15 +56,16 @@ METHODS = Study(
 )
 
 
-def stale(method, updates, iterations, budget, lag=0, **setting):
-    """A setting of the study of staleness: batches of 64 U rollouts, U = `updates` updates on each."""
+def stale(method, updates, iterations, budget="rollouts", lag=0):
+    """A setting of the study of staleness, U = `updates`; those of other budgets or lags take over what is tuned."""
     options = {
         "algorithm": method, "rollout_lag": lag, "iterations": iterations, "updates_per_batch": updates,
         "prompts_per_batch": 4 * updates, "eval_every": max(1, iterations // 8), "eval_prompts": 128,
         "test_prompts": 256,
     }  # fmt: skip
-    columns = {"method": method, "budget": budget, "updates_per_batch": updates, "lag": lag}
-    return Setting(columns, options, **setting)
+    tuned = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0}
+    columns = tuned | {"budget": budget, "lag": lag}
+    return Setting(columns, options, stale_trials(method, updates), None if columns == tuned else tuned)
 
 
 def stale_trials(method, updates):
@@ -96,30 +90,15 @@ UPDATES, REFRESHES = 256, 8
 STALENESS = Study(
     "staleness",
     settings=(
-        *(
-            stale(method, updates, UPDATES // updates, "rollouts", trials=stale_trials(method, updates))
-            for updates in (64, 8, 1)
-            for method in KNOBS
-        ),
-        *(
-            stale(method, updates, REFRESHES, "refreshes", trials=stale_trials(method, updates), tuned_as=tuned)
-            for updates in (8, 64)
-            for method in KNOBS
-            for tuned in [stale(method, updates, 0, "rollouts").columns]
-        ),
-        *(
-            stale(method, 8, UPDATES // 8, "rollouts", lag, trials=stale_trials(method, 8), tuned_as=tuned)
-            for lag in (1, 4)
-            for method in ("pmd-mean-loo", "grpo")
-            for tuned in [stale(method, 8, 0, "rollouts").columns]
-        ),
+        *(stale(method, updates, UPDATES // updates) for updates in (64, 8, 1) for method in KNOBS),
+        *(stale(method, updates, REFRESHES, "refreshes") for updates in (8, 64) for method in KNOBS),
+        *(stale(method, 8, UPDATES // 8, lag=lag) for lag in (1, 4) for method in ("pmd-mean-loo", "grpo")),
     ),
     seeds=SEEDS,
     tuning_seeds=TUNING_SEEDS,
-    checked=(stale("pmd-mean-loo", 64, 0, "rollouts").columns, stale("grpo", 64, 0, "rollouts").columns),
+    checked=tuple(stale(method, 64, UPDATES // 64).columns for method in ("pmd-mean-loo", "grpo")),
 )
 
-RATES = (6e-4,)
 KNOB = Study(
     "knob",
     settings=tuple(
@@ -129,7 +108,7 @@ KNOB = Study(
                 "algorithm": algorithm, "iterations": UPDATES // 16, "updates_per_batch": 16, "prompts_per_batch": 64,
                 "eval_every": 2, "eval_prompts": 128, "test_prompts": 256,
             },
-            tuple(values | {"learning_rate": rate} for values in candidates for rate in RATES),
+            tuple(values | {"learning_rate": 6e-4} for values in candidates),
         )
         for knob, algorithm, candidates in (
             ("pmd-mean", "pmd-mean-loo", grid(tau=(0.05, 0.2))),

@@ -38,10 +38,9 @@ def grid(**values):
 class Setting:
     """What the seeds of a study are averaged within.
 
-    `columns` are names and values that identify it in the tables; the names are the same throughout a study. `options`
-    are the fields of `pmdllm.config.Config` that differ from the preset; the model ``warmup:SEED`` is the preset's base
-    regenerated from another seed. `trials` are candidates of the options to be tuned. `tuned_as` are the columns of
-    another setting with the same trials, whose choice is taken over.
+    `columns` identify it in the tables, under the same names throughout a study; `options` are the fields of
+    `pmdllm.config.Config` that differ from the preset, the model ``warmup:SEED`` its base regenerated from that seed;
+    `trials` are candidates of the options to be tuned, as those of the setting with the columns `tuned_as` if given.
     """
 
     columns: dict
@@ -161,15 +160,11 @@ class Cell:
 
     @functools.cached_property
     def identity(self):
-        """The options that decide the outcome, the seed apart, as text; those that are switched off are left out.
-
-        The shipped base is named with the digest of its weights.
-        """
+        """The options that are switched on and decide the outcome, the seed apart; the shipped base by its digest."""
         model = self.resolved["model"]
         config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
-        return " ".join(
-            f"{name}={value}" for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF
-        )
+        decisive = [name for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF]
+        return " ".join(f"{name}={config[name]}" for name in decisive)
 
     def _words(self):
         return [f"{name} {value}" for name, value in (self.columns | self.trial | {"seed": self.seed}).items()]
@@ -203,63 +198,59 @@ class Study:
 
     def results(self, folder):
         """Return the table of the second stage in a folder of tables."""
-        return self._table(folder, 0, (), (*self.settings[0].columns, "seed", "options"))
+        return self._tables(folder)[0]
 
     def stages(self, folder):
         """Yield the two stages; the second has the settings whose options the first has chosen by then."""
-        tuning = self._tuning(folder)
+        results, curves, tuning = self._tables(folder)
         yield Stage(self.tuning_cells(), {"results": tuning})
-        curves = self._table(folder, 1, ("iteration",), (*self.settings[0].columns, "seed", "iteration"))
-        yield Stage(self.final_cells(tuning.read()), {"results": self.results(folder), "curves": curves})
+        yield Stage(self.final_cells(tuning.read()), {"results": results, "curves": curves})
 
     def undecided(self, folder):
         """Cells of the second stage whose options the first one will choose, with the first of their trials."""
-        tuning = Stage(self.tuning_cells(), {"results": self._tuning(folder)}).unfinished()
-        waiting = [setting for setting in self.settings if any(cell.columns == setting.tuning for cell in tuning)]
-        return [self.cell(setting, seed, setting.trials[0]) for seed in self.seeds for setting in waiting]
+        tuning = [cell.columns for cell in next(self.stages(folder)).unfinished()]
+        return self._cells(self.seeds, [(each, each.trials[0]) for each in self.settings if each.tuning in tuning])
 
     def checked_cells(self, folder):
         """Cells of the checked settings at the first seed, with the options that the table of tuning chooses."""
-        tuning, settings = self._tuning(folder).read(), [self.setting(columns) for columns in self.checked]
-        chosen = [(setting, choose(setting, tuning, self.tuning_seeds)) for setting in settings]
-        return [self.cell(setting, self.seeds[0], trial or setting.trials[0]) for setting, trial in chosen]
+        chosen = self._chosen(map(self.setting, self.checked), self._tables(folder)[2].read())
+        return self._cells(self.seeds[:1], [(setting, trial or setting.trials[0]) for setting, trial in chosen])
 
     def tuning_cells(self):
         """Cells of the first stage, in order."""
-        return [
-            self.cell(setting, seed, trial)
-            for seed in self.tuning_seeds
-            for setting in self.settings
-            if setting.is_tuned and setting.tuned_as is None
-            for trial in setting.trials
-        ]
+        tuned = [setting for setting in self.settings if setting.is_tuned and setting.tuned_as is None]
+        return self._cells(self.tuning_seeds, [(setting, trial) for setting in tuned for trial in setting.trials])
 
     def final_cells(self, tuning):
         """Cells of the second stage, in order, of the settings whose trials the table `tuning` can compare."""
-        chosen = [(setting, choose(setting, tuning, self.tuning_seeds)) for setting in self.settings]
-        return [
-            self.cell(setting, seed, trial, len(self.tuning_seeds) * len(setting.trials) if setting.is_tuned else 0)
-            for seed in self.seeds
-            for setting, trial in chosen
-            if trial is not None
-        ]
+        chosen = [pair for pair in self._chosen(self.settings, tuning) if pair[1] is not None]
+        return self._cells(self.seeds, chosen, self.tuning_seeds)
 
     def setting(self, columns):
         """Return the setting with these columns."""
         return next(setting for setting in self.settings if setting.columns == columns)
 
-    def cell(self, setting, seed, trial, trials=0):
-        """Return the cell of a setting with one of its trials."""
+    def cell(self, setting, seed, trial, tuned_on=()):
+        """Return the cell of a setting with one of its trials, chosen on the seeds `tuned_on`."""
+        trials = len(tuned_on) * len(setting.trials) if setting.is_tuned else 0
         return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials)
 
-    def _tuning(self, folder):
-        tuned = dict.fromkeys(name for setting in self.settings for trial in setting.trials for name in trial)
-        cell = (*self.settings[0].columns, *tuned, "seed")
-        return self._table(folder, 2, (), (*self.settings[0].columns, "seed", "options"), cell)
+    def _cells(self, seeds, chosen, tuned_on=()):
+        return [self.cell(setting, seed, trial, tuned_on) for seed in seeds for setting, trial in chosen]
 
-    def _table(self, folder, number, row, needed, cell=None):
-        path = Path(folder) / f"{self.files[number].format(self.name)}.csv"
-        return Table(path, cell or (*self.settings[0].columns, "seed"), row, needed, digits=(12, 6, 12)[number])
+    def _chosen(self, settings, tuning):
+        return [(setting, choose(setting, tuning, self.tuning_seeds)) for setting in settings]
+
+    def _tables(self, folder):
+        """Tables of results, curves and tuning."""
+        results, curves, tuning = (Path(folder) / f"{stem.format(self.name)}.csv" for stem in self.files)
+        cell = (*self.settings[0].columns, "seed")
+        tuned = dict.fromkeys(name for setting in self.settings for trial in setting.trials for name in trial)
+        return (
+            Table(results, cell, (), (*cell, "options")),
+            Table(curves, cell, ("iteration",), (*cell, "iteration"), digits=6),
+            Table(tuning, (*cell[:-1], *tuned, "seed"), (), (*cell, "options")),
+        )
 
 
 def choose(setting, tuning, seeds):

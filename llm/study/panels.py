@@ -11,9 +11,7 @@ def quantities(curves):
     k = next(name for name in curves if name.startswith("validation/avg@")).partition("@")[2]
     labels = {
         "reward": "training reward",
-        f"validation/avg@{k}": f"avg@{k}, validation",
-        f"validation/pass@{k}": f"pass@{k}, validation",
-        f"validation/maj@{k}": f"maj@{k}, validation",
+        **{f"validation/{name}@{k}": f"{name}@{k}, validation" for name in ("avg", "pass", "maj")},
         "validation/greedy": "greedy, validation",
         "length": "response length, tokens",
         "entropy": "entropy, nats",

@@ -14,11 +14,8 @@ __all__ = ["compute", "describe", "plan", "run"]
 def run(study, folder, runs, jobs=1, log=print):
     """Run what the tables of a study lack, merging the rows of each cell as it ends; return the cells that failed.
 
-    Raises
-    ------
-    ValueError
-        Before anything is run: a cell has an invalid configuration, a table is damaged or not of this study, a folder
-        cannot be written to, or another process runs this study in `runs`.
+    Before anything is run, a ValueError says that a cell has an invalid configuration, a table is damaged or not of
+    this study, a folder cannot be written to, or another process runs this study in `runs`.
     """
     now, later = plan(study, folder)
     for cell in (*now, *later):

@@ -44,7 +44,7 @@ class Table:
         remedy = "Move the file away, or name another folder of tables."
         try:
             table = pd.read_csv(self.path)
-        except (ValueError, pd.errors.ParserError) as error:
+        except ValueError as error:
             raise ValueError(f"table {self.path} cannot be read: {error} {remedy}") from None
         for name in self.needed:
             if name not in table:
@@ -91,13 +91,19 @@ class Stage:
     cells: list
     tables: dict
 
-    def unfinished(self):
-        """Return the cells that have no row with the same columns, seed and options in the table of results."""
-        table = self.tables["results"]
+    def matched(self):
+        """Return the cells without a row of results of their columns, seed and options, and the rows of the others."""
+        table, rows = self.tables["results"], self.tables["results"].read()
         columns = [*self.cells[0].columns, "seed", "options"] if self.cells else []
-        finished = set(table.names(table.read(), columns))
         wanted = pd.DataFrame([cell.columns | {"seed": cell.seed, "options": cell.identity} for cell in self.cells])
-        return [cell for cell, name in zip(self.cells, table.names(wanted, columns)) if name not in finished]
+        cells, finished = table.names(wanted, columns), table.names(rows, columns)
+        lacking, wanted = set(cells) - set(finished), set(cells)
+        rows = rows[[name in wanted for name in finished]].reset_index(drop=True)
+        return [cell for cell, name in zip(self.cells, cells) if name in lacking], rows
+
+    def unfinished(self):
+        """Return the cells that the table of results lacks."""
+        return self.matched()[0]
 
     def merge(self, cell, runs):
         """Merge the rows of a cell that was run, the results last; return them."""
@@ -196,19 +202,15 @@ CURVES = (
 
 
 def curves(cell, runs):
-    """Return a row for each iteration of a finished run: spending, reward, length, entropy, log-ratios, validation.
-
-    ``seconds`` and ``cpu_seconds`` are those of training up to there, evaluations apart.
-    """
+    """Return a row for each iteration of a finished run; its seconds are those of training up to there."""
     folder = runs / cell.folder
     timings = pd.DataFrame([{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")])
-    spent = timings[["seconds", "cpu_seconds"]].cumsum().to_dict("records")
-    return pd.DataFrame([
-        cell.columns | {"seed": cell.seed} | {name: line.get(name) for name in CURVES if name not in cell.columns}
-        | seconds
-        | {name: value for name, value in line.items() if name.startswith("validation/") and not name.endswith("_ci")}
-        for line, seconds in zip(_lines(folder), spent)
-    ])  # fmt: skip
+    rows = []
+    for line, spent in zip(_lines(folder), timings[["seconds", "cpu_seconds"]].cumsum().to_dict("records")):
+        row = cell.columns | {"seed": cell.seed} | {name: line.get(name) for name in CURVES if name not in cell.columns}
+        validation = [name for name in line if name.startswith("validation/") and not name.endswith("_ci")]
+        rows.append(row | spent | {name: line[name] for name in validation})
+    return pd.DataFrame(rows)
 
 
 def _lines(folder, name="metrics"):

@@ -49,10 +49,9 @@ SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
 
 @dataclass(frozen=True)
 class ValidateConfig:
-    """What is fitted, with which budgets, and where the tables are written.
+    """What is fitted, with which budgets, and where the tables are written; lists are separated by commas.
 
-    Raises ``ValueError`` naming the field, its value and what is accepted; every option's meaning is in its help text.
-    Lists are separated by commas.
+    Raises ``ValueError`` naming the field, its value and what is accepted.
     """
 
     output: str = option("runs/validate", "folder of the tables; finished cells in it are kept")
@@ -157,9 +156,10 @@ class Fit:
         return None if self.cell.kind.fit is None else base_folder(self.config, self.seed, runs / NAME)
 
     def make_base(self, runs):
-        """Make the base."""
-        self._set_threads()
-        base(self.config, self.seed, runs / NAME)
+        """Make the base and return it with its tokenizer; from here on this process has the threads of the cell."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        return () if self.cell.kind.fit is None else base(self.config, self.seed, runs / NAME)
 
     def validate(self, runs):
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""
@@ -169,10 +169,8 @@ class Fit:
         folder = runs / self.folder / "tables"
         if folder.exists():
             return
-        self._set_threads()
-        start, kind = time.process_time(), self.cell.kind
-        network = () if kind.fit is None else base(self.config, self.seed, runs / NAME)
-        tables = kind.run(self.cell, self.config, *network)
+        start = time.process_time()
+        tables = self.cell.kind.run(self.cell, self.config, *self.make_base(runs))
         made = made_on("cpu") | {"cpu_seconds": time.process_time() - start}
         with appearing(folder) as unfinished:
             for name, table in tables.items():
@@ -196,10 +194,7 @@ class Fit:
         return f"f {rows['share'].iloc[-1]:.4f}"
 
     def judged(self, rows):
-        """Return median f and the logarithm of median 1 − R², and the least sd of a seed's.
-
-        That of f is the error of a median over the prompts.
-        """
+        """Median f and log of median 1 − R², and the least sd of a seed's: that of f is a median's over the prompts."""
         sd = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645)
         missed = np.log(1 - rows["r2_law"])
         return {"share": (rows["share"], 1.2533 * sd / np.sqrt(self.cell.size)), "log(1 - r2_law)": (missed, 0.0)}
@@ -208,10 +203,6 @@ class Fit:
         """Predict the seconds on one core: those of the same setting in `table`."""
         rows = of(table, self.columns)
         return SECONDS if rows.empty else rows["cpu_seconds"].mean()
-
-    def _set_threads(self):
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
 
 
 @dataclass(frozen=True)
@@ -259,19 +250,12 @@ class Validation:
 
     def rows(self, folder):
         """Return the rows of results that belong to this configuration."""
-        stage = next(self.stages(folder))
-        table, columns = stage.tables["results"], [*CELL, "options"]
-        wanted = pd.DataFrame([cell.columns | {"seed": cell.seed, "options": cell.identity} for cell in stage.cells])
-        names, rows = set(table.names(wanted, columns)), table.read()
-        return rows[[name in names for name in table.names(rows, columns)]].reset_index(drop=True)
+        return next(self.stages(folder)).matched()[1]
 
     def _tables(self, folder):
-        stems = {name: NAME if name == "results" else f"{NAME}_{name}" for name in ROWS}
-        needed = {name: (*CELL, "options") if name == "results" else (*CELL, *row) for name, row in ROWS.items()}
-        return {
-            name: Table(Path(folder) / f"{stem}.csv", CELL, ROWS[name], needed[name], DIGITS)
-            for name, stem in stems.items()
-        }
+        paths = {name: Path(folder) / f"{NAME}_{name}.csv" for name in ROWS} | {"results": Path(folder) / f"{NAME}.csv"}
+        needed = {name: (*CELL, *row) for name, row in ROWS.items()} | {"results": (*CELL, "options")}
+        return {name: Table(paths[name], CELL, row, needed[name], DIGITS) for name, row in ROWS.items()}
 
 
 def full():

@@ -13,17 +13,14 @@ Everything but the last happens on the task of `pmdllm.validation.sums`, where t
 An outer step starts from a base, which is also the anchor p; prompts are the first of a random order, held-out prompts
 the last. L-BFGS minimises what does not change between evaluations, Adam what is drawn anew. R² of a fixed batch is
 taken over the actions it holds: Statement 14 leaves the others free, or without mass. To add an experiment, add a
-record to `EXPERIMENTS`.
-
-References
-----------
-Statements 2, 9, 14 and 18 of ``pmdtheory/theorems/README.md``.
+record to `EXPERIMENTS`. Statements are those of ``pmdtheory/theorems/README.md``.
 """
 
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -117,9 +114,21 @@ class Step:
         """The population loss, optionally of a number of prompts at a time, which a generator draws."""
         return fit.population(*self.problem, self.cell.law(self.anchor), *minibatches)
 
+    def minibatches(self):
+        """The population loss of as many prompts as the held-out experiment takes at a time."""
+        return self.population(min(self.config.held_out_batch, self.cell.size), self.rng)
+
     def rollouts(self):
         """The loss of n fresh rollouts."""
         return fit.fresh_rollouts(*self.problem, self.cell.n, self.generator)
+
+    def completions(self):
+        """The loss of n fresh completions."""
+        return fit.fresh_completions(*self.problem, self.cell.n, self.generator, self.base)
+
+    def lbfgs(self, loss, evaluations, watch):
+        """Minimise a loss that does not change."""
+        fit.lbfgs(self.fitted, loss, evaluations, watch)
 
     def adam(self, loss, steps, watch):
         """Minimise a loss that is drawn anew."""
@@ -163,8 +172,7 @@ def one_step(cell, config, model, tokenizer):
     prompts, tables = [], {}
     for split, (numbers, some, drawn) in judged.items():
         statistics, log_ratio = step.compared(some, drawn)
-        place = {"split": split, "iteration": 1, "number": numbers}
-        prompts.append(pd.DataFrame(asdict(cell) | place | statistics))
+        prompts.append(pd.DataFrame(asdict(cell) | {"split": split, "iteration": 1, "number": numbers} | statistics))
         if kind.actions:
             tables["actions"] = actions_table(cell, numbers, some, log_ratio)
     return {"prompts": pd.concat(prompts), "steps": pd.DataFrame(steps)} | tables
@@ -201,14 +209,11 @@ def actions_table(cell, numbers, anchor, log_ratio):
     order = np.argsort((p * r).sum(axis=1))
     lambert = pmd_mean_update(p, r, cell.tau).log_ratio
     kl_law = laws.predict(p, r, cell.tau, "log_partition").log_ratio
-    tables = [
-        pd.DataFrame(
-            asdict(cell)
-            | {"number": numbers[i], "action": np.arange(sums.ACTIONS), "policy": p[i], "reward_of_action": r[i]}
-            | {"log_ratio": log_ratio[i], "lambert": lambert[i], "kl_law": kl_law[i]}
-        )
-        for i in dict.fromkeys(order[[0, len(order) // 2, -1]])
-    ]
+    values = {"policy": p, "reward_of_action": r, "log_ratio": log_ratio, "lambert": lambert, "kl_law": kl_law}
+    tables = []
+    for i in dict.fromkeys(order[[0, len(order) // 2, -1]]):
+        place = asdict(cell) | {"number": numbers[i], "action": np.arange(sums.ACTIONS)}
+        tables.append(pd.DataFrame(place | {name: rows[i] for name, rows in values.items()}))
     return pd.concat(tables)
 
 
@@ -234,35 +239,17 @@ class Experiment:
 
 def _recursion(step, watch):
     if math.isinf(step.cell.n):
-        fit.lbfgs(step.fitted, step.population(), step.config.recursion_evaluations, watch)
+        step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
     else:
         step.adam(step.rollouts(), step.config.recursion_steps, watch)
 
 
-def _minibatches(step, watch):
-    loss = step.population(min(step.config.held_out_batch, step.cell.size), step.rng)
-    step.adam(loss, step.config.held_out_steps, watch)
-
-
-def _fixed_batch(step, watch):
-    fit.lbfgs(step.fitted, fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch)
-
-
-def _completions(step, watch):
-    loss = fit.fresh_completions(*step.problem, step.cell.n, step.generator, step.base)
-    step.adam(loss, step.config.steps, watch)
-
-
+PAIR, PAIR_LOO = ("pmd-mean", "pmd-part"), ("pmd-mean-loo", "pmd-part-loo")
 EXPERIMENTS = {
     "population": Experiment(
-        lambda c: [
-            (reward, tau, algorithm, math.inf, c.prompts)
-            for reward in c.values("rewards")
-            for tau in c.values("taus", float)
-            for algorithm in ("pmd-mean", "pmd-part")
-        ],
+        lambda c: product(c.values("rewards"), c.values("taus", float), PAIR, [math.inf], [c.prompts]),
         options=(*NETWORK, "evaluations"),
-        fit=lambda step, watch: fit.lbfgs(step.fitted, step.population(), step.evaluations, watch),
+        fit=lambda step, watch: step.lbfgs(step.population(), step.evaluations, watch),
         actions=True,
     ),
     "rollouts": Experiment(
@@ -277,12 +264,12 @@ EXPERIMENTS = {
     "completions": Experiment(
         lambda c: [("graded", c.tau, "pmd-mean-loo", c.n, c.prompts)],
         options=(*NETWORK, "steps", "learning_rate"),
-        fit=_completions,
+        fit=lambda step, watch: step.adam(step.completions(), step.config.steps, watch),
     ),
     "batch": Experiment(
-        lambda c: [("graded", c.tau, name, c.n, c.prompts) for name in ("pmd-mean-loo", "pmd-part-loo")],
+        lambda c: product(["graded"], [c.tau], PAIR_LOO, [c.n], [c.prompts]),
         options=(*NETWORK, "evaluations"),
-        fit=_fixed_batch,
+        fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
         fixed_batch=True,
     ),
     "recursion": Experiment(
@@ -295,17 +282,13 @@ EXPERIMENTS = {
         run=chain,
     ),
     "held-out": Experiment(
-        lambda c: [("graded", c.tau, "pmd-mean", math.inf, size) for size in c.values("sizes", int)],
+        lambda c: product(["graded"], [c.tau], ["pmd-mean"], [math.inf], c.values("sizes", int)),
         options=(*NETWORK, "held_out_steps", "held_out_batch", "learning_rate"),
-        fit=_minibatches,
+        fit=lambda step, watch: step.adam(step.minibatches(), step.config.held_out_steps, watch),
         unseen=True,
     ),
     "training": Experiment(
-        lambda c: [
-            ("binary", tau, algorithm, c.n, c.training_prompts)
-            for tau in (0.1, 0.5)
-            for algorithm in ("pmd-mean-loo", "pmd-part-loo")
-        ],
+        lambda c: product(["binary"], (0.1, 0.5), PAIR_LOO, [c.n], [c.training_prompts]),
         options=("training_iterations", "training_epochs", "training_learning_rate"),
         run=ordinary_training.run,
     ),

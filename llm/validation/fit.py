@@ -9,7 +9,8 @@ as in training, on rows that are completions:
 ``fixed_batch``         the same n actions at every call
 
 Each takes the network that is fitted and its tokenizer, an `Anchor`, one of `pmdllm.losses.ALGORITHMS` and τ > 0 in
-reward units, and returns a function of no arguments. Bases have the size of network and the recipe of a
+reward units, and returns a function of no arguments. A minimiser calls ``watch`` with the number of evaluations of loss
+and gradient after every 50 and at the end. Bases have the size of network and the recipe of a
 `pmdllm.validation.declared.ValidateConfig`, and are kept in a folder, by default its ``output``.
 
 Malformed completions all have reward 0, hence one ratio, in the minimiser of the expected loss: merging them into one
@@ -29,10 +30,10 @@ from ..rollout import sample, token_logp
 from ..study.tables import appearing
 from . import sums
 
-__all__ = [
-    *("Anchor", "adam", "anchor", "base", "base_folder", "fixed_batch", "fresh_completions", "fresh_rollouts", "lbfgs"),
-    "population",
-]
+__all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs"]
+__all__ += ["fixed_batch", "fresh_completions", "fresh_rollouts", "population"]
+
+WATCHED_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,16 @@ def anchor(model, tokenizer, numbers, reward, size=64):
 
 
 def population(model, tokenizer, anchor, algorithm, tau, law, batch=None, rng=None):
-    """Return the population loss E_p over the actions and the mean over prompts.
-
-    The baseline of the update `law`, E_p[r] or τ log Z, takes the place of the algorithm's estimator. With `batch`,
-    `rng` draws so many prompts for each call.
-    """
+    """Return the loss E_p over all actions, with the baseline of the update `law`; `rng` may draw `batch` prompts."""
     advantage = anchor.rewards - torch.from_numpy(law.baseline)[:, None]
     weight = anchor.logp.exp() * sums.ACTIONS
 
     def loss():
-        rows = range(len(anchor.prompts)) if batch is None else rng.choice(len(anchor.prompts), batch, replace=False)
-        rows = list(rows)
-        logp = sums.log_policy(model, tokenizer, [anchor.prompts[i] for i in rows])
-        return _loss(algorithm, logp, anchor.logp[rows], advantage[rows], tau, weight[rows].flatten())
+        count = len(anchor.prompts)
+        rows = list(range(count) if batch is None else rng.choice(count, batch, replace=False))
+        some = anchor.rows(rows)
+        logp = sums.log_policy(model, tokenizer, some.prompts)
+        return _loss(algorithm, logp, some.logp, advantage[rows], tau, weight[rows].flatten())
 
     return loss
 
@@ -114,21 +112,27 @@ def fresh_completions(model, tokenizer, anchor, algorithm, tau, n, generator, ba
     return loss
 
 
-def lbfgs(model, loss, evaluations, watch=None, every=50):
-    """Minimise a deterministic loss in float32 weights by L-BFGS with a strong Wolfe line search.
-
-    Returns the evaluations of loss and gradient made; the last line search may exceed the budget. ``watch`` takes their
-    number after `every` so many and at the end.
-    """
+def lbfgs(model, loss, evaluations, watch=None):
+    """Minimise a deterministic loss by L-BFGS with a strong Wolfe line search; the last one may exceed the budget."""
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=evaluations, max_eval=evaluations, history_size=100,
         tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe",
     )  # fmt: skip
+    _minimise(optimizer, loss, watch)
+
+
+def adam(model, loss, steps, learning_rate, watch=None):
+    """Minimise a loss, random or not, by Adam: the rate rises over 20 steps and falls to 0 along a cosine."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
+    _minimise(optimizer, loss, watch, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
+
+
+def _minimise(optimizer, loss, watch, steps=1, schedule=None):
     done = 0
 
     def evaluate():
         nonlocal done
-        if watch and done and done % every == 0:
+        if watch and done and done % WATCHED_EVERY == 0:
             watch(done)
         done += 1
         optimizer.zero_grad()
@@ -136,29 +140,12 @@ def lbfgs(model, loss, evaluations, watch=None, every=50):
         value.backward()
         return value
 
-    optimizer.step(evaluate)
+    for _ in range(steps):
+        optimizer.step(evaluate)
+        if schedule:
+            schedule.step()
     if watch:
         watch(done)
-    return done
-
-
-def adam(model, loss, steps, learning_rate, watch=None, every=50):
-    """Minimise a loss, random or not, by Adam: the rate rises over 20 steps and falls to 0 along a cosine.
-
-    Returns the updates made; `watch` and `every` as in `lbfgs`.
-    """
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
-    schedule = get_cosine_schedule_with_warmup(optimizer, 20, steps)
-    for step in range(steps):
-        if watch and step and step % every == 0:
-            watch(step)
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-        schedule.step()
-    if watch:
-        watch(steps)
-    return steps
 
 
 def base(config, seed, folder=None):

@@ -10,11 +10,8 @@ law. Ordinary training need not be near either. Close to p, with s = εD + η an
               \quad \text{to leading order,}
 
 so f ≫ 1 says that the updates stopped early, and f < 0 that s varies mostly with what the reward does not explain: what
-a policy does beyond its law, generalising from other prompts or fitted to a few rollouts.
-
-References
-----------
-Statements 2, 4 and 18 of ``pmdtheory/theorems/README.md``.
+a policy does beyond its law, generalising from other prompts or fitted to a few rollouts. Statements 2, 4 and 18 of
+``pmdtheory/theorems/README.md``.
 """
 
 import copy
@@ -64,8 +61,8 @@ def run(cell, config):
                     epoch, cut = divmod(minibatch.number + 1, options.updates_per_batch)
                     if cut:
                         continue
-                    judged = {"train": batch.problems} | ({"held-out": unseen} if epoch == options.epochs else {})
-                    for split, problems in judged.items():
+                    last = [("held-out", unseen)] if epoch == options.epochs else []
+                    for split, problems in [("train", batch.problems), *last]:
                         place = {"split": split, "iteration": training.iteration + 1, "epoch": epoch}
                         measured = measure(training, policy, problems, rng)
                         rows.append(asdict(cell) | place | {"updates": training.updates} | measured)
@@ -75,11 +72,7 @@ def run(cell, config):
 
 @torch.no_grad()
 def measure(training, policy, problems, rng):
-    """Estimate f of the model q of a `Run` over an older policy p, from fresh rollouts of p: columns of `run`.
-
-    The run's task judges the rollouts of P `problems`, and n and τ are those of its configuration; `rng` draws
-    rollouts and bootstrap samples.
-    """
+    """Estimate f of the model q of a `Run` over an older policy p, from fresh rollouts of p: columns of `run`."""
     n, tau = training.config.rollouts_per_prompt, training.config.tau
     generator = torch.Generator(training.device).manual_seed(int(rng.integers(2**31)))
     prompts = [problem.prompt for problem in problems]
@@ -88,7 +81,5 @@ def measure(training, policy, problems, rng):
     reward = training.task.judge(rollouts.texts(training.tokenizer), answers).correct.reshape(-1, n)
     log_ratio = (token_logp(training.model, rollouts)[0] - rollouts.logp).sum(1).double().cpu().numpy().reshape(-1, n)
     estimate = pooled_share(log_ratio, reward, tau, rng)
-    return {
-        "share": estimate.value, "share_low": estimate.low, "share_high": estimate.high, "weight": estimate.weight,
-        "reverse_kl": estimate.reverse_kl, "prompts": len(prompts),
-    }  # fmt: skip
+    share = {"share": estimate.value, "share_low": estimate.low, "share_high": estimate.high}
+    return share | {"weight": estimate.weight, "reverse_kl": estimate.reverse_kl, "prompts": len(prompts)}

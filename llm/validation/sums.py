@@ -8,17 +8,14 @@ Two rewards are known for all actions::
 
 where e is measured around the circle of the 100 answers, so 99 is one away from 0. Malformed completions get 0.
 
-Teacher forcing gives the policy: π(y|x) = π(y₁|x) π(y₂|x y₁) π(end|x y₁ y₂). The prompt, the 10 first digits and the
-100 pairs of digits form a trie of 6 + 10 + 100 tokens, packed into one sequence per prompt: a token sees the prompt,
-its parent and itself, and has the position it has in its own completion. The probability of the malformed action is
-the sum over all ways to leave the trie: no subtraction, and accurate where it is tiny.
+Teacher forcing gives the policy: π(y|x) = π(y₁|x) π(y₂|x y₁) π(end|x y₁ y₂), Statement 18 of
+``pmdtheory/theorems/README.md``. The prompt, the 10 first digits and the 100 pairs of digits form a trie of
+6 + 10 + 100 tokens, packed into one sequence per prompt: a token sees the prompt, its parent and itself, and has the
+position it has in its own completion. The probability of the malformed action is the sum over all ways to leave the
+trie: no subtraction, and accurate where it is tiny.
 
 Demonstrations err by a rounded normal of standard deviation 0.5 · 1.4^a, a the prompt's first digit, and are malformed
 one time in 33. A base that imitates them is right between .03 and .7 of the time, depending on the prompt.
-
-References
-----------
-Statement 18 of ``pmdtheory/theorems/README.md``.
 """
 
 import functools
@@ -82,13 +79,12 @@ class Sums:
         errors = np.rint(rng.normal(scale=0.5 * 1.4 ** (numbers // 1000)))
         answers = (_answers(numbers) + errors.astype(int)) % MALFORMED
         lengths = np.where(rng.random(count) < 0.03, 1, 2)
-        return [
-            (prompt, f"{answer:02}"[:length]) for prompt, answer, length in zip(prompts(numbers), answers, lengths)
-        ]
+        completions = [f"{answer:02}"[:length] for answer, length in zip(answers, lengths)]
+        return list(zip(prompts(numbers), completions))
 
 
 def log_policy(model, tokenizer, prompts):
-    """Return the log-probability of every action, a float64 tensor (P, 101) in nats, with its gradient (Statement 18).
+    """Return the log-probability of every action, a float64 tensor (P, 101) in nats, with its gradient.
 
     The model's attention must accept a boolean mask of four dimensions, as ``sdpa`` does; the tokenizer has one token
     for each digit; the P prompts have equally many tokens. Rows sum to 1 within the model's own rounding.
@@ -109,12 +105,9 @@ def log_policy(model, tokenizer, prompts):
     root, node, leaf = law[:, 0], law[:, 1:11], law[:, 11:]
     one = root[:, digits]
     two = (one[:, :, None] + node[:, :, digits]).flatten(1)
-    leaving = [
-        root[:, ~is_digit],
-        (one[:, :, None] + node[:, :, ~is_digit]).flatten(1),
-        (two[:, :, None] + leaf[:, :, ~eos]).flatten(1),
-    ]
-    return torch.cat([two + leaf[:, :, eos][..., 0], torch.logsumexp(torch.cat(leaving, 1), 1, keepdim=True)], 1)
+    after_one, after_two = one[:, :, None] + node[:, :, ~is_digit], two[:, :, None] + leaf[:, :, ~eos]
+    leaving = torch.cat([root[:, ~is_digit], after_one.flatten(1), after_two.flatten(1)], 1)
+    return torch.cat([two + leaf[:, :, eos][..., 0], torch.logsumexp(leaving, 1, keepdim=True)], 1)
 
 
 def _answers(numbers):
