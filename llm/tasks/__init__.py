@@ -13,7 +13,8 @@ contains a comma stands in double quotes, as in CSV; ``\n`` in a template is a n
     package.module:Class    path/to/file.py:Class:size=3    your own, a class with the attributes of `Task`
 
 Training prompts are disjoint from validation and test prompts: whoever draws `Task.sample` never meets a held-out
-prompt. `Pool` sees to that, and offers all of `Task` but ``max_new_tokens`` and ``judge``.
+prompt. `Pool` sees to that, and offers all of `Task` but ``max_new_tokens`` and ``judge``. A bad spec is a ValueError
+that lists what is accepted, a missing package an ImportError that names it.
 """
 
 import csv
@@ -27,7 +28,7 @@ from typing import Protocol
 import numpy as np
 
 from .answers import Verdict
-from .pool import Pool, Problem, fraction
+from .pool import Pool, Problem, boolean, fraction
 
 __all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
 
@@ -43,21 +44,11 @@ TASKS = {
 
 
 class Task(Protocol):
-    """What every task offers. Some also have an ``alphabet`` and ``demonstrations(count, rng)`` to warm up a model on.
+    """What every task offers. Some also have an ``alphabet`` and ``demonstrations(count, rng)`` to warm up a model."""
 
-    Attributes
-    ----------
-    spec : str
-        The line it was loaded from.
-    max_new_tokens : int
-        Tokens after which a completion is truncated, unless the run says otherwise.
-    stop : tuple of str
-        Texts at which a completion ends; what follows is not judged.
-    """
-
-    spec: str
-    max_new_tokens: int
-    stop: tuple[str, ...]
+    spec: str  # the line it was loaded from
+    max_new_tokens: int  # a completion is truncated after so many tokens, unless the run says otherwise
+    stop: tuple[str, ...]  # texts at which a completion ends; what follows is not judged
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
         """Draw `count` different training problems."""
@@ -77,13 +68,6 @@ NEEDED = ("max_new_tokens", "stop", "sample", "held_out", "judge", "restrict")
 
 def load(spec):
     """Make the task that a spec describes.
-
-    Raises
-    ------
-    ValueError
-        The task or an option is unknown, or a value is not accepted; the message lists what is.
-    ImportError
-        A package the task needs is missing; the message names it.
 
     Examples
     --------
@@ -114,20 +98,7 @@ def load(spec):
 
 
 def own(option, text):
-    """Return the callable that ``package.module:name`` or ``path/file.py:name`` names.
-
-    Parameters
-    ----------
-    option : str
-        What the text was given for, named in messages.
-    text : str
-        A module or file, a colon, and the name in it.
-
-    Raises
-    ------
-    ValueError, ImportError
-        There is none, or it cannot be imported; one line says why.
-    """
+    """Return what `text`, ``package.module:name`` or ``path/file.py:name``, names; messages call it `option`."""
     place, _, name = text.partition(":")
     try:
         if place.endswith(".py"):
@@ -178,14 +149,9 @@ def _typed(key, value, kind):
     kind = {"int": int, "float": float, "bool": bool}.get(kind, kind)  # as text in modules that delay annotations
     if key == "template":
         return value.replace(r"\n", "\n")
-    if kind is bool:
-        if value.lower() not in ("true", "false"):
-            raise ValueError(f"{key} must be true or false, got {value!r}.")
-        return value.lower() == "true"
-    if kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            kinds = {int: "an integer", float: "a number"}
-            raise ValueError(f"{key} must be {kinds[kind]}, got {value!r}.") from None
-    return value
+    kinds = {bool: ("true or false", boolean), int: ("an integer", int), float: ("a number", float)}
+    name, read = kinds.get(kind, ("a text", str))
+    try:
+        return read(value)
+    except ValueError:
+        raise ValueError(f"{key} must be {name}, got {value!r}.") from None

@@ -24,7 +24,7 @@ import numpy as np
 from . import notation
 from .checker import Checker
 
-__all__ = ["Verdict", "cut", "exact", "last_boxed", "math", "untrusted"]
+__all__ = ["Verdict", "exact", "last_boxed", "math", "turn", "untrusted"]
 
 TAIL = 10_000
 PLAIN = re.compile(r"-?(?:0|[1-9]\d{0,99})(?:\.\d{1,99})?", re.ASCII)
@@ -41,21 +41,14 @@ NUMBER = re.compile(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found in B completions.
+    """What was found in B completions: arrays of bool (B,), and the answers that were read.
 
-    Attributes
-    ----------
-    correct : bool array (B,)
-        Whether the answer is right.
-    parsed : bool array (B,)
-        False where no answer could be read: a wrong answer, counted.
-    answers : list of str or None
-        Each answer in a canonical form, so that equal strings are one vote; None where none could be read. A right
-        answer has the form of the task's own, in whatever form it was given: right completions are always one vote.
+    Answers are in a canonical form, so that equal strings are one vote; None where none could be read. A right answer
+    has the form of the task's own, in whatever form it was given: right completions are always one vote.
     """
 
     correct: np.ndarray
-    parsed: np.ndarray
+    parsed: np.ndarray  # False where no answer could be read: a wrong answer, counted
     answers: list[str | None]
 
     @classmethod
@@ -84,21 +77,10 @@ def exact(completions, answers, separator="=", pattern="[0-9]+"):
 
 
 def math(completions, answers, stop=(), seconds=2.0):
-    r"""Compare the answers of free text by value.
+    r"""Compare the answers of free text by value; what follows a `stop` text is left out.
 
-    Parameters
-    ----------
-    completions, answers : list of str
-        B completions and their right answers, plain or LaTeX; `untrusted` says beforehand whether they will do.
-    stop : tuple of str
-        Texts at which a completion ends.
-    seconds : float
-        Processor time of the worker after which an answer counts as not parsed.
-
-    Raises
-    ------
-    RuntimeError
-        The checker itself died.
+    An answer on which the worker spends more than `seconds` of processor time counts as not parsed; RuntimeError if
+    the worker itself dies.
 
     Examples
     --------
@@ -129,11 +111,7 @@ def untrusted(answers, seconds=2.0):
 
     What `pmdllm.tasks.notation` reads, it reads whole. Others are read by Math-Verify, must equal themselves, and must
     differ from copies in which a number or variable is another one: one of which a part is ignored does not.
-
-    Raises
-    ------
-    ImportError, RuntimeError
-        Math-Verify is missing or does not work.
+    ImportError or RuntimeError if Math-Verify is missing or does not work.
 
     Examples
     --------
@@ -155,9 +133,11 @@ def untrusted(answers, seconds=2.0):
     return problems | {answer: why or failed for (answer, _), (why, failed) in zip(asked, replies) if why or failed}
 
 
-def cut(text, stop):
-    """Return what precedes the first of the stop texts."""
-    return text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
+def turn(text, stop):
+    """Return what a completion says after its thoughts and before a stop text; None if the thoughts do not end."""
+    text = text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
+    _, closed, text = text.rpartition("</think>")
+    return None if not closed and "<think>" in text else text
 
 
 def last_boxed(text):
@@ -241,10 +221,7 @@ def _checker(seconds):
 
 def _final(completion, stop):
     """The part of a completion that is its answer, or None."""
-    _, closed, text = cut(completion, stop).rpartition("</think>")
-    if not closed and "<think>" in text:
-        return None
-    text = text[-TAIL:]
+    text = (turn(completion, stop) or "")[-TAIL:]
     boxed = last_boxed(text)
     if boxed is not None or re.search(r"\\(?:boxed|fbox)\s*\{", text):
         return (last_boxed(boxed or "") or boxed or "").strip() or None

@@ -17,13 +17,16 @@ rows repeat every prompt many times and its prompts already say how to answer; a
 Splits named train, validation and test are used as they are; one that is missing is carved from the training rows by
 the hash of the question (`pmdllm.tasks.fraction`), 5% each. No question of a held-out split is a training question.
 
-Answers are checked by `pmdllm.tasks.answers.math`. A row is left out, counted and named, if it lacks a question or an
-answer, if its answer cannot be trusted to be read as it is meant, or if another row answers its question differently.
+Answers are checked by `pmdllm.tasks.answers.math`. Rows are left out, with a warning that counts and names them, if
+they lack a question or an answer, if their answer cannot be trusted to be read as it is meant, or if another row
+answers their question differently.
+
+GSM8K: Cobbe et al., arXiv 2110.14168. MATH: Hendrycks et al., arXiv 2103.03874. DAPO: Yu et al., arXiv 2503.14476.
 """
 
 import re
 import warnings
-from collections import Counter
+from collections import defaultdict
 from functools import partial
 
 from . import answers, tables
@@ -45,20 +48,17 @@ class Table(Pool):
     Parameters
     ----------
     path : str
-        An existing file (json, jsonl, parquet or csv; all of it training rows), an existing folder of such files named
-        after their splits, or the name of a data set on the Hugging Face hub.
+        A file (json, jsonl, parquet or csv; all of it training rows), a folder of such files named after their splits,
+        or the name of a data set on the Hugging Face hub.
     question, answer : str
         Their columns, with dots into nested fields.
     extract : {"plain", "hashes", "boxed"}
-        The answer is the whole column, what follows its last ``####``, or what its last ``\boxed{}`` holds; thousands
-        separators are dropped after ``####``.
+        The answer is the whole column, what follows its last ``####`` (less commas), or its last ``\boxed{}``.
     template : str
         ``boxed`` (asks for reasoning and a ``\boxed{}``), ``plain`` (the question alone), or a text that contains
         ``{question}``. What stands before it in a text also ends a completion: the model asks itself the next one.
     configs : str
         Configurations on the hub, separated by spaces; in a folder, its subfolders of these names.
-    max_new_tokens : int
-        Bound of a completion.
 
     Raises
     ------
@@ -67,20 +67,10 @@ class Table(Pool):
     ValueError
         A file cannot be read; a column, an option or the training rows are missing.
 
-    Warns
-    -----
-    UserWarning
-        Rows were left out; the message counts them and names the first.
-
-    References
-    ----------
-    GSM8K: Cobbe et al., arXiv 2110.14168. MATH: Hendrycks et al., arXiv 2103.03874. DAPO: Yu et al., arXiv 2503.14476.
-
     Examples
     --------
-    >>> rows = getfixture("tmp_path") / "rows.jsonl"
-    >>> text = "".join('{"question": "1+%d?", "answer": "%d"}\n' % (i, i + 1) for i in range(200))
-    >>> _ = rows.write_text(text)
+    >>> rows = getfixture("tmp_path") / "rows.csv"
+    >>> _ = rows.write_text("question,answer\n" + "".join(f"1+{i}?,{i + 1}\n" for i in range(200)))
     >>> Table(str(rows), template="plain").held_out("test", 1)
     [Problem(prompt='1+105?', answer='106')]
     """
@@ -101,9 +91,8 @@ class Table(Pool):
             raise ValueError(f"extract must be one of {', '.join(EXTRACT)}, got {extract!r}.")
         template = TEMPLATES.get(template, template)
         if "{question}" not in template:
-            raise ValueError(
-                f"template must be one of {', '.join(TEMPLATES)} or contain {{question}}, got {template!r}."
-            )
+            accepted = f"one of {', '.join(TEMPLATES)} or contain {{question}}"
+            raise ValueError(f"template must be {accepted}, got {template!r}.")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
         self.spec, self.max_new_tokens = f"file:{path}", max_new_tokens
@@ -113,7 +102,7 @@ class Table(Pool):
         if "train" not in splits:
             raise ValueError(f"path must have a split called train, got {', '.join(splits) or 'none'} in {path!r}.")
         splits = {name: splits[name] for name in ("train", "validation", "test") if name in splits}
-        rows = _disjoint(_answers(splits, path, question, answer, EXTRACT[extract]))
+        rows = _disjoint(_answers(splits, path, (question, answer), EXTRACT[extract]))
         if not rows["train"]:
             raise ValueError(f"path must have training rows with a question and an answer, got none in {path!r}.")
         self.problems = {
@@ -134,76 +123,57 @@ class file(Table):  # noqa: N801  a maker like the others
 
 hub = Table
 gsm8k = partial(Table, path="openai/gsm8k", configs="main", extract="hashes", max_new_tokens=512)
+SUBJECTS = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus"
 math = partial(
-    Table,
-    path="EleutherAI/hendrycks_math",
-    configs="algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus",
-    question="problem",
-    answer="solution",
-    extract="boxed",
+    Table, path="EleutherAI/hendrycks_math", configs=SUBJECTS, question="problem", answer="solution", extract="boxed"
 )
 dapo_math_17k = partial(
-    Table,
-    path="BytedTsinghua-SIA/DAPO-Math-17k",
-    question="prompt",
-    answer="reward_model.ground_truth",
-    template="plain",
-    max_new_tokens=4096,
-)
+    Table, path="BytedTsinghua-SIA/DAPO-Math-17k", question="prompt", answer="reward_model.ground_truth",
+    template="plain", max_new_tokens=4096,
+)  # fmt: skip
 
 
-def _answers(splits, path, question, answer, extract):
+def _answers(splits, path, columns, extract):
     """Answers by question in each split, each question once; rows that cannot be used are counted and left out."""
-    pairs, left_out, first = {}, Counter(), {}
-
-    def leave_out(why, place):
-        left_out[why] += 1
-        first.setdefault(why, place)
-
+    pairs, kept, left_out = {split: {} for split in splits}, {split: {} for split in splits}, defaultdict(list)
     for split, rows in splits.items():
-        pairs[split], named = {}, {question: False, answer: False}
+        for name in columns:
+            if rows and not any(_column(row, name) for _, row in rows):
+                names = ", ".join(map(str, rows[0][1])) or "none"
+                raise ValueError(f"columns of {path!r} are {names}, got {name!r}: set question= and answer=.")
         for place, row in rows:
-            asked, answered = (_text(_column(row, name, named)) for name in (question, answer))
+            asked, answered = (_text(_column(row, name)) for name in columns)
             right = answered and extract(answered)
-            if not asked or not right:
-                leave_out("without the text of a question or an answer", place)
-            else:
+            if asked and right:
                 pairs[split].setdefault(asked, {}).setdefault(right, place)
-        for name in named:
-            if rows and not named[name]:
-                columns = ", ".join(map(str, rows[0][1])) or "none"
-                raise ValueError(f"columns of {path!r} are {columns}, got {name!r}: set question= and answer=.")
+            else:
+                left_out["without the text of a question or an answer"].append(place)
     problems = answers.untrusted({right for rows in pairs.values() for rights in rows.values() for right in rights})
-    kept = {split: {} for split in pairs}
     for split, rows in pairs.items():
         for asked, rights in rows.items():
             (right, place), *others = rights.items()
+            boxes = [rf"\boxed{{{other}}}" for other, _ in others]
             if right in problems:
-                leave_out(f"with an answer that {problems[right].removeprefix('it ')}", f"{place}: {right[:60]!r}")
-            elif others and not all(_same(right, other) for other, _ in others):
-                leave_out("with another answer to the same question", others[0][1])
+                why = f"with an answer that {problems[right].removeprefix('it ')}"
+                left_out[why].append(f"{place}: {right[:60]!r}")
+            elif others and not answers.math(boxes, [right] * len(boxes)).correct.all():
+                left_out["with another answer to the same question"].append(others[0][1])
             else:
                 kept[split][asked] = right
     if left_out:
-        total = sum(map(len, splits.values()))
-        reasons = "; ".join(f"{count} {why} ({first[why]})" for why, count in left_out.items())
-        warnings.warn(f"{left_out.total()} of {total} rows of {path} are left out: {reasons}.", stacklevel=4)
+        count, total = (sum(map(len, lists.values())) for lists in (left_out, splits))
+        reasons = "; ".join(f"{len(places)} {why} ({places[0]})" for why, places in left_out.items())
+        warnings.warn(f"{count} of {total} rows of {path} are left out: {reasons}.", stacklevel=4)
     return kept
 
 
-def _same(right, other):
-    return answers.math([rf"\boxed{{{other}}}"], [right]).correct[0]
-
-
-def _column(row, name, named):
-    """The value of a column, None where a row lacks it; notes in `named` that a row has it."""
-    value = row
+def _column(row, name):
+    """The value of a column in a list, which is empty where the row lacks it."""
     for key in [name] if name in row else name.split("."):
-        if not isinstance(value, dict) or key not in value:
-            return None
-        value = value[key]
-    named[name] = True
-    return value
+        if not isinstance(row, dict) or key not in row:
+            return []
+        row = row[key]
+    return [row]
 
 
 def _text(value):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Pool", "Problem", "fraction", "split_of"]
+__all__ = ["Pool", "Problem", "boolean", "fraction", "split_of"]
 
 OPTIONS = {
     "train": "prompts_per_batch",
@@ -24,18 +24,15 @@ TRIED = 32
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt and what its completion is checked against.
-
-    Attributes
-    ----------
-    prompt : str
-        What the user says, without the markup of any chat format.
-    answer : str
-        The right answer, as ``Task.judge`` takes it.
-    """
+    """A prompt, without the markup of any chat format, and its right answer as ``Task.judge`` takes it."""
 
     prompt: str
     answer: str
+
+
+def boolean(text):
+    """Read "true" or "false" in any case; ValueError for other texts."""
+    return ("false", "true").index(text.lower()) == 1  # of a tuple: ValueError where there is none
 
 
 def fraction(text):
@@ -52,16 +49,8 @@ def split_of(text, share):
 class Pool:
     """Problems that are sampled, held out, and restricted to those that fit a model.
 
-    Attributes
-    ----------
-    spec : str
-        The task's name in messages.
-    stop : tuple of str
-        Texts at which a completion ends.
-    problems : dict of list of Problem, or None
-        All problems of "train", "validation" and "test", each in its order; None if they are generated.
-    attempts : int
-        Candidates without a new problem after which there are no more.
+    ``problems`` lists those of "train", "validation" and "test", each in its order; it is None if they are generated,
+    and then there are no more after ``attempts`` candidates without a new one.
     """
 
     spec, stop, problems, attempts, _fits, _warned = "the task", (), None, 1000, None, False
@@ -86,18 +75,10 @@ class Pool:
     def restrict(self, fits):
         """Leave out problems whose prompts do not fit a model, with a warning that counts them and shows the first.
 
-        Parameters
-        ----------
-        fits : callable
-            Tells of a list of prompts which fit: a list of bool.
-
-        Raises
-        ------
-        ValueError
-            No problem is left.
+        ``fits`` maps a list of prompts to a list of bool; ValueError if no problem is left.
         """
-        rows = self.problems
-        if rows is None:
+        rows, generated = self.problems, self.problems is None
+        if generated:
             tried = itertools.islice(self.candidates("train", np.random.default_rng(0)), 100 * TRIED)
             rows = {"train": list(itertools.islice(filter(None, tried), TRIED))}
         kept = {split: problems and fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
@@ -109,20 +90,18 @@ class Pool:
                 "smaller max_new_tokens, a model that reads longer texts, or another task."
             )
         if out:
-            self._warn(f"{len(out)} of {total} prompts" + (" tried" if self.problems is None else ""), out[0])
+            self._warn(f"{len(out)} of {total} prompts{' tried' if generated else ''}", out[0])
         self._fits = fits
-        if self.problems is not None:
+        if not generated:
             self.problems = {split: list(itertools.compress(rows[split], kept[split])) for split in rows}
 
     def _warn(self, count, first):
-        self._warned, prompt = True, first.prompt[:60]
-        text = f"{count} of {self.spec} do not fit the model and are left out, the first is {prompt!r}."
-        warnings.warn(text, stacklevel=3)
+        self._warned, example = True, f"the first is {first.prompt[:60]!r}"
+        warnings.warn(f"{count} of {self.spec} do not fit the model and are left out, {example}.", stacklevel=3)
 
     def _listed(self, split, count):
-        if count > len(self.problems[split]):
-            self._refuse(split, len(self.problems[split]), count)
-        return self.problems[split]
+        rows = self.problems[split]
+        return rows if count <= len(rows) else self._refuse(split, len(rows), count)
 
     def _generated(self, split, count, rng):
         drawn, attempts, candidates = {}, 0, self.candidates(split, rng)
@@ -132,11 +111,10 @@ class Pool:
             if problem is self or attempts > self.attempts:
                 self._refuse(split, len(drawn), count)
             if problem and problem.prompt not in drawn:
-                if self._fits and not self._fits([problem.prompt])[0]:
-                    if not self._warned:
-                        self._warn("some prompts", problem)
-                    continue
-                drawn[problem.prompt], attempts = problem, 0
+                if not self._fits or self._fits([problem.prompt])[0]:
+                    drawn[problem.prompt], attempts = problem, 0
+                elif not self._warned:
+                    self._warn("some prompts", problem)
         return list(drawn.values())
 
     def _refuse(self, split, available, count):

@@ -16,9 +16,9 @@ import functools
 import inspect
 import re
 
-from .answers import Verdict, cut
+from .answers import Verdict, turn
 from .checker import Checker
-from .pool import Pool, Problem, split_of
+from .pool import Pool, Problem, boolean, split_of
 
 __all__ = ["ReasoningGym"]
 
@@ -27,29 +27,17 @@ TEMPLATE = "{question}\nPut your final answer between <answer> and </answer>."
 LONGEST = 10_000
 TRIED = 5
 NONSENSE = ("", "nan", "None", "?", "nonsense of seven words or so, really", "()")
+KINDS = {bool: ("true or false", boolean), int: ("a number (int)", int), float: ("a number (float)", float)}
+KINDS[str] = ("a text", str)
+UNSETTABLE = ("true or false, a number or a text to be set in a spec", ().index)  # finds nothing: ValueError
 EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify|Fraction)\(")
 
 
 class ReasoningGym(Pool):
-    """One data set.
+    """One data set by its name; the template of its prompts contains ``{question}``.
 
-    Parameters
-    ----------
-    dataset : str
-        Its name in reasoning-gym.
-    template : str
-        The prompt, with the question in place of ``{question}``.
-    **config
-        Options of the data set as text, such as ``min_terms="3"``. Entries are drawn from ``size`` indices, a million
-        unless said (10,000 where it does not take so many), and ``seed`` is 0.
-
-    Raises
-    ------
-    ImportError
-        The package reasoning-gym is missing.
-    ValueError
-        The data set is unknown, an option is not accepted, or its rule is no check.
-
+    ``config`` holds options of the data set as text, such as ``min_terms="3"``. Entries are drawn from ``size``
+    indices, a million unless said (10,000 where it does not take so many), and ``seed`` is 0.
     """
 
     max_new_tokens, stop = 512, ("\nQuestion:", "\nProblem:")
@@ -66,9 +54,8 @@ class ReasoningGym(Pool):
             raise ValueError(f"template must contain {{question}}, got {template!r}.")
         kind, options = DATASETS[dataset]
         if EVALUATES.search(inspect.getsource(kind.score_answer)):
-            raise ValueError(
-                f"dataset must not evaluate completions, as code or without bound, and {dataset!r} does: take another."
-            )
+            why = "must not evaluate completions, as code or without bound"
+            raise ValueError(f"dataset {why}, and {dataset!r} does: take another.")
         config = {"seed": 0} | _typed(dataset, options, config)
         generates_all = "self.config.size" in inspect.getsource(kind)  # when it is made, and not one entry when asked
         for size in [config["size"]] if "size" in config else [10_000] if generates_all else [1_000_000, 10_000]:
@@ -100,7 +87,7 @@ class ReasoningGym(Pool):
 
     def judge(self, completions, answers):
         """Score the text between the last pair of answer tags by the data set's own rule; 1 is correct, less is not."""
-        texts = [_tagged(cut(completion, self.stop)) for completion in completions]
+        texts = [_tagged(turn(completion, self.stop)) for completion in completions]
         pairs = [(int(index), text) for index, text in zip(answers, texts)]
         asked = sorted({pair for pair in pairs if pair[1] is not None})
         right = dict(zip(asked, self._right(asked)))
@@ -123,10 +110,8 @@ class ReasoningGym(Pool):
         if others and all(self._right(others)):
             accepted.append("the answer of any other entry")
         if accepted:
-            raise ValueError(
-                f"dataset must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} "
-                "for right: take another."
-            )
+            why = f"must have a rule that tells right from wrong, and that of {dataset!r} takes {accepted[0]} for right"
+            raise ValueError(f"dataset {why}: take another.")
         if mine and not any(self._right(mine)):
             raise ValueError(f"dataset must accept its own answers, and {dataset!r} does not: take another.")
 
@@ -154,10 +139,7 @@ def _dataset(dataset, config):
 
 
 def _tagged(completion):
-    _, closed, text = completion.rpartition("</think>")
-    if not closed and "<think>" in text:
-        return None
-    texts = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", text, re.DOTALL)
+    texts = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", completion or "", re.DOTALL)
     return texts[-1].strip() if texts and len(texts[-1]) <= LONGEST else None
 
 
@@ -168,14 +150,9 @@ def _typed(dataset, options, config):
     for key, value in config.items():
         if key not in defaults:
             raise ValueError(f"{dataset} has no option {key!r}; its options are template, {', '.join(defaults)}.")
-        kind = type(defaults[key])
-        if kind is bool and value.lower() in ("true", "false"):
-            typed[key] = value.lower() == "true"
-        elif kind in (int, float, str):
-            try:
-                typed[key] = kind(value)
-            except ValueError:
-                raise ValueError(f"{key} must be a number ({kind.__name__}), got {value!r}.") from None
-        else:
-            raise ValueError(f"{key} must be true or false, a number or a text to be set in a spec, got {value!r}.")
+        name, read = KINDS.get(type(defaults[key]), UNSETTABLE)
+        try:
+            typed[key] = read(value)
+        except ValueError:
+            raise ValueError(f"{key} must be {name}, got {value!r}.") from None
     return typed

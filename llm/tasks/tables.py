@@ -11,8 +11,7 @@ from pathlib import Path
 
 __all__ = ["read"]
 
-SPLITS = {"train": "train", "valid": "validation", "val": "validation", "dev": "validation", "test": "test"}
-SPLIT = re.compile(r"(?:.*[-_.])?(train|valid|val|dev|test)(?:ing|idation)?(?:[-_.].*)?", re.IGNORECASE)
+SPLIT = r"(?:.*[-_.])?(?:(?P<train>train)|(?P<validation>valid|val|dev)|(?P<test>test))(?:ing|idation)?(?:[-_.].*)?"
 
 
 def read(path, configs=(), hub=True):
@@ -41,10 +40,10 @@ def _folder(place, configs):
     files = [path for path in files if not path.name.startswith((".", "dataset_info"))]
     splits = {}
     for path in files:
-        match = SPLIT.fullmatch(path.stem)
+        match = re.fullmatch(SPLIT, path.stem, re.IGNORECASE)
         if not match and len(files) > 1:
             raise ValueError(f"files of a folder must be named train, validation or test, got {str(path)!r}.")
-        splits.setdefault(SPLITS[match[1].lower()] if match else "train", []).extend(_rows(path))
+        splits.setdefault(match.lastgroup if match else "train", []).extend(_rows(path))
     if not splits:
         raise ValueError(f"path must hold files that end in {', '.join(READERS)}, got none in {str(place)!r}.")
     return splits
@@ -68,8 +67,7 @@ def _rows(path):
 def _json(path):
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".json" and text.lstrip()[:1] == "[":
-        for number, row in enumerate(_decoded(text), 1):
-            yield f"row {number}", row
+        yield from _numbered(_decoded(text))
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -97,13 +95,6 @@ def _csv(path):
             yield f"line {reader.line_num}", row
 
 
-def _parquet(path):
-    return _datasets("parquet", data_files=str(path))["train"]
-
-
-READERS = {".json": _json, ".jsonl": _json, ".csv": _csv, ".parquet": _parquet}
-
-
 def _datasets(path, config=None, **options):
     try:
         import datasets
@@ -111,7 +102,15 @@ def _datasets(path, config=None, **options):
         raise ImportError(f"reading {path!r} needs the package datasets: pip install datasets") from None
     try:
         loaded = datasets.load_dataset(path, config, **options)
-        return {split: [(f"row {i}", row) for i, row in enumerate(rows, 1)] for split, rows in loaded.items()}
+        return {split: list(_numbered(rows)) for split, rows in loaded.items()}
     except Exception as error:  # the hub, the network and pyarrow raise dozens of kinds
         first = str(error).strip().split("\n")[0]
         raise ValueError(f"{options.get('data_files', path)!r} cannot be loaded by datasets: {first}") from None
+
+
+def _numbered(rows):
+    return ((f"row {number}", row) for number, row in enumerate(rows, 1))
+
+
+READERS = {".json": _json, ".jsonl": _json, ".csv": _csv}
+READERS[".parquet"] = lambda path: _datasets("parquet", data_files=str(path))["train"]
