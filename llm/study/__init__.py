@@ -28,14 +28,10 @@ A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the 
 ``judged(rows)``         the numbers that `check` compares
 =======================  ===============================================================================================
 
-A training study (`Study`) is a list of `Setting` objects times seeds. Settings may have options to be tuned: then there
-are two stages,
-
-1. every trial of every setting on the tuning seeds; the trial with the largest mean validation avg@k is chosen;
-2. the settings with their chosen trials on the seeds of the study, which are others.
-
-In each stage all settings run at the first seed, then all at the second, so a study that is stopped early is a smaller
-study. Its tables::
+A training study (`Study`) is a list of `Setting` objects times seeds. Where settings have options to be tuned, every
+trial runs on the tuning seeds first, the one with the largest mean validation avg@k is chosen, and a second stage runs
+the settings with their chosen trials on the seeds of the study, which are others. In each stage all settings run at the
+first seed, then all at the second, so a study that is stopped early is a smaller study. Its tables::
 
     study_NAME.csv          a row per setting and seed: accuracies, costs, chosen options, versions, device, command
     study_NAME_tuning.csv   the same for the first stage, a row per setting, trial and seed

@@ -14,9 +14,8 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
     """Run a few cells anew and compare them with the committed rows of their settings.
 
     Returns how many numbers were compared, and in words what failed, departs, or could not be compared. A new number
-    has to lie in the `prediction_interval` of the committed seeds, sd at least the sampling error of the evaluation, so
-    that seeds which agree by chance do not make it narrower. The level is that of all numbers together (Bonferroni).
-    What an earlier check left in `runs` is deleted.
+    has to lie in the `prediction_interval` of the committed seeds, sd at least the sampling error of the evaluation.
+    The level is that of all numbers together (Bonferroni). What an earlier check left in `runs` is deleted.
     """
     numbers, departures = [], []
     for study in studies:

@@ -44,10 +44,9 @@ def seeds(text):
 
 
 def declare(algorithms, seeds, preset, arguments):
-    """Return the study of a comparison of `algorithms`, names separated by commas.
+    """Return the study of a comparison of `algorithms`, all with `preset` or None and `arguments` of ``pmd-llm train``.
 
-    `preset`, or None, and `arguments`, a list, are those of ``pmd-llm train`` that all runs have; a ValueError names
-    the option that is invalid or that the comparison sets itself, and the remedy.
+    A ValueError names the option that is invalid or that the comparison sets itself, and the remedy.
     """
     for word in arguments:
         name = word.partition("=")[0].replace("_", "-")
@@ -83,8 +82,7 @@ def check_start(study, folder):
     models.device(cell.resolved["device"])
     if cell.base_seed is None:
         models.load(cell.resolved["model"], "cpu", cell.resolved["trust_remote_code"])
-    table = study.results(folder).read()
-    wanted = _shared(cell.identity)
+    table, wanted = study.results(folder).read(), _shared(cell.identity)
     for options in () if table.empty else table["options"].unique():
         earlier = _shared(options)
         if earlier != wanted:
@@ -101,8 +99,7 @@ def _shared(options):
 
 def comparison(table):
     """Return mean and 95% interval over the seeds of each algorithm, and what a run spent, as a table on paper."""
-    names = [accuracy(table, "test"), "test/greedy"]
-    spending = ["rollouts", "updates", "tokens", "seconds"]
+    names, spending = [accuracy(table, "test"), "test/greedy"], ["rollouts", "updates", "tokens", "seconds"]
     titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
     width = max(len("algorithm"), *(len(name) for name in table["algorithm"])) + 2
     lines = [f"{'algorithm':<{width}}{'seeds':>5} {titles}" + "".join(f"{name:>14}" for name in spending)]

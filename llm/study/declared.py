@@ -56,13 +56,15 @@ METHODS = Study(
 )
 
 
+def batches(updates, iterations):
+    """Options of batches of 64 U rollouts, U = `updates` updates on each, and of eight evaluations."""
+    spent = {"iterations": iterations, "updates_per_batch": updates, "prompts_per_batch": 4 * updates}
+    return spent | {"eval_every": max(1, iterations // 8), "eval_prompts": 128, "test_prompts": 256}
+
+
 def stale(method, updates, iterations, budget="rollouts", lag=0):
     """A setting of the study of staleness, U = `updates`; those of other budgets or lags take over what is tuned."""
-    options = {
-        "algorithm": method, "rollout_lag": lag, "iterations": iterations, "updates_per_batch": updates,
-        "prompts_per_batch": 4 * updates, "eval_every": max(1, iterations // 8), "eval_prompts": 128,
-        "test_prompts": 256,
-    }  # fmt: skip
+    options = {"algorithm": method, "rollout_lag": lag} | batches(updates, iterations)
     tuned = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0}
     columns = tuned | {"budget": budget, "lag": lag}
     return Setting(columns, options, stale_trials(method, updates), None if columns == tuned else tuned)
@@ -70,20 +72,16 @@ def stale(method, updates, iterations, budget="rollouts", lag=0):
 
 def stale_trials(method, updates):
     """Six candidates for every method and U; with one update per batch only the learning rate of most has an effect."""
-    name, values = KNOBS[method]
     if updates == 1 and method != "pmd-part-loo":
         return grid(learning_rate=(2e-4, 3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3))
-    rates = (3e-4, 6e-4, 1.2e-3)
-    if name == "clip":
-        return tuple({"clip_low": clip, "clip_high": clip, "learning_rate": rate} for clip in values for rate in rates)
-    return grid(tau=values, learning_rate=rates)
+    return tuple(knob | {"learning_rate": rate} for knob in KNOBS[method] for rate in (3e-4, 6e-4, 1.2e-3))
 
 
 KNOBS = {
-    "pmd-mean-loo": ("tau", (0.05, 0.2)),
-    "pmd-part-loo": ("tau", (0.2, 0.5)),
-    "grpo": ("clip", (0.2, 0.4)),
-    "gspo": ("clip", (0.05, 0.2)),
+    "pmd-mean-loo": grid(tau=(0.05, 0.2)),
+    "pmd-part-loo": grid(tau=(0.2, 0.5)),
+    "grpo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.2, 0.4)),
+    "gspo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.05, 0.2)),
 }
 UPDATES, REFRESHES = 256, 8
 
@@ -104,10 +102,7 @@ KNOB = Study(
     settings=tuple(
         Setting(
             {"knob": knob},
-            {
-                "algorithm": algorithm, "iterations": UPDATES // 16, "updates_per_batch": 16, "prompts_per_batch": 64,
-                "eval_every": 2, "eval_prompts": 128, "test_prompts": 256,
-            },
+            {"algorithm": algorithm} | batches(16, UPDATES // 16),
             tuple(values | {"learning_rate": 6e-4} for values in candidates),
         )
         for knob, algorithm, candidates in (
@@ -120,7 +115,7 @@ KNOB = Study(
     ),
     seeds=SEEDS,
     tuning_seeds=TUNING_SEEDS,
-)  # fmt: skip
+)
 
 STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
 

@@ -48,23 +48,10 @@ class Setting:
     trials: tuple = ({},)
     tuned_as: dict | None = None
 
-    @property
-    def is_tuned(self):
-        """Whether there is something to choose."""
-        return len(self.trials) > 1
-
-    @property
-    def tuning(self):
-        """Columns of the setting whose runs decide the choice."""
-        return self.tuned_as or self.columns
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of a study, a cell as in `pmdllm.study`.
-
-    `columns` and `options` are those of its setting, `trial` the tuned options, chosen by the number `trials` of runs.
-    """
+    """One training run of a setting, a cell as in `pmdllm.study`; `trial` was chosen by the number `trials` of runs."""
 
     study: str
     preset: str
@@ -184,8 +171,7 @@ def _shipped():
 class Study:
     """Settings and seeds, a study as in `pmdllm.study`.
 
-    `seeds` are those of the second stage, `tuning_seeds` those of the first; `checked` are the columns of the settings
-    that `pmdllm.study.check` trains again, `files` the stems of the tables: results, curves, tuning.
+    `checked` are the columns of the settings that `pmdllm.study.check` trains again, `files` the stems of the tables.
     """
 
     name: str
@@ -209,7 +195,8 @@ class Study:
     def undecided(self, folder):
         """Cells of the second stage whose options the first one will choose, with the first of their trials."""
         tuning = [cell.columns for cell in next(self.stages(folder)).unfinished()]
-        return self._cells(self.seeds, [(each, each.trials[0]) for each in self.settings if each.tuning in tuning])
+        waiting = [setting for setting in self.settings if (setting.tuned_as or setting.columns) in tuning]
+        return self._cells(self.seeds, [(setting, setting.trials[0]) for setting in waiting])
 
     def checked_cells(self, folder):
         """Cells of the checked settings at the first seed, with the options that the table of tuning chooses."""
@@ -218,7 +205,7 @@ class Study:
 
     def tuning_cells(self):
         """Cells of the first stage, in order."""
-        tuned = [setting for setting in self.settings if setting.is_tuned and setting.tuned_as is None]
+        tuned = [setting for setting in self.settings if len(setting.trials) > 1 and setting.tuned_as is None]
         return self._cells(self.tuning_seeds, [(setting, trial) for setting in tuned for trial in setting.trials])
 
     def final_cells(self, tuning):
@@ -232,7 +219,7 @@ class Study:
 
     def cell(self, setting, seed, trial, tuned_on=()):
         """Return the cell of a setting with one of its trials, chosen on the seeds `tuned_on`."""
-        trials = len(tuned_on) * len(setting.trials) if setting.is_tuned else 0
+        trials = len(tuned_on) * len(setting.trials) if len(setting.trials) > 1 else 0
         return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials)
 
     def _cells(self, seeds, chosen, tuned_on=()):
@@ -244,22 +231,20 @@ class Study:
     def _tables(self, folder):
         """Tables of results, curves and tuning."""
         results, curves, tuning = (Path(folder) / f"{stem.format(self.name)}.csv" for stem in self.files)
-        cell = (*self.settings[0].columns, "seed")
+        columns = tuple(self.settings[0].columns)
+        cell, identified = (*columns, "seed"), (*columns, "seed", "options")
         tuned = dict.fromkeys(name for setting in self.settings for trial in setting.trials for name in trial)
-        return (
-            Table(results, cell, (), (*cell, "options")),
-            Table(curves, cell, ("iteration",), (*cell, "iteration"), digits=6),
-            Table(tuning, (*cell[:-1], *tuned, "seed"), (), (*cell, "options")),
-        )
+        curves = Table(curves, cell, ("iteration",), (*cell, "iteration"), digits=6)
+        return Table(results, cell, (), identified), curves, Table(tuning, (*columns, *tuned, "seed"), (), identified)
 
 
 def choose(setting, tuning, seeds):
     """Return the trial with the largest mean validation avg@k in the table `tuning`; None if none has all `seeds`."""
-    if not setting.is_tuned:
+    if len(setting.trials) == 1:
         return setting.trials[0]
     scores = []
     for trial in setting.trials:
-        rows = of(tuning, setting.tuning | trial)
+        rows = of(tuning, (setting.tuned_as or setting.columns) | trial)
         if set(seeds) <= set(rows.get("seed", ())):
             scores.append((rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean(), trial))
     return max(scores, key=lambda scored: scored[0])[1] if scores else None

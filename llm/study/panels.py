@@ -1,7 +1,4 @@
-"""The panels of the paper for any study: reward, accuracies, length, entropy and log-ratio over the iterations.
-
-Matplotlib is imported when a picture is drawn, PyTorch never.
-"""
+"""The panels of the paper for any study: reward, accuracies, length, entropy and log-ratio over the iterations."""
 
 __all__ = ["draw", "panels"]
 
@@ -23,8 +20,7 @@ def quantities(curves):
 def draw(axes, curves, by, styles):
     """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations, on eight axes or more.
 
-    There is a line for each value of the column `by` of the table of curves that is a key of `styles`, a dict of
-    keyword arguments of ``axis.plot``. Returns these lines, for a legend.
+    Returns a line for each value of the column `by` that `styles` has keyword arguments of ``axis.plot`` for.
     """
     from pmdtheory import plotting
 

@@ -81,9 +81,9 @@ def compute(cells, runs, jobs, keep, log, known):
 
 
 def outcomes(function, items, arguments, jobs):
-    """Yield each item when ``function(item, *arguments)`` has ended, with what it returned and its error.
+    """Yield each item when ``function(item, *arguments)`` has ended, with what it returned and its error, or None.
 
-    Either is None; an error is a pair, a line and the whole of it. With one job (a GPU) all happens in this process.
+    An error is a pair, a line and the whole of it. With one job (a GPU) all happens in this process.
     """
     if jobs == 1 or not items:
         for item in items:

@@ -25,10 +25,9 @@ __all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_o
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file that the rows of cells are merged into; it need not exist.
+    """A CSV file that the rows of cells are merged into, with so many significant `digits`; it need not exist.
 
-    `cell` and `row` are the columns that tell the cells apart, and the rows of a cell, by which it is sorted; without
-    those that are `needed` it is no table of this study; `digits` are the significant ones of its numbers.
+    It is sorted by `cell` and `row`, the columns that tell cells, and rows of a cell, apart, and has those `needed`.
     """
 
     path: Path

@@ -37,7 +37,6 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 DIGITS = 8
 CELL = tuple(declared.name for declared in fields(Cell))
 ROWS = {
-    "results": ("split", "iteration"),
     "prompts": ("split", "iteration", "number"),
     "steps": ("split", "evaluations"),
     "actions": ("number", "action"),
@@ -49,10 +48,7 @@ SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
 
 @dataclass(frozen=True)
 class ValidateConfig:
-    """What is fitted, with which budgets, and where the tables are written; lists are separated by commas.
-
-    Raises ``ValueError`` naming the field, its value and what is accepted.
-    """
+    """What is fitted, with which budgets, and where the tables go; a ValueError names field, value and remedy."""
 
     output: str = option("runs/validate", "folder of the tables; finished cells in it are kept")
     experiments: str = option(",".join(EXPERIMENTS), "which experiments")
@@ -211,10 +207,8 @@ class Validation:
 
     Examples
     --------
-    >>> config = ValidateConfig(experiments="population", rewards="graded", taus="0.1,1")
+    >>> config = ValidateConfig(experiments="population", rewards="graded", taus="1")
     >>> print(*Validation(config).cells(), sep="\n")
-    validate: population-graded-0.1-pmd-mean-inf-12-0
-    validate: population-graded-0.1-pmd-part-inf-12-0
     validate: population-graded-1-pmd-mean-inf-12-0
     validate: population-graded-1-pmd-part-inf-12-0
     """
@@ -233,11 +227,15 @@ class Validation:
 
     def results(self, folder):
         """Return the table of results in a folder of tables."""
-        return self._tables(folder)["results"]
+        return next(self.stages(folder)).tables["results"]
 
     def stages(self, folder):
         """Yield the only stage."""
-        yield Stage(self.cells(), self._tables(folder))
+        path, tables = Path(folder), {}
+        tables["results"] = Table(path / f"{NAME}.csv", CELL, ("split", "iteration"), (*CELL, "options"), DIGITS)
+        for name, row in ROWS.items():
+            tables[name] = Table(path / f"{NAME}_{name}.csv", CELL, row, (*CELL, *row), DIGITS)
+        yield Stage(self.cells(), tables)
 
     def undecided(self, folder):
         """No cell waits for others."""
@@ -252,11 +250,6 @@ class Validation:
         """Return the rows of results that belong to this configuration."""
         return next(self.stages(folder)).matched()[1]
 
-    def _tables(self, folder):
-        paths = {name: Path(folder) / f"{NAME}_{name}.csv" for name in ROWS} | {"results": Path(folder) / f"{NAME}.csv"}
-        needed = {name: (*CELL, *row) for name, row in ROWS.items()} | {"results": (*CELL, "options")}
-        return {name: Table(paths[name], CELL, row, needed[name], DIGITS) for name, row in ROWS.items()}
-
 
 def full():
     """Return the configuration of the study: every experiment, five seeds."""
@@ -264,21 +257,17 @@ def full():
 
 
 def summary(prompts):
-    """Quantiles over the prompts of each cell, split and outer step.
+    """Medians of the rows of ``validate_prompts.csv`` over the prompts of each cell, split and outer step.
 
-    Of rows of ``validate_prompts.csv``: medians under the names of their columns; ``share_low`` and ``share_high``, 5%
-    and 95% quantiles of f; ``mean_`` divergences from the laws; ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0
-    the law's χ² weight.
+    Besides ``share_low`` and ``share_high``, 5% and 95% quantiles of f; ``mean_`` divergences from the laws; and
+    ``weight_error``, the median of |KL(p‖q)/λ − 1|, λ > 0 the law's χ² weight.
     """
     weight = prompts["weight"].where(prompts["weight"] > 0)
     prompts = prompts.assign(weight_error=(prompts["reverse_kl"] / weight - 1).abs())
     groups = prompts.drop(columns="number").groupby([*CELL, "split", "iteration"])
-    medians = groups.median()
-    medians["prompts"] = groups.size()
-    medians["share_low"], medians["share_high"] = groups["share"].quantile(0.05), groups["share"].quantile(0.95)
-    for name in ("from_law", "from_lambert", "from_kl_law"):
-        medians[f"mean_{name}"] = groups[name].mean()
-    return medians.reset_index()
+    extreme = {"share_low": groups["share"].quantile(0.05), "share_high": groups["share"].quantile(0.95)}
+    means = {f"mean_{name}": groups[name].mean() for name in ("from_law", "from_lambert", "from_kl_law")}
+    return groups.median().assign(prompts=groups.size(), **extreme, **means).reset_index()
 
 
 def departures(table):

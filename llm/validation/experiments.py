@@ -43,11 +43,7 @@ NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "wa
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit: an experiment, its setting, and the seed of base, prompts and rollouts.
-
-    τ is in reward units, `n` the number of rollouts per prompt and gradient step, infinity for the population loss,
-    and `size` the number of prompts that are trained on.
-    """
+    """One fit, from `seed`, of `size` prompts; `n` rollouts per prompt and gradient step, ∞ for the population loss."""
 
     experiment: str
     reward: str
@@ -87,10 +83,7 @@ class Cell:
 
 @dataclass
 class Step:
-    """One outer step: what a loss is made of, and the network `fitted` that starts as a copy of `base`.
-
-    `anchor` has the prompts and the base's policy p; `actions`, an int tensor (P, n), is a fixed batch of rollouts.
-    """
+    """One outer step: what a loss is made of, and the network `fitted` that starts as a copy of `base`."""
 
     cell: Cell
     config: object
@@ -99,7 +92,7 @@ class Step:
     anchor: fit.Anchor
     rng: np.random.Generator
     generator: torch.Generator
-    actions: torch.Tensor | None = None
+    actions: torch.Tensor | None = None  # the fixed batch of rollouts, (P, n)
 
     def __post_init__(self):
         self.fitted = copy.deepcopy(self.base)
@@ -110,13 +103,10 @@ class Step:
         """Budget of L-BFGS: targets lie up to 1/τ apart, and rare actions, which weigh little, are far off for long."""
         return round(self.config.evaluations * max(1, SPREAD_TAU / self.cell.tau))
 
-    def population(self, *minibatches):
-        """The population loss, optionally of a number of prompts at a time, which a generator draws."""
-        return fit.population(*self.problem, self.cell.law(self.anchor), *minibatches)
-
-    def minibatches(self):
-        """The population loss of as many prompts as the held-out experiment takes at a time."""
-        return self.population(min(self.config.held_out_batch, self.cell.size), self.rng)
+    def population(self, batch=None):
+        """The population loss, optionally of `batch` prompts at a time."""
+        batch = batch and min(batch, self.cell.size)
+        return fit.population(*self.problem, self.cell.law(self.anchor), batch, self.rng)
 
     def rollouts(self):
         """The loss of n fresh rollouts."""
@@ -140,9 +130,8 @@ class Step:
         with torch.no_grad():
             logp = sums.log_policy(self.fitted, self.tokenizer, anchor.prompts).log_softmax(-1)
         log_ratio, p, r = (logp - anchor.logp).numpy(), anchor.policy, anchor.rewards.numpy()
-        law, seen = cell.law(anchor, actions), None
-        if cell.kind.fixed_batch:
-            seen = (actions[:, :, None] == np.arange(sums.ACTIONS)).any(axis=1)
+        fixed, law = cell.kind.fixed_batch, cell.law(anchor, actions)
+        seen = (actions[:, :, None] == np.arange(sums.ACTIONS)).any(axis=1) if fixed else None
         statistics = laws.compare(p, r, cell.effective_tau, log_ratio, law, seen)
         statistics |= {"expected_reward": (p * r).sum(axis=1), "expected_reward_law": (law.policy * r).sum(axis=1)}
         return statistics, log_ratio
@@ -197,8 +186,8 @@ def chain(cell, config, model, tokenizer):
             "failure_low": binary_reward.failure_ratio_from_below(p, r, cell.effective_tau).value[:, 1],
             "failure_high": binary_reward.failure_ratio_from_above(p, r, cell.effective_tau).bound,
         }
-        place = {"split": "train", "iteration": iteration, "number": numbers}
-        prompts.append(pd.DataFrame(asdict(cell) | place | statistics))
+        place = asdict(cell) | {"split": "train", "iteration": iteration, "number": numbers}
+        prompts.append(pd.DataFrame(place | statistics))
         model = step.fitted
     return {"prompts": pd.concat(prompts)}
 
@@ -221,11 +210,10 @@ def actions_table(cell, numbers, anchor, log_ratio):
 class Experiment:
     """What the cells of an experiment have in common.
 
-    `settings` takes a `ValidateConfig` and returns reward, τ, algorithm, n and size of each setting; `options` names
-    what else decides the outcome. `fit` takes a `Step`, whose network it fits, and a function to call with the number
-    of evaluations as it goes on. `run` takes a cell, a `ValidateConfig`, and where there is a `fit` a base and its
-    tokenizer, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen` prompts too, and
-    keep all `actions`.
+    `settings` returns reward, τ, algorithm, n and size of each setting of a `ValidateConfig`; `options` names what else
+    decides the outcome. `fit` fits the network of a `Step`. `run` takes a cell, its `ValidateConfig` and, with a `fit`,
+    a base and its tokenizer, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen`
+    prompts too, and keep all `actions`.
     """
 
     settings: Callable
@@ -237,26 +225,17 @@ class Experiment:
     actions: bool = False
 
 
-def _recursion(step, watch):
-    if math.isinf(step.cell.n):
-        step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
-    else:
-        step.adam(step.rollouts(), step.config.recursion_steps, watch)
-
-
-PAIR, PAIR_LOO = ("pmd-mean", "pmd-part"), ("pmd-mean-loo", "pmd-part-loo")
+PLAIN, LOO = ("pmd-mean", "pmd-part"), ("pmd-mean-loo", "pmd-part-loo")
 EXPERIMENTS = {
     "population": Experiment(
-        lambda c: product(c.values("rewards"), c.values("taus", float), PAIR, [math.inf], [c.prompts]),
+        lambda c: product(c.values("rewards"), c.values("taus", float), PLAIN, [math.inf], [c.prompts]),
         options=(*NETWORK, "evaluations"),
         fit=lambda step, watch: step.lbfgs(step.population(), step.evaluations, watch),
         actions=True,
     ),
     "rollouts": Experiment(
         lambda c: [
-            ("graded", c.tau, algorithm, n, c.prompts)
-            for n in c.values("rollouts", int)
-            for algorithm in ("pmd-mean", "pmd-mean-loo", "pmd-part-loo")
+            ("graded", c.tau, name, n, c.prompts) for n in c.values("rollouts", int) for name in ("pmd-mean", *LOO)
         ],
         options=(*NETWORK, "steps", "learning_rate"),
         fit=lambda step, watch: step.adam(step.rollouts(), step.config.steps, watch),
@@ -267,28 +246,31 @@ EXPERIMENTS = {
         fit=lambda step, watch: step.adam(step.completions(), step.config.steps, watch),
     ),
     "batch": Experiment(
-        lambda c: product(["graded"], [c.tau], PAIR_LOO, [c.n], [c.prompts]),
+        lambda c: product(["graded"], [c.tau], LOO, [c.n], [c.prompts]),
         options=(*NETWORK, "evaluations"),
         fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
         fixed_batch=True,
     ),
     "recursion": Experiment(
-        lambda c: [
-            ("binary", c.recursion_tau, "pmd-mean", math.inf, c.prompts),
-            ("binary", c.recursion_tau, "pmd-mean-loo", c.n, c.prompts),
-        ],
+        lambda c: [("binary", c.recursion_tau, *loss, c.prompts) for loss in (("pmd-mean", math.inf), (LOO[0], c.n))],
         options=(*NETWORK, "outer_steps", "recursion_evaluations", "recursion_steps", "learning_rate"),
-        fit=_recursion,
+        fit=lambda step, watch: (
+            step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
+            if math.isinf(step.cell.n)
+            else step.adam(step.rollouts(), step.config.recursion_steps, watch)
+        ),
         run=chain,
     ),
     "held-out": Experiment(
         lambda c: product(["graded"], [c.tau], ["pmd-mean"], [math.inf], c.values("sizes", int)),
         options=(*NETWORK, "held_out_steps", "held_out_batch", "learning_rate"),
-        fit=lambda step, watch: step.adam(step.minibatches(), step.config.held_out_steps, watch),
+        fit=lambda step, watch: step.adam(
+            step.population(step.config.held_out_batch), step.config.held_out_steps, watch
+        ),
         unseen=True,
     ),
     "training": Experiment(
-        lambda c: product(["binary"], (0.1, 0.5), PAIR_LOO, [c.n], [c.training_prompts]),
+        lambda c: product(["binary"], (0.1, 0.5), LOO, [c.n], [c.training_prompts]),
         options=("training_iterations", "training_epochs", "training_learning_rate"),
         run=ordinary_training.run,
     ),

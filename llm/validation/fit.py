@@ -66,14 +66,12 @@ def anchor(model, tokenizer, numbers, reward, size=64):
 def population(model, tokenizer, anchor, algorithm, tau, law, batch=None, rng=None):
     """Return the loss E_p over all actions, with the baseline of the update `law`; `rng` may draw `batch` prompts."""
     advantage = anchor.rewards - torch.from_numpy(law.baseline)[:, None]
-    weight = anchor.logp.exp() * sums.ACTIONS
+    weight, count = anchor.logp.exp() * sums.ACTIONS, len(anchor.prompts)
 
     def loss():
-        count = len(anchor.prompts)
         rows = list(range(count) if batch is None else rng.choice(count, batch, replace=False))
-        some = anchor.rows(rows)
-        logp = sums.log_policy(model, tokenizer, some.prompts)
-        return _loss(algorithm, logp, some.logp, advantage[rows], tau, weight[rows].flatten())
+        logp = sums.log_policy(model, tokenizer, [anchor.prompts[i] for i in rows])
+        return _loss(algorithm, logp, anchor.logp[rows], advantage[rows], tau, weight[rows].flatten())
 
     return loss
 

@@ -35,11 +35,10 @@ PROMPTS_PER_UPDATE = 4
 
 
 def run(cell, config):
-    """Train the shipped model for a few outer steps, measuring f after every pass over a rollout batch.
+    """Train the shipped model for a few outer steps: table ``training``, a row per outer step, pass and split.
 
-    The table ``training`` has a row per outer step, pass and split. On 'train' f is of the batch's prompts, with fresh
-    rollouts; on 'held-out', at each batch's last pass, of as many test prompts. ``share_low`` and ``share_high`` end
-    its 95% bootstrap interval over prompts; ``weight`` is λ, ``reverse_kl`` KL(p‖q), averaged as in `pooled_share`.
+    On 'train' f is of the batch's prompts, with fresh rollouts; on 'held-out', at each batch's last pass, of as many
+    test prompts. ``share_low`` to ``share_high`` is its 95% bootstrap interval, ``weight`` λ, ``reverse_kl`` KL(p‖q).
     """
     rng, rows = np.random.default_rng((cell.seed, 2)), []
     with TemporaryDirectory() as path:
