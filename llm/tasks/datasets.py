@@ -122,7 +122,7 @@ def _answers(splits, path, columns, extract):
     for split, rows in splits.items():
         for name in columns:
             if rows and not any(_column(row, name) for _, row in rows):
-                names = ", ".join(map(str, rows[0][1])) or "none"
+                names = " ".join(", ".join(map(str, rows[0][1])).split()) or "none"  # on one line
                 raise ValueError(f"columns of {path!r} are {names}, got {name!r}: set question= and answer=.")
         for place, row in rows:
             asked, answered = (_text(_column(row, name)) for name in columns)
