@@ -84,9 +84,8 @@ def load(spec):
     else:
         class_name, _, rest = rest.partition(":")
         if not name or not class_name:
-            raise ValueError(
-                f"task must be one of {', '.join(TASKS)}, or package.module:Class, or file.py:Class, got {spec!r}."
-            )
+            forms = ", ".join([*TASKS, "or package.module:Class", "or file.py:Class"])
+            raise ValueError(f"task must be one of {forms}, got {spec!r}.")
         name = f"{name}:{class_name}"
         maker = own("task", name)
     task = maker(**_options(name, maker, rest))
@@ -112,9 +111,8 @@ def own(option, text):
     except ModuleNotFoundError as error:
         if error.name is None or not (place + ".").startswith(error.name + "."):
             raise ImportError(f"{option} {place} needs a module that is missing: {error.name}.") from error
-        raise ValueError(
-            f"{option} must be package.module:name or file.py:name, got {text!r}: there is no module {place!r}."
-        ) from None
+        why = f"there is no module {place!r}"
+        raise ValueError(f"{option} must be package.module:name or file.py:name, got {text!r}: {why}.") from None
     except Exception as error:
         raise ValueError(f"{option} {place} cannot be loaded: {type(error).__name__}: {error}.") from error
     if not callable(getattr(module, name, None)):

@@ -98,9 +98,9 @@ def math(completions, answers, stop=(), seconds=2.0):
         texts = [[_Reading.of(text).text for text in pair] for pair in asked]
         for pair, (reply, _) in zip(asked, _checker(seconds)([["compare", *pair] for pair in texts])):
             correct, form = reply or (False, None)
-            own = _Reading.of(pair[0]).value
-            replies[pair] = (correct, form if own is None else notation.canonical(own))
-    forms = {answer: _form(answer) for answer in set(answers)}
+            replies[pair] = (correct, _Reading.of(pair[0]).form or form)
+    readings = {answer: _Reading.of(answer.strip()) for answer in set(answers)}
+    forms = {answer: reading.form or reading.text for answer, reading in readings.items()}
     results = [replies[pair] for pair in pairs]
     forms = [forms[answer] if correct else form for answer, (correct, form) in zip(answers, results)]
     return Verdict.of([correct for correct, _ in results], forms)
@@ -122,15 +122,12 @@ def untrusted(answers, seconds=2.0):
     (works, problem), *_ = check([["compare", r"\sqrt{4}", "2"]])
     if not works or not works[0]:
         raise RuntimeError(f"math_verify does not find \\sqrt{{4}} equal to 2 ({problem}): reinstall math-verify.")
-    problems, asked = {}, []
-    for answer in sorted(answer for answer in set(answers) if not PLAIN.fullmatch(answer)):
-        reading = _Reading.of(answer)
-        if reading.value is None and notation.is_latex(reading.text):
-            asked.append((answer, reading.text))
-        elif reading.value is None:
-            problems[answer] = "it cannot be read"
-    replies = check([["survives", text] for _, text in asked])
-    return problems | {answer: why or failed for (answer, _), (why, failed) in zip(asked, replies) if why or failed}
+    readings = {answer: _Reading.of(answer) for answer in sorted(set(answers)) if not PLAIN.fullmatch(answer)}
+    unread = {answer: reading.text for answer, reading in readings.items() if reading.value is None}
+    asked = {answer: text for answer, text in unread.items() if notation.is_latex(text)}
+    replies = check([["survives", text] for text in asked.values()])
+    problems = dict.fromkeys((answer for answer in unread if answer not in asked), "it cannot be read")
+    return problems | {answer: why or failed for answer, (why, failed) in zip(asked, replies) if why or failed}
 
 
 def turn(text, stop):
@@ -141,13 +138,7 @@ def turn(text, stop):
 
 
 def last_boxed(text):
-    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None; of boxes in a row, their list.
-
-    Examples
-    --------
-    >>> last_boxed(r"$\boxed{3}$, $\boxed{5}$ and $\boxed{7}$")
-    '3, 5, 7'
-    """
+    r"""Return what the last ``\boxed{}`` with balanced braces holds, or None; of boxes in a row, their list."""
     boxes, opened = [], []
     for match in re.finditer(r"(\\(?:boxed|fbox)\s*\{)|\\.|[{}]", text, re.DOTALL):
         if match[1] or match[0] == "{":
@@ -183,13 +174,17 @@ class _Reading:
             name, text = left.strip().replace(" ", ""), notation.tidy(right)
         return cls(name, text, notation.read(text))
 
+    @property
+    def form(self):
+        return None if self.value is None else notation.canonical(self.value)
+
 
 def _by_notation(answer, right):
     """(whether correct, canonical form or None) where this process can tell, None where Math-Verify must."""
     if answer is None:
         return False, None
     a, b = _Reading.of(answer), _Reading.of(right)
-    form = None if a.value is None else notation.canonical(a.value)
+    form = a.form
     if a.name and b.name and a.name != b.name:
         return False, form or a.text
     if a.text == b.text or ((words := _words(a.text)) and words == _words(b.text)):
@@ -205,11 +200,6 @@ def _words(text):
     """Two or more letters, with nothing else, in lower case."""
     text = re.sub(r"\\text\{([^{}\\]*)\}", r"\1", text).strip().lower()
     return text if re.fullmatch("[a-z ]{2,}", text) else None
-
-
-def _form(answer):
-    reading = _Reading.of(answer.strip())
-    return reading.text if reading.value is None else notation.canonical(reading.value)
 
 
 @functools.cache
@@ -242,6 +232,5 @@ def _content(match):
 
 def _same_length(completions, answers):
     if len(completions) != len(answers):
-        raise ValueError(
-            f"answers must have one entry per completion, got {len(answers)} for {len(completions)} completions."
-        )
+        counts = f"{len(answers)} for {len(completions)} completions"
+        raise ValueError(f"answers must have one entry per completion, got {counts}.")

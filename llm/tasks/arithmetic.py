@@ -57,11 +57,6 @@ class Arithmetic(Pool):
         m from 3 to 1000; operands lie in 1, ..., m − 1 and answers in 0, ..., m − 1.
     parentheses : bool
         Enclose about ``terms / 2`` runs of two or three neighbours, which may be enclosed runs themselves.
-
-    Raises
-    ------
-    ValueError
-        An option has a value that leaves no prompt.
     """
 
     alphabet, attempts = ALPHABET, 20_000
@@ -96,14 +91,7 @@ class Arithmetic(Pool):
         return exact(completions, answers)
 
     def demonstrations(self, count, rng):
-        """Draw training prompts, which may repeat, with completions that take a random possible operation at each step.
-
-        Examples
-        --------
-        >>> prompt, completion = Arithmetic().demonstrations(1, np.random.default_rng(0))[0]
-        >>> prompt.count("="), completion.count("=")
-        (1, 2)
-        """
+        """Draw training prompts, which may repeat, with completions that take a random possible operation each time."""
         if self.problems is None:
             problems = [self.sample(1, rng)[0] for _ in range(count)]
         else:

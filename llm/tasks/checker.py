@@ -27,14 +27,8 @@ WORKERS = min(os.cpu_count() or 1, 8)
 class Checker:
     """A function that is called in worker processes, with arguments and results that JSON can say.
 
-    Parameters
-    ----------
-    maker : str
-        ``module:function``; a worker calls it with `arguments` once, outside the limits, and it returns the function.
-    *arguments
-        JSON values.
-    seconds : float
-        Processor time of one call.
+    A worker calls `maker`, ``module:function``, with `arguments` once, outside the limits, and it returns the function;
+    each call of that may take `seconds` of processor time.
 
     Examples
     --------
@@ -50,10 +44,7 @@ class Checker:
     def __call__(self, calls):
         """Call the function with each list of arguments; return (result, None) or (None, what went wrong) for each.
 
-        Raises
-        ------
-        RuntimeError
-            A worker cannot start, or died twice of something else than its limits.
+        RuntimeError if a worker cannot start, or died twice of something else than its limits.
         """
         with ThreadPoolExecutor(WORKERS) as threads:
             return list(threads.map(functools.partial(self._ask, self._workers(os.getpid())), calls))

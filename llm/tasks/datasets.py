@@ -1,18 +1,8 @@
 r"""Tables of questions and answers: GSM8K, MATH, DAPO-Math-17k and any other, from the Hugging Face hub or from files.
 
-====================  =================================  =============================  ==============================
-task                  rows                               question column                answer column
-====================  =================================  =============================  ==============================
-gsm8k                 openai/gsm8k, ``main``             question                       answer, after ``####``
-math                  EleutherAI/hendrycks_math, all     problem                        solution, its last ``\boxed{}``
-                      seven subjects
-dapo-math-17k         BytedTsinghua-SIA/DAPO-Math-17k    prompt, a list of messages     reward_model.ground_truth
-file:PATH, hub:NAME   your own                           question                       answer
-====================  =================================  =============================  ==============================
-
-These are the schemas the data sets publish; the tests use small files of that form and do not go online. A column may
-be a path into nested fields, ``reward_model.ground_truth``. A list of chat messages is read as their contents. DAPO's
-rows repeat every prompt many times and its prompts already say how to answer; a prompt is kept once.
+The schemas of GSM8K, MATH and DAPO-Math-17k stand below as those data sets publish them. A column may be a path into
+nested fields, ``reward_model.ground_truth``. A list of chat messages is read as their contents. DAPO's rows repeat
+every prompt many times and its prompts already say how to answer; a prompt is kept once.
 
 Splits named train, validation and test are used as they are; one that is missing is carved from the training rows by
 the hash of the question (`pmdllm.tasks.fraction`), 5% each. No question of a held-out split is a training question.
@@ -59,13 +49,6 @@ class Table(Pool):
         ``{question}``. What stands before it in a text also ends a completion: the model asks itself the next one.
     configs : str
         Configurations on the hub, separated by spaces; in a folder, its subfolders of these names.
-
-    Raises
-    ------
-    ImportError
-        Math-Verify is missing, or the package datasets where it is needed.
-    ValueError
-        A file cannot be read; a column, an option or the training rows are missing.
 
     Examples
     --------
@@ -139,7 +122,7 @@ def _answers(splits, path, columns, extract):
     for split, rows in splits.items():
         for name in columns:
             if rows and not any(_column(row, name) for _, row in rows):
-                names = ", ".join(map(str, rows[0][1])) or "none"
+                names = " ".join(", ".join(map(str, rows[0][1])).split()) or "none"  # on one line
                 raise ValueError(f"columns of {path!r} are {names}, got {name!r}: set question= and answer=.")
         for place, row in rows:
             asked, answered = (_text(_column(row, name)) for name in columns)

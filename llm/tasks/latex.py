@@ -85,7 +85,7 @@ def _equal(a, b):
             return True
         if abs(numbers[0].value - numbers[1].value) > Fraction(1, 10**20) * abs(numbers[1].value):
             return False
-    a, b = (_sympy(x) for x in (a, b))
+    a, b = (sympy.Rational(x.value) if isinstance(x, notation.Number) else x for x in (a, b))
     if a.free_symbols != b.free_symbols:
         return False
     return any(verify(x, y, timeout_seconds=None) for x, y in ((b, a), (a, b)))
@@ -99,10 +99,6 @@ def _number(x):
         return None
     value = x.doit().evalf(30)
     return notation.Number(Fraction(str(value))) if value.is_finite and value.is_Number else None
-
-
-def _sympy(x):
-    return sympy.Rational(x.value.numerator, x.value.denominator) if isinstance(x, notation.Number) else x
 
 
 def _canonical(x):

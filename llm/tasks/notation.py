@@ -51,13 +51,11 @@ SIMPLER = [
 SIMPLER = [(re.compile(pattern), simple) for pattern, simple in SIMPLER]
 GROUPED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+|(?: \d{3})+)(?![\d,]| ?/)")
 
-KNOWN = (
-    "frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp "
-    "cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid "
-    "begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar "
-    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"
-)
-KNOWN = set(KNOWN.split())
+KNOWN = set(re.findall("[A-Za-z]+", """
+    frac sqrt cdot times div pm mp pi infty sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp
+    cup cap setminus in leq geq le ge lt gt neq ne binom choose lfloor rfloor lceil rceil lvert rvert vert mid
+    begin end pmatrix bmatrix matrix vmatrix emptyset varnothing mathbb overline bar
+    alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi varphi psi omega Delta Omega"""))
 COMMAND = re.compile(r"\\(?:[A-Za-z]+|[{}|\\])|[A-Za-z]{4,}|[^\w\s+\-*/^=<>!|(){}\[\],.;%'&]|\*\*|[^\x00-\x7f]")
 MISREAD = re.compile(r"\.\d+\.|\d[eE][+-]?\d")  # 1.000.000 would be 1.000 times .000, and 1e9999 a product with e
 EXPONENT = r"(\{\s*[+-]?\d+\s*\}|\d+)"
@@ -71,11 +69,9 @@ UNIT = re.compile(
     r"(?:\\text\{([A-Za-z ./]+)\}\s*((?:\^\s*\{?\d\}?)?)"
     r"|\s([A-Za-z]{4,}(?: [A-Za-z]{4,}){0,2})|\s?(cm|mm|km|kg|mph))$"
 )
-NO_UNITS = (
-    "hundred thousand million billion trillion dozen score half squared cubed factorial not times plus minus over "
-    "choose sqrt frac pi only if mod base negative less more than percent infinity"
-)
-NO_UNITS = set(NO_UNITS.split())
+NO_UNITS = set(re.findall("[A-Za-z]+", """
+    hundred thousand million billion trillion dozen score half squared cubed factorial not times plus minus over
+    choose sqrt frac pi only if mod base negative less more than percent infinity"""))
 BASED = re.compile(r"([0-9A-F]+)_\s*(?:(\d)|\{\s*(\d+|\\text\{\s*[a-z]+\s*\})\s*\})")
 BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13)))  # noqa: SIM905
 COLONS = re.compile(r"(\d+)((?:\s*:\s*\d+)+)\s*(?:(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?", re.IGNORECASE)
@@ -99,7 +95,7 @@ def tidy(text):
     for pattern, simple in SIMPLER:
         text = pattern.sub(simple, text)
     text = _bare(re.sub(" +", " ", text))
-    while (inner := _enclosed(text, "{", "}")) is not None and _top_level(_bare(inner), ",") is None:
+    while (inner := _enclosed(text, "{", "}")) is not None and len(_pieces(_bare(inner))) == 1:
         text = _bare(inner)
     if text[:1] not in "([\\{" or text[:2] in ("\\f", "\\t"):
         text = GROUPED.sub(lambda match: match[1] + re.sub("[, ]", "", match[2]), text)
@@ -108,13 +104,7 @@ def tidy(text):
 
 @functools.lru_cache(maxsize=65536)
 def read(text):
-    r"""Return the value of a tidy text, or None if it is no number, list of such, choice or words.
-
-    Examples
-    --------
-    >>> read("2 2/3").value, read("0.500000").step, read("{3, 5}") == read("3")
-    (Fraction(8, 3), Fraction(1, 1000000), False)
-    """
+    """Return the value of a tidy text, or None if it is no number, list of such, choice or words."""
     if not text or len(text) > LONGEST or max(depth for _, depth in _depths(text)) > DEEPEST:
         return None
     return _number(text) or _choice(text) or _several(text) or _literal(text)
@@ -249,18 +239,12 @@ def _literal(text):
 
 
 def _several(text):
-    if re.search(r"\band\b|\bor\b|;", text):
-        text = re.sub(r",?\s*\b(?:and|or)\b\s*|\s*;\s*", ", ", text)
-    inner, brackets = text, ""
-    for opening, closing, kind in BRACKETS:
-        if (inside := _enclosed(text, opening, closing)) is not None:
-            inner, brackets = inside, kind
-            break
-    pieces = _top_level(inner, ",")
-    if pieces is None:
-        if brackets != "{}" or not inner.strip():
-            return None
-        pieces = [inner]
+    text = re.sub(r",?\s*\b(?:and|or)\b\s*|\s*;\s*", ", ", text)
+    enclosed = ((_enclosed(text, opening, closing), kind) for opening, closing, kind in BRACKETS)
+    inner, brackets = next((pair for pair in enclosed if pair[0] is not None), (text, ""))
+    pieces = _pieces(inner)
+    if len(pieces) == 1 and (brackets != "{}" or not inner.strip()):
+        return None
     items = [read(tidy(piece.strip())) for piece in pieces]
     if any(item is None for item in items):
         return None
@@ -282,16 +266,13 @@ def _enclosed(text, opening, closing):
     if not (text.startswith(opening) and text.endswith(closing)) or len(text) < len(opening) + len(closing):
         return None
     inner = text[len(opening) : len(text) - len(closing)]
-    if opening == "{" and inner.endswith("\\"):
-        return None
-    return inner if all(depth >= 0 for _, depth in _depths(inner)) else None
+    escaped = opening == "{" and inner.endswith("\\")
+    return None if escaped or any(depth < 0 for _, depth in _depths(inner)) else inner
 
 
-def _top_level(text, separator):
-    """Split at the separators outside all brackets; None if there are none."""
-    cuts = [i for i, depth in _depths(text) if depth == 0 and text[i] == separator]
-    if not cuts:
-        return None
+def _pieces(text):
+    """Split at the commas outside all brackets."""
+    cuts = [i for i, depth in _depths(text) if depth == 0 and text[i] == ","]
     return [text[a:b] for a, b in zip([0, *(i + 1 for i in cuts)], [*cuts, len(text)])]
 
 

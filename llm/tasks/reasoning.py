@@ -92,9 +92,8 @@ class ReasoningGym(Pool):
         asked = sorted({pair for pair in pairs if pair[1] is not None})
         right = dict(zip(asked, self._right(asked)))
         correct = [right.get(pair) for pair in pairs]
-        read = [None if yes is None else text for yes, text in zip(correct, texts)]
-        own = [self._entry(index)[1] for index, _ in pairs]
-        forms = [answer or text if yes else text for answer, text, yes in zip(own, read, correct)]
+        own = [yes and self._entry(index)[1] for (index, _), yes in zip(pairs, correct)]
+        forms = [None if yes is None else answer or text for answer, text, yes in zip(own, texts, correct)]
         return Verdict.of([bool(yes) for yes in correct], forms)
 
     def _right(self, pairs):

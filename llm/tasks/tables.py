@@ -88,7 +88,7 @@ def _csv(path):
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         if len(set(reader.fieldnames or [])) < len(reader.fieldnames or []):
-            raise ValueError(f"columns must have different names, got {', '.join(reader.fieldnames)}")
+            raise ValueError(f"columns must have different names, got {' '.join(', '.join(reader.fieldnames).split())}")
         for row in reader:
             if None in row:
                 raise ValueError(f"line {reader.line_num} has more cells than the header has columns")
