@@ -159,7 +159,7 @@ def load(name, device="cpu", trust_remote_code=False):
                 source, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
     except Exception as error:  # a damaged folder can make Transformers raise anything
-        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        reason = " ".join(str(error).split())[:1000] or type(error).__name__
         raise ValueError(
             f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, or a hub "
             "model that is downloaded already or can be reached."

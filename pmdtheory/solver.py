@@ -234,7 +234,10 @@ def _hardly_moved(k, p, D, a):
     """One fixed-point step v = Ψ(0): the relative error is about E_p|e^s − 1|. Returns s and v."""
     s, growth = log_ratio(D, a[:, None])
     v = _psi(p, s, growth, np.zeros(len(p)))
-    return log_ratio(D - v[:, None], (k * v + a)[:, None])[0], v
+    s = log_ratio(D - v[:, None], (k * v + a)[:, None])[0]
+    equal = ~np.any(D * (p > 0), axis=-1)  # nothing moves, not even by rounding
+    s[equal], v[equal] = 0.0, 0.0
+    return s, v
 
 
 def _first_guess(k, p, x, half_variance):

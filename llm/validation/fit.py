@@ -10,7 +10,7 @@ as in training, on rows that are completions:
 
 Each takes the network that is fitted and its tokenizer, an `Anchor`, one of `pmdllm.losses.ALGORITHMS` and τ > 0 in
 reward units, and returns a function of no arguments. A minimiser calls ``watch`` with the number of evaluations of loss
-and gradient after every 50 and at the end. Bases have the size of network and the recipe of a
+and gradient after every 50 (``every``) and at the end. Bases have the size of network and the recipe of a
 `pmdllm.validation.declared.ValidateConfig`, and are kept in a folder, by default its ``output``.
 
 Malformed completions all have reward 0, hence one ratio, in the minimiser of the expected loss: merging them into one
@@ -110,27 +110,27 @@ def fresh_completions(model, tokenizer, anchor, algorithm, tau, n, generator, ba
     return loss
 
 
-def lbfgs(model, loss, evaluations, watch=None):
+def lbfgs(model, loss, evaluations, watch=None, every=WATCHED_EVERY):
     """Minimise a deterministic loss by L-BFGS with a strong Wolfe line search; the last one may exceed the budget."""
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=evaluations, max_eval=evaluations, history_size=100,
         tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe",
     )  # fmt: skip
-    _minimise(optimizer, loss, watch)
+    _minimise(optimizer, loss, watch, every)
 
 
 def adam(model, loss, steps, learning_rate, watch=None):
     """Minimise a loss, random or not, by Adam: the rate rises over 20 steps and falls to 0 along a cosine."""
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
-    _minimise(optimizer, loss, watch, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
+    _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
 
 
-def _minimise(optimizer, loss, watch, steps=1, schedule=None):
+def _minimise(optimizer, loss, watch, every, steps=1, schedule=None):
     done = 0
 
     def evaluate():
         nonlocal done
-        if watch and done and done % WATCHED_EVERY == 0:
+        if watch and done and done % every == 0:
             watch(done)
         done += 1
         optimizer.zero_grad()
