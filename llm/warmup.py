@@ -90,7 +90,7 @@ def warmup(config, progress=True):
     if not hasattr(task, "demonstrations"):
         raise ValueError(f"task must have demonstrations, as 'arithmetic' has, got {config.task!r}.")
     model, tokenizer, _ = fit(config, task, progress)
-    with models.arithmetic(model.device):
+    with models.arithmetic(model):
         accuracies = evaluate(
             model, tokenizer, task, "test", config.eval_prompts, config.eval_samples, task.max_new_tokens, batch=4096
         )
@@ -123,7 +123,7 @@ def fit(config, task, progress=False):
     with tqdm(batches, desc="warm-up", disable=not progress) as bar:
         for step, batch in enumerate(bar):
             batch = Rollouts(*(tensor.to(model.device) for tensor in batch))
-            with models.arithmetic(model.device):
+            with models.arithmetic(model):
                 logp, _ = token_logp(model, batch)
             loss = -logp.sum() / batch.mask.sum()
             optimizer.zero_grad()
