@@ -154,9 +154,8 @@ def _train(arguments):
 
 
 # Options of ``pmd-llm evaluate``: those of training that concern model and completions, and its own.
-AS_IN_TRAIN = (
-    "model", "trust_remote_code", "task", "chat", "system_prompt", "stop", "max_new_tokens", "device", "dtype", "threads"
-)  # fmt: skip
+AS_IN_TRAIN = ("model", "trust_remote_code", "task", "chat", "system_prompt", "stop", "max_new_tokens")
+AS_IN_TRAIN += ("device", "dtype", "threads")
 Evaluation = make_dataclass(
     "Evaluation",
     [
