@@ -255,9 +255,9 @@ def _study(arguments):
     given = parser.parse_args(arguments)
 
     from . import study
-    from .study.declared import GPU_STUDIES, STUDIES
+    from .study.declared import ON_REQUEST, STUDIES
 
-    known = {**STUDIES, "validate": None, **GPU_STUDIES}
+    known = {**STUDIES, "validate": None, **ON_REQUEST}
     named = [name for name in given.names if name != "all"]
     for name in named:
         if name not in known:
