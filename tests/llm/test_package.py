@@ -17,9 +17,9 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["losses", "metrics", "tasks"],
+    ["losses", "metrics", "tasks", "wheels"],
     ["config", "models"],
-    ["logp"],
+    ["fetch", "logp"],
     ["rollout"],
     ["batch", "run_folder", "trackers", "evaluate"],
     ["train", "warmup"],
