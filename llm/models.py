@@ -14,7 +14,6 @@ All weights are float32, whatever the arithmetic of a run.
 
 import contextlib
 import functools
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -25,9 +24,7 @@ from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from .wheels import KNOWN
-
-__all__ = ["BASE", "arithmetic", "cache", "character_tokenizer", "device", "is_large", "load", "save", "tiny"]
+__all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "is_large", "load", "save", "tiny"]
 
 BASE = Path(__file__).parent / "base"
 PAD, EOS = "<pad>", "<eos>"
@@ -150,20 +147,13 @@ def _multiplies_bfloat16():
     return any(units.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def cache():
-    """Folder of fetched models: ``PMDLLM_CACHE``, or ``pmdllm`` in the user's folder of caches."""
-    own, caches = os.environ.get("PMDLLM_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else (Path(caches) if caches else Path.home() / ".cache") / "pmdllm"
-
-
 def load(name, device="cpu", trust_remote_code=False):
     """Load a causal language model, in evaluation mode and float32, and its tokenizer, which pads on the left.
 
     Parameters
     ----------
     name : str or path
-        ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, the name of a model that
-        ``pmd-llm fetch`` got, or a name on the Hugging Face hub; in this order.
+        ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, or a name on the Hugging Face hub.
     device : str or torch.device
         Where the model is put.
     trust_remote_code : bool
@@ -181,17 +171,12 @@ def load(name, device="cpu", trust_remote_code=False):
     '7+3*9-9='
     """
     source = BASE if name == "base" else Path(name)
-    if not source.exists() and (cache() / name / "config.json").is_file():
-        source = cache() / name
-    elif not source.exists() and name in KNOWN:
-        raise ValueError(f"model {name!r} is not fetched yet: pmd-llm fetch {name}.")
     if source != BASE and not source.exists() and HUB_NAME.fullmatch(str(name)):
         source = name
     elif not (source / "config.json").is_file():
-        accepted = "'base', a folder with a model, a fetched model or a name on the hub"
-        raise ValueError(f"model must be {accepted}, got {str(name)!r}.")
+        raise ValueError(f"model must be 'base', a folder with a model or a name on the hub, got {str(name)!r}.")
     try:
-        with without_progress_bars():
+        with _without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, trust_remote_code=trust_remote_code
@@ -216,7 +201,7 @@ def save(model, tokenizer, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-        with without_progress_bars():
+        with _without_progress_bars():
             tokenizer.save_pretrained(part)
             model.save_pretrained(part)
         for path in Path(part).glob("*.safetensors"):
@@ -226,7 +211,7 @@ def save(model, tokenizer, folder):
 
 
 @contextlib.contextmanager
-def without_progress_bars():
+def _without_progress_bars():
     """Keep Transformers from drawing bars for work of milliseconds; a download from the hub still shows its own."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

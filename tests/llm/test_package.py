@@ -17,9 +17,9 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["losses", "metrics", "tasks", "wheels"],
+    ["losses", "metrics", "tasks"],
     ["config", "models"],
-    ["fetch", "logp"],
+    ["logp"],
     ["rollout"],
     ["batch", "run_folder", "trackers", "evaluate"],
     ["train", "warmup"],
