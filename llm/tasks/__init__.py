@@ -6,12 +6,16 @@ contains a comma stands in double quotes, as in CSV; ``\n`` in a template is a n
     arithmetic                                              chains of operations modulo 10, nothing to download
     arithmetic:terms=6-8,parentheses=true,modulus=97        the same, harder
     sums    sums:operations=1-3                             sums in English, "What is 7 * 8?"
+    word_problems    word_problems:steps=2,largest=99       word problems in English, some templates never trained on
     reasoning_gym:chain_sum,min_terms=3                     a data set of reasoning-gym and its own options
     gsm8k    math    dapo-math-17k                          data sets of the Hugging Face hub
     gsm8k:path=DIRECTORY                                    the same from local files
     file:rows.jsonl,question=question,answer=answer         any table with question and answer columns
     hub:OWNER/NAME,question=problem,answer=answer           the same from the hub
     package.module:Class    path/to/file.py:Class:size=3    your own, a class with the attributes of `Task`
+
+Every task has the option ``shots``, the number of solved training problems that are put before each question
+(`pmdllm.tasks.few_shot`): ``word_problems:shots=3``, ``gsm8k:shots=4,template=plain``.
 
 Training prompts are disjoint from validation and test prompts: whoever draws `Task.sample` never meets a held-out
 prompt. `Pool` sees to that, and offers all of `Task` but ``max_new_tokens`` and ``judge``. A bad spec is a ValueError
@@ -29,6 +33,7 @@ from typing import Protocol
 import numpy as np
 
 from .answers import Verdict
+from .few_shot import FewShot
 from .pool import Pool, Problem, boolean, fraction
 
 __all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
@@ -36,6 +41,7 @@ __all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
 TASKS = {
     "arithmetic": ("arithmetic", "Arithmetic"),
     "sums": ("sums", "Sums"),
+    "word_problems": ("word_problems", "WordProblems"),
     "reasoning_gym": ("reasoning", "ReasoningGym"),
     "gsm8k": ("datasets", "gsm8k"),
     "math": ("datasets", "math"),
@@ -77,7 +83,7 @@ def load(spec):
     True
     >>> load("arithmetic:term=6")
     Traceback (most recent call last):
-    ValueError: arithmetic has no option 'term'; its options are terms, operators, modulus, parentheses.
+    ValueError: arithmetic has no option 'term'; its options are terms, operators, modulus, parentheses, shots.
     """
     name, _, rest = spec.partition(":")
     if name in TASKS:
@@ -90,12 +96,18 @@ def load(spec):
             raise ValueError(f"task must be one of {forms}, got {spec!r}.")
         name = f"{name}:{class_name}"
         maker = own("task", name)
-    task = maker(**_options(name, maker, rest))
+    options, shots = _options(name, maker, rest)
+    try:
+        task = maker(**options)
+    except (ValueError, ImportError, OSError, RuntimeError):
+        raise
+    except Exception as error:
+        raise ValueError(f"task {name} cannot be made: {type(error).__name__}: {error}.") from error
     missing = [attribute for attribute in NEEDED if not hasattr(task, attribute)]
     if missing:
         raise ValueError(f"task {name} needs {', '.join(missing)}: add what is missing, or derive it from tasks.Pool.")
     task.spec = spec
-    return task
+    return FewShot(task, shots) if shots else task
 
 
 def own(option, text):
@@ -123,7 +135,7 @@ def own(option, text):
 
 
 def _options(name, maker, text):
-    """Options as keyword arguments, each in the type its parameter is annotated with."""
+    """Options as keyword arguments, each in the type its parameter is annotated with, and the number of ``shots``."""
     try:
         parts = next(csv.reader([text.replace("\r\n", "\n").replace("\n", r"\n")], strict=True), [])
         parameters = inspect.signature(maker).parameters
@@ -139,10 +151,14 @@ def _options(name, maker, text):
         key, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"options of {name} have the form option=value, got {part!r}.")
-        if key not in known and not accepts_any:
-            raise ValueError(f"{name} has no option {key!r}; its options are {', '.join(known) or 'none'}.")
+        if key not in known and key != "shots" and not accepts_any:
+            raise ValueError(f"{name} has no option {key!r}; its options are {', '.join([*known, 'shots'])}.")
         options[key] = value
-    return {k: _typed(k, value, parameters[k].annotation) if k in known else value for k, value in options.items()}
+    shots = 0 if "shots" in known else _typed("shots", options.pop("shots", "0"), int)
+    if not 0 <= shots <= 64:
+        raise ValueError(f"shots must be an integer from 0 to 64, got {shots}.")
+    typed = {k: _typed(k, value, parameters[k].annotation) if k in known else value for k, value in options.items()}
+    return typed, shots
 
 
 def _typed(key, value, kind):

@@ -25,6 +25,7 @@ from .pool import Pool, Problem, fraction, split_of
 __all__ = ["TEMPLATES", "Table", "dapo_math_17k", "file", "gsm8k", "hub", "math"]
 
 CARVED = 0.05
+CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations for a calculator
 TEMPLATES = {
     "boxed": "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.",
     "plain": "{question}",
@@ -89,13 +90,18 @@ class Table(Pool):
         if not rows["train"]:
             raise ValueError(f"path must have training rows with a question and an answer, got none in {path!r}.")
         self.problems = {
-            split: [Problem(template.replace("{question}", q), a) for q, a in pairs.items()]
+            split: [Problem(template.replace("{question}", q), *answered) for q, answered in pairs.items()]
             for split, pairs in rows.items()
         }
 
     def judge(self, completions, answers_):
         """Compare by value, as `pmdllm.tasks.answers.math` does."""
         return answers.math(completions, answers_, self.stop)
+
+    def demonstrations(self, count, rng):
+        """Draw training prompts, which may repeat, with what their answer column says: a worked solution, or less."""
+        rows = self.problems["train"]
+        return [(rows[i].prompt, rows[i].solution) for i in rng.integers(len(rows), size=count)]
 
 
 class file(Table):  # noqa: N801  a maker like the others
@@ -117,7 +123,7 @@ dapo_math_17k = partial(
 
 
 def _answers(splits, path, columns, extract):
-    """Answers by question in each split, each question once; rows that cannot be used are counted and left out."""
+    """(answer, solution) by question in each split, each question once; unusable rows are counted and left out."""
     pairs, kept, left_out = {split: {} for split in splits}, {split: {} for split in splits}, defaultdict(list)
     for split, rows in splits.items():
         for name in columns:
@@ -128,21 +134,21 @@ def _answers(splits, path, columns, extract):
             asked, answered = (_text(_column(row, name)) for name in columns)
             right = answered and extract(answered)
             if asked and right:
-                pairs[split].setdefault(asked, {}).setdefault(right, place)
+                pairs[split].setdefault(asked, {}).setdefault(right, (place, answered))
             else:
                 left_out["without the text of a question or an answer"].append(place)
     problems = answers.untrusted({right for rows in pairs.values() for rights in rows.values() for right in rights})
     for split, rows in pairs.items():
         for asked, rights in rows.items():
-            (right, place), *others = rights.items()
+            (right, (place, worked)), *others = rights.items()
             boxes = [rf"\boxed{{{other}}}" for other, _ in others]
             if right in problems:
                 why = f"with an answer that {problems[right].removeprefix('it ')}"
                 left_out[why].append(f"{place}: {right[:60]!r}")
             elif others and not answers.math(boxes, [right] * len(boxes)).correct.all():
-                left_out["with another answer to the same question"].append(others[0][1])
+                left_out["with another answer to the same question"].append(others[0][1][0])
             else:
-                kept[split][asked] = right
+                kept[split][asked] = right, CALCULATOR.sub("", worked)
     if left_out:
         count, total = (sum(map(len, lists.values())) for lists in (left_out, splits))
         reasons = "; ".join(f"{len(places)} {why} ({places[0]})" for why, places in left_out.items())

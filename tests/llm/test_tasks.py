@@ -201,9 +201,9 @@ def test_judging():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("arithmetics", "task must be one of arithmetic, reasoning_gym, gsm8k.*got 'arithmetics'"),
+        ("arithmetics", "task must be one of arithmetic, sums, word_problems.*gsm8k.*got 'arithmetics'"),
         ("", "task must be one of"),
-        ("arithmetic:depth=3", "no option 'depth'; its options are terms, operators, modulus, parentheses"),
+        ("arithmetic:depth=3", "no option 'depth'; its options are terms, operators, modulus, parentheses, shots"),
         ("arithmetic:terms", "form option=value, got 'terms'"),
         ("arithmetic:terms=3", "terms must be a number .* 4 to 64 .*got '3'"),
         ("arithmetic:terms=4,parentheses=true", "terms must be a number .* 5 to 64"),
@@ -349,6 +349,7 @@ class Half:
     def sample(self, count, rng): return []
 
 def failing(): raise ValueError("length must be positive, got 0.")
+def careless(): return {}["size"]
 number = 3
 """
 
@@ -382,9 +383,10 @@ def test_a_strangers_own_task(own, place):
         ("strangers_task:Revers", "has no class or function 'Revers'"),
         ("strangers_task:number", "has no class or function 'number'"),
         ("strangers_task:Half", "task strangers_task:Half needs stop, held_out, judge, restrict: add what is missing"),
-        ("strangers_task:Reverse:size=3", "has no option 'size'; its options are length, loud"),
+        ("strangers_task:Reverse:size=3", "has no option 'size'; its options are length, loud, shots"),
         ("strangers_task:Reverse:length=few", "length must be an integer, got 'few'"),
         ("strangers_task.py:failing", "length must be positive, got 0"),
+        ("strangers_task.py:careless", "task strangers_task.py:careless cannot be made: KeyError: 'size'"),
     ],
 )
 def test_bad_own_tasks_say_what_is_missing(own, spec, message):
