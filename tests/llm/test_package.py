@@ -19,7 +19,7 @@ FOLDER = ROOT / "llm"
 LAYERS = [
     ["losses", "metrics", "tasks"],
     ["config", "models", "rollout"],
-    ["batch", "run_folder", "trackers", "evaluate"],
+    ["batch", "run_folder", "signals", "trackers", "evaluate"],
     ["train", "warmup"],
     ["study"],
     ["validation"],

@@ -74,7 +74,8 @@ def test_the_loss_is_the_cross_entropy_of_completions_and_their_end(spec):
 
 def test_a_warm_up_writes_a_model_with_the_card_of_its_accuracies(tmp_path):
     config = replace(MINI, output=str(tmp_path / "new" / "base"), steps=5)
-    folder = warmup(config, progress=False)
+    warmup(config, progress=False)
+    folder = tmp_path / "new" / "base"
     model, tokenizer = models.load(folder)
     assert torch.equal(weights(model), weights(fit(config, TASK)[0]))
     text, found = card(folder)
