@@ -14,8 +14,9 @@ import torch
 from pmdtheory import baselines
 
 from . import metrics
+from .logp import passes, token_logp
 from .losses import importance_weights
-from .rollout import Rollouts, token_logp
+from .rollout import Rollouts
 from .tasks import Problem
 
 __all__ = ["Batch", "Minibatch"]
@@ -49,30 +50,32 @@ class Minibatch:
     tau: float
     drawn_after: int
 
-    def backward(self, model, algorithm, settings, micro_batch, arithmetic):
+    def backward(self, model, algorithm, settings, arithmetic, most_rows=0, memory=math.inf):
         """Accumulate the gradient of the algorithm's loss in the model's weights; return the metrics.
 
-        At most `micro_batch` completions are in a forward pass (0: all), in the context that ``arithmetic()`` returns.
+        The forward passes are those of `pmdllm.logp.passes`, in the context that ``arithmetic()`` returns.
         """
-        logps, entropies, values = [], [], defaultdict(float)
-        step = micro_batch or len(self.rollouts)
-        for rows in (slice(start, start + step) for start in range(0, len(self.rollouts), step)):
-            piece = self.rollouts.rows(rows)
+        logps, entropies = (torch.zeros_like(self.rollouts.logp) for _ in range(2))
+        values = defaultdict(float)
+        with arithmetic():
+            cut = passes(model, self.rollouts, most_rows, memory)
+        for rows in cut:
+            rows = rows.to(logps.device)
+            piece = self.rollouts.rows(rows).trimmed()
             with arithmetic():
                 logp, entropy = token_logp(model, piece)
             own = replace(settings, weight=None if self.weight is None else self.weight[rows])
             loss, details = algorithm.loss(logp, piece.logp, piece.mask, self.advantage[rows], own)
             share = len(piece) / len(self.rollouts)
             (loss * share).backward()
-            logps.append(logp.detach())
-            entropies.append(entropy)
+            logps[rows, : logp.shape[1]], entropies[rows, : logp.shape[1]] = logp.detach(), entropy
             for name, value in (details | {"loss": loss.detach()}).items():
                 values[name] += share * float(value)
-        s = (torch.cat(logps) - self.rollouts.logp).sum(1)
+        s = (logps - self.rollouts.logp).sum(1)
         by_group = torch.zeros(self.valid.shape, device=s.device).masked_scatter(self.valid, s)
         weights = metrics.implied_lambda(by_group, self.valid)
         values |= metrics.log_ratio_statistics(s, settings.clip_low, settings.clip_high) | metrics.kl_estimates(s)
-        values |= metrics.entropy_statistics(torch.cat(entropies), self.rollouts.mask)
+        values |= metrics.entropy_statistics(entropies, self.rollouts.mask)
         return values | {"lambda/mean": weights.mean(), "lambda/max": weights.max()}
 
 

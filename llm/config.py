@@ -141,6 +141,7 @@ class Config:
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = option("auto", "of arithmetic; auto: by device. Weights stay float32", choices=DTYPES)
     threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", **THREADS)
+    memory_gb: float = option(0.0, "that a large model's updates may take; 0: by machine", at_least=0, at_most=1e6)
     gradient_checkpointing: bool = option(False, "recompute activations to save memory")
     checkpoint_seconds: float = option(30.0, "seconds between checkpoints", at_least=0, at_most=1e12)
     report_to: str = option("none", "also log to tensorboard, wandb, trackio (comma-separated)")

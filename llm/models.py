@@ -13,6 +13,7 @@ All weights are float32, whatever the arithmetic of a run.
 """
 
 import contextlib
+import functools
 import re
 import tempfile
 from pathlib import Path
@@ -23,10 +24,11 @@ from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-__all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "load", "save", "tiny"]
+__all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "is_large", "load", "save", "tiny"]
 
 BASE = Path(__file__).parent / "base"
 PAD, EOS = "<pad>", "<eos>"
+LARGE = 10_000_000
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -111,17 +113,38 @@ def device(name):
         raise ValueError(f"device must be auto, cpu or a GPU of this machine, got {name!r} ({reason}).") from None
 
 
-def arithmetic(device, dtype="auto"):
-    """Return the context in which a model computes: float32, bfloat16, or auto, bfloat16 on GPU and float32 on CPU.
+def is_large(model):
+    """Whether products, not the number of operations, take a model's time: from ten million parameters on.
 
     Examples
     --------
-    >>> with arithmetic(device("cpu"), "bfloat16"):
+    >>> is_large(tiny(character_tokenizer("01")))
+    False
+    """
+    return model.num_parameters() >= LARGE
+
+
+def arithmetic(model, dtype="auto"):
+    """Return the context in which a model computes: float32, bfloat16, or auto.
+
+    auto is bfloat16 on GPU, and on a processor that multiplies it faster (AMX, AVX512-BF16) if the model is large;
+    float32 otherwise.
+
+    Examples
+    --------
+    >>> with arithmetic(tiny(character_tokenizer("01")), "bfloat16"):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.bfloat16
     """
-    half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    kind = model.device.type
+    fast = kind == "cuda" or (kind == "cpu" and is_large(model) and _multiplies_bfloat16())
+    return torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16" or (dtype == "auto" and fast))
+
+
+@functools.cache
+def _multiplies_bfloat16():
+    units = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(units.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def load(name, device="cpu", trust_remote_code=False):

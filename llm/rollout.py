@@ -10,17 +10,23 @@ tokens, the end token included (Statement 17)::
 float32 whatever the type of the model's arithmetic. On CPU they agree with a fresh forward pass to float32 rounding.
 
 Prompts are padded on the left, completions on the right. A prompt is read once for its whole group. Keys and values
-are cached: growing tensors on CPU, where a copy is cheap, and a static buffer on GPU, where a fixed shape is.
+are cached in buffers of their final length, in the type that the model multiplies. Where the model is large,
+completions that have ended leave the batch.
 """
 
-import math
 from dataclasses import dataclass, fields
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, StaticCache, TopPLogitsWarper
+from transformers import DynamicCache, TopPLogitsWarper
+from transformers.cache_utils import DynamicLayer
+
+from .logp import positions, token_logp
+from .models import is_large
 
 __all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample", "token_logp"]
+
+LEFT = 0.75  # share of the batch at which those that have ended leave it
 
 
 @dataclass
@@ -69,8 +75,8 @@ class Rollouts:
 
 @torch.no_grad()
 def sample(
-    model, tokenizer, prompts, n, max_new_tokens, generator=None, temperature=1.0, top_p=1.0, static_cache=None,
-    chat="auto", system_prompt=None, stop=(),
+    model, tokenizer, prompts, n, max_new_tokens, generator=None, temperature=1.0, top_p=1.0, chat="auto",
+    system_prompt=None, stop=(),
 ):
     """Draw n completions of every prompt and record the log-probability of each token.
 
@@ -87,8 +93,6 @@ def sample(
     temperature, top_p : float
         Logits are divided by `temperature`, then all but the nucleus of mass `top_p` is cut off. Training samples from
         the policy itself: both 1.
-    static_cache : bool, optional
-        Static buffers for keys and values; by default on GPU only.
     chat, system_prompt
         As in `encode`.
     stop : sequence of str
@@ -122,35 +126,47 @@ def sample(
             f"max_new_tokens must be at most {room:g}, got {max_new_tokens}: the model reads "
             f"{longest_sequence(model):g} tokens and the longest prompt has {prompt_ids.shape[1]}."
         )
-    static = model.device.type != "cpu" if static_cache is None else static_cache
     ends = torch.tensor(end_tokens(model, tokenizer), device=model.device)
     cut = TopPLogitsWarper(top_p) if top_p < 1 else None
-    logits, cache = _prefill(model, prompt_ids, prompt_mask, n, max_new_tokens if static else None)
+    logits, cache = _prefill(model, prompt_ids, prompt_mask, n, max_new_tokens)
     prompt_ids, prompt_mask = prompt_ids.repeat_interleave(n, 0), prompt_mask.repeat_interleave(n, 0)
-    attention, positions = prompt_mask, _positions(prompt_mask)[:, -1:]
-    running = torch.ones(len(prompt_ids), dtype=torch.bool, device=model.device)
-    tokens, masks, logps = [], [], []
+    place = positions(prompt_mask)[:, -1:]
+    shape = len(prompt_ids), max_new_tokens
+    tokens = torch.full(shape, tokenizer.pad_token_id, device=model.device)
+    mask, logp = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(shape, device=model.device)
+    running = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
+    rows = torch.arange(len(tokens), device=model.device)  # whose next tokens are computed
+    leaves = is_large(model) and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
     for step in range(max_new_tokens):
         if step:
-            attention, positions = torch.cat([attention, masks[-1][:, None]], 1), positions + 1
-            logits = _last_logits(model, tokens[-1][:, None], attention, positions, cache)
+            attention = torch.cat([prompt_mask[rows], mask[rows, :step]], 1)
+            logits = _last_logits(model, tokens[rows, step - 1 : step], attention, place[rows] + step, cache)
         logits = logits.float() / temperature
         law = torch.log_softmax(logits if cut is None else cut(None, logits), -1)
         if not torch.isfinite(law.amax(-1)).all():
             raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged")
         if generator is None:
             chosen = law.argmax(-1, keepdim=True)
+        elif is_large(model):
+            level = torch.rand(shape[0], 1, dtype=torch.float64, device=model.device, generator=generator)
+            chosen = _quantile(law.exp(), level[rows])
         else:
             chosen = torch.multinomial(law.exp(), 1, generator=generator)
-        tokens.append(torch.where(running, chosen[:, 0], tokenizer.pad_token_id))
-        logps.append(torch.where(running, law.gather(1, chosen)[:, 0], 0.0))
-        masks.append(running)
-        running = running & ~torch.isin(chosen[:, 0], ends)
+        live = running[rows]
+        tokens[rows, step] = torch.where(live, chosen[:, 0], tokenizer.pad_token_id)
+        logp[rows, step] = torch.where(live, law.gather(1, chosen)[:, 0], 0.0)
+        mask[rows, step] = live
+        running[rows] = live & ~torch.isin(chosen[:, 0], ends)
         if stop:
-            running[running.clone()] = ~_stopped(tokenizer, torch.stack(tokens, 1)[running], stop)
-        if not running.any():
+            running[running.clone()] = ~_stopped(tokenizer, tokens[running, : step + 1], stop)
+        left = int(running.sum())
+        if left == 0:
             break
-    return Rollouts(prompt_ids, prompt_mask, *(torch.stack(column, 1) for column in (tokens, masks, logps)), ~running)
+        if leaves and left <= LEFT * len(rows):
+            cache.batch_select_indices(running[rows].nonzero()[:, 0])
+            rows = running.nonzero()[:, 0]
+    width = step + 1
+    return Rollouts(prompt_ids, prompt_mask, tokens[:, :width], mask[:, :width], logp[:, :width], ~running)
 
 
 def encode(tokenizer, prompts, chat="auto", system_prompt=None):
@@ -226,38 +242,50 @@ def end_tokens(model, tokenizer):
     return sorted({token for ids in lists for token in ids})
 
 
-def token_logp(model, rollouts, temperature=1.0):
-    """Return log π(y_t | x, y_<t) of every token, with its gradient, and the entropy of every token's law, without.
-
-    Both are float32 tensors (B, T) in nats, 0 where masked. ``temperature`` is that of the sampling, so that the policy
-    ``model`` is compared with the law sampled from.
-    """
-    ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], 1)
-    attention = torch.cat([rollouts.prompt_mask, rollouts.mask], 1)
-    width = rollouts.tokens.shape[1]
-    logits = model(
-        input_ids=ids, attention_mask=attention.long(), position_ids=_positions(attention), use_cache=False,
-        logits_to_keep=width + 1,
-    ).logits[:, -width - 1 : -1].float() / temperature
-    law = torch.log_softmax(logits, -1)
-    logp = torch.where(rollouts.mask, law.gather(2, rollouts.tokens[..., None])[..., 0], 0.0)
-    with torch.no_grad():
-        terms = torch.where(law > -math.inf, law.exp() * law, 0.0)
-        entropy = torch.where(rollouts.mask, -terms.sum(-1), 0.0)
-    return logp, entropy
-
-
-def _prefill(model, ids, mask, n, static_tokens):
+def _prefill(model, ids, mask, n, max_new_tokens):
     """Read each prompt once; return the logits (P n, V) after it, and the keys and values of n copies."""
     cache = DynamicCache(config=model.config)
-    logits = _last_logits(model, ids, mask, _positions(mask), cache).repeat_interleave(n, 0)
+    room = ids.shape[1] + max_new_tokens
+    cache.layers = [_Buffer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    logits = _last_logits(model, ids, mask, positions(mask), cache).repeat_interleave(n, 0)
     cache.batch_repeat_interleave(n)
-    if static_tokens is None:
-        return logits, cache
-    buffers = StaticCache(config=model.config, max_cache_len=ids.shape[1] + static_tokens)
-    for number, layer in enumerate(cache.layers):
-        buffers.update(layer.keys, layer.values, number)
-    return logits, buffers
+    return logits, cache
+
+
+class _Buffer(DynamicLayer):
+    """Keys and values of one layer, in tensors (B, heads, room, d) of which the first `length` tokens are used."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room, self.length = room, 0
+
+    def lazy_initialization(self, key_states, value_states):
+        """Make the buffers."""
+        kind = key_states.device.type
+        lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        self.keys, self.values = (
+            states.new_empty((*states.shape[:-2], self.room, states.shape[-1]), dtype=lower or states.dtype)
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Append keys and values (B, heads, T, d); return all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        self.keys[:, :, start : self.length], self.values[:, :, start : self.length] = key_states, value_states
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def get_seq_length(self):
+        """Tokens so far."""
+        return self.length
+
+
+def _quantile(weights, level):
+    """Column of each row (B, V) at a level (B, 1) of its distribution: one random number a draw, and not V."""
+    cumulative = weights.double().cumsum(-1)
+    return torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True).clamp(max=weights.shape[-1] - 1)
 
 
 def _stopped(tokenizer, tokens, stop):
@@ -273,7 +301,3 @@ def _last_logits(model, ids, attention, positions, cache):
         logits_to_keep=1,
     ).logits[:, -1]  # fmt: skip
 
-
-def _positions(mask):
-    """Position of each token among the unmasked ones, so that padding on the left shifts nothing."""
-    return (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -27,6 +27,7 @@ from pmdtheory import knobs
 from . import metrics, models, tasks
 from .batch import Batch
 from .evaluate import evaluate
+from .logp import memory_for_passes
 from .losses import Settings
 from .rollout import fitting, sample
 from .run_folder import RunFolder
@@ -113,8 +114,9 @@ class Run:
             self.model.activation_checkpointing_enable()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.weight_decay,
+            weight_decay=config.weight_decay, fused=models.is_large(self.model) or None,
         )
+        self.memory = memory_for_passes(self.model, config.memory_gb)
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.iteration = self.updates = self.rollouts = self.tokens = 0
@@ -176,7 +178,9 @@ class Run:
         self.set_learning_rate(minibatch.number)
         self.optimizer.zero_grad()
         self.model.train(config.gradient_checkpointing)  # Transformers recomputes in this mode only, and caches in none
-        values = minibatch.backward(self.model, self.algorithm, settings, config.micro_batch, self.arithmetic)
+        values = minibatch.backward(
+            self.model, self.algorithm, settings, self.arithmetic, config.micro_batch, self.memory
+        )
         self.model.eval()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or math.inf)
         if not (math.isfinite(values["loss"]) and torch.isfinite(norm)):
@@ -231,7 +235,7 @@ class Run:
 
     def arithmetic(self):
         """Context in which the model computes: bfloat16 on GPU unless told otherwise, float32 on CPU."""
-        return models.arithmetic(self.device, self.config.dtype)
+        return models.arithmetic(self.model, self.config.dtype)
 
     def evaluate(self, split, prompts):
         """Evaluate on the first `prompts` prompts of `split`, always with the same random numbers."""

@@ -6,7 +6,7 @@ end-of-sequence token included and the prompts left out::
 
     L(θ) = − Σ_(x,y) Σ_t log π_θ(y_t | x, y_<t) / Σ_(x,y) |y|
 
-with the same prompts and log-probabilities as in reinforcement learning (`pmdllm.rollout.encode`, `token_logp`). The
+with the same prompts and log-probabilities as in reinforcement learning (`pmdllm.rollout.encode`, `pmdllm.logp.token_logp`). The
 sums run over the demonstrations of an update, in however many passes their gradient is accumulated. The learning rate
 of AdamW rises linearly, then falls to 0 along a cosine.
 
@@ -37,7 +37,8 @@ from transformers import get_cosine_schedule_with_warmup
 from . import metrics, models, tasks
 from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, Config, check, must_be, option
 from .evaluate import evaluate
-from .rollout import Rollouts, encode, fitting, longest_sequence, token_logp
+from .logp import memory_for_passes, passes, token_logp
+from .rollout import Rollouts, encode, fitting, longest_sequence
 from .run_folder import RunFolder, write_atomically
 from .signals import Interrupted, noted_signals
 
@@ -79,7 +80,7 @@ class WarmupConfig:
 
     steps: int = option(1000, "updates", **COUNT)
     batch: int = option(64, "demonstrations per update", **COUNT)
-    micro_batch: int = option(0, "demonstrations per pass, gradients accumulate; 0: the whole batch", **COUNT_OR_0)
+    micro_batch: int = option(0, "demonstrations per pass, gradients accumulate; 0: any number", **COUNT_OR_0)
     learning_rate: float = option(4e-3, "largest step size of AdamW", **RATE)
     lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0", **COUNT_OR_0)
     adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
@@ -94,6 +95,7 @@ class WarmupConfig:
     device: str = _as_in_train("device")
     dtype: str = _as_in_train("dtype")
     threads: int = option(0, "CPU threads; 0: PyTorch's choice. Results depend on it", **THREADS)
+    memory_gb: float = _as_in_train("memory_gb")
     workers: int = option(0, "processes that prepare demonstrations; 0: none but this", **THREADS)
     gradient_checkpointing: bool = _as_in_train("gradient_checkpointing")
     checkpoint_seconds: float = _as_in_train("checkpoint_seconds")
@@ -219,6 +221,7 @@ class Warmup:
             self.model.parameters(), lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.weight_decay, fused=True,
         )
+        self.memory = memory_for_passes(self.model, config.memory_gb)
         self.step, self.tokens, self.seconds, self.before = 0, 0, 0.0, {}
         if state is not None:
             self.step, self.tokens, self.seconds, self.before = (state[name] for name in STATE)
@@ -252,8 +255,10 @@ class Warmup:
         config, count, loss = self.config, batch.mask.sum(), 0.0
         self.optimizer.zero_grad()
         self.model.train(config.gradient_checkpointing)  # Transformers recomputes in this mode only
-        for rows in _passes(batch, config.micro_batch):
-            some = batch.rows(rows).trimmed()
+        with self.arithmetic():
+            cut = passes(self.model, batch, config.micro_batch, self.memory)
+        for rows in cut:
+            some = batch.rows(rows.to(self.model.device)).trimmed()
             with self.arithmetic():
                 logp, _ = token_logp(self.model, some)
             share = -logp.sum() / count
@@ -299,20 +304,12 @@ class Warmup:
 
     def arithmetic(self):
         """Context in which the model computes."""
-        return models.arithmetic(self.model.device, self.config.dtype)
+        return models.arithmetic(self.model, self.config.dtype)
 
     def state(self):
         """Return what `Warmup` goes on from: tensors and plain containers."""
         own = {name: getattr(self, name) for name in STATE}
         return own | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-
-def _passes(batch, most):
-    """Rows of each pass, at most so many (0: all); where there are several, of similar length, so as to pad little."""
-    rows = torch.arange(len(batch))
-    if not 0 < most < len(batch):
-        return [rows]
-    return (batch.prompt_mask.sum(1) + batch.mask.sum(1)).argsort(stable=True).split(most)
 
 
 def _demonstrations(config, task, tokenizer, longest, step):

@@ -18,7 +18,9 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["losses", "metrics", "tasks"],
-    ["config", "models", "rollout"],
+    ["config", "models"],
+    ["logp"],
+    ["rollout"],
     ["batch", "run_folder", "signals", "trackers", "evaluate"],
     ["train", "warmup"],
     ["study"],
