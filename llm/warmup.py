@@ -6,9 +6,9 @@ end-of-sequence token included and the prompts left out::
 
     L(θ) = − Σ_(x,y) Σ_t log π_θ(y_t | x, y_<t) / Σ_(x,y) |y|
 
-with the same prompts and log-probabilities as in reinforcement learning (`pmdllm.rollout.encode`, `pmdllm.logp.token_logp`). The
-sums run over the demonstrations of an update, in however many passes their gradient is accumulated. The learning rate
-of AdamW rises linearly, then falls to 0 along a cosine.
+with the prompts and log-probabilities of reinforcement learning (`pmdllm.rollout.encode`, `pmdllm.logp.token_logp`).
+The sums run over the demonstrations of an update, in however many passes their gradient is accumulated. The learning
+rate of AdamW rises linearly, then falls to 0 along a cosine.
 
 Update i learns from demonstrations drawn by a generator seeded with (seed, i), so the outcome depends on the
 configuration and the machine's arithmetic alone, not on who prepares the batches nor on where the warm-up was
