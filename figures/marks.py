@@ -1,5 +1,8 @@
 """Marks and words that several figures share: means with intervals beside each other, what filled and hollow mean."""
 
+import numpy as np
+import pandas as pd
+
 from pmdtheory import plotting
 from pmdtheory.intervals import ANYTHING, SHARE, mean_interval, over_seeds
 
@@ -69,3 +72,25 @@ def span(values, digits):
     """The range of some numbers in words; one number if both ends read the same."""
     low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def reaching(curves, keys, column, target, cost="tokens"):
+    """Cost at which a column of the curves first reaches a target, interpolated between its values, a row for each run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns `keys`, which identify a run; the column `cost`, NaN if the target is not reached; ``budget``, the
+        cost of the whole training.
+    """
+    costs = []
+    for key, rows in curves.dropna(subset=column).groupby(list(keys)):
+        rows = rows.sort_values("iteration")
+        x, y = rows[cost].to_numpy(dtype=float), rows[column].to_numpy()
+        first = int(np.argmax(y >= target))
+        if y[first] < target:
+            spent = np.nan
+        else:
+            spent = np.interp(target, y[first - 1 : first + 1], x[first - 1 : first + 1]) if first else x[0]
+        costs.append([*key, spent, x[-1]])
+    return pd.DataFrame(costs, columns=[*keys, cost, "budget"])

@@ -18,7 +18,7 @@ from pmdtheory.intervals import SHARE, mean_interval, rank_test
 from . import harness, training_staleness, training_temperature
 from .marks import NAMES, below_base
 from .network import LABELS, LOSSES, OWN, SHARES
-from .training_staleness import TARGET, UPDATES, reaching
+from .training_staleness import TARGET, UPDATES, reaching_target
 
 README = harness.HERE.parent / "README.md"
 MARKS = "<!-- replication: python -m figures --update -->\n", "<!-- end of replication -->\n"
@@ -125,7 +125,7 @@ def better():
 
 def faster():
     """Tokens to a target against GRPO and GSPO; seeds that do not get there are later than all that do."""
-    costs = reaching(_read("study_staleness_curves", training_staleness))
+    costs = reaching_target(_read("study_staleness_curves", training_staleness))
     costs = costs.assign(cost=costs.tokens.fillna(np.inf))
     evidence, verdict = _against_rivals(costs, "cost", _tokens(costs.budget.max()), ("faster than", "slower than"), -1)
     return (

@@ -12,13 +12,12 @@ and U that end below the base, with Wilson's 95% interval.
 """
 
 import numpy as np
-import pandas as pd
 
 from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, proportion
 
 from .harness import Columns
-from .marks import accuracies, below_base, legend_of, name_of, side_by_side
+from .marks import accuracies, below_base, legend_of, name_of, reaching, side_by_side
 
 STUDY = "staleness"
 RUN = "updates_per_batch lag seed before/avg@8 test/avg@8"
@@ -49,7 +48,7 @@ def plot(table, curves, tuning):
     axes[0].set(title="equal rollouts", xlabel="updates per batch $U$")
     axes[1].set(title="equal refreshes", xlabel="updates per batch $U$")
     axes[2].set(title="lag, $U=8$", xlabel="lag $k$ in batches")
-    _costs(axes[3], reaching(curves))
+    _costs(axes[3], reaching_target(curves))
     over = _equal(curves).groupby(["method", "updates_per_batch", "seed"])["log_ratio/std"].mean().reset_index()
     side_by_side(axes[4], over, "method", METHODS, "updates_per_batch", UPDATES, "log_ratio/std")
     axes[4].set(xlabel="updates per batch $U$", ylabel="sd of the log-ratio", ylim=(0, None))
@@ -98,7 +97,7 @@ def finding(table, curves, tuning):
             best = others.groupby("method")["test/avg@8"].mean().idxmax()
             both = rows[rows.method.isin(["pmd-mean-loo", best])]
             parts.append(f"{name}: {accuracies(both, 'method')}")
-    late = reaching(curves).groupby("method").tokens.agg(lambda tokens: f"{tokens.isna().sum()}/{len(tokens)}")
+    late = reaching_target(curves).groupby("method").tokens.agg(lambda tokens: f"{tokens.isna().sum()}/{len(tokens)}")
     missed = ", ".join(f"{name_of(method)} {count}" for method, count in late.items())
     trials = below_base(tuning).groupby(tuning.method)
     counts = ", ".join(f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in trials)
@@ -108,28 +107,9 @@ def finding(table, curves, tuning):
     )
 
 
-def reaching(curves, target=TARGET):
-    """Tokens at which validation avg@8 first reaches a target, for each method, U and seed at equal rollouts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``method``, ``updates_per_batch`` and ``seed``; ``tokens``, interpolated between evaluations, NaN if the
-        target is not reached; ``budget``, the tokens of the whole training.
-    """
-    costs = []
-    judged = _equal(curves).dropna(subset="validation/avg@8")
-    for (method, updates, seed), rows in judged.groupby(["method", "updates_per_batch", "seed"]):
-        rows = rows.sort_values("iteration")
-        x, y = rows.tokens.to_numpy(), rows["validation/avg@8"].to_numpy()
-        first = int(np.argmax(y >= target))
-        if y[first] < target:
-            tokens = np.nan
-        else:
-            tokens = np.interp(target, y[first - 1 : first + 1], x[first - 1 : first + 1]) if first else x[0]
-        key = {"method": method, "updates_per_batch": updates, "seed": seed}
-        costs.append(key | {"tokens": tokens, "budget": x[-1]})
-    return pd.DataFrame(costs, columns=["method", "updates_per_batch", "seed", "tokens", "budget"])
+def reaching_target(curves):
+    """Tokens at which validation avg@8 first reaches the target, of each method, U and seed at equal rollouts."""
+    return reaching(_equal(curves), ["method", "updates_per_batch", "seed"], "validation/avg@8", TARGET)
 
 
 def _equal(curves):

@@ -165,7 +165,8 @@ def _train(arguments):
 
 
 # Options of ``pmd-llm evaluate``: those of training that concern model and completions, and its own.
-AS_IN_TRAIN = ("model", "trust_remote_code", "task", "chat", "system_prompt", "stop", "max_new_tokens", "device")
+AS_IN_TRAIN = ("model", "trust_remote_code", "task", "chat", "system_prompt", "stop", "max_new_tokens")
+AS_IN_TRAIN += ("device", "dtype", "threads")
 Evaluation = make_dataclass(
     "Evaluation",
     [
@@ -188,21 +189,26 @@ Evaluation = make_dataclass(
 def _evaluate(arguments):
     given = parse(Evaluation, arguments, kind=None, prog="pmd-llm evaluate")
 
+    import torch
+
     from . import models, tasks
     from .evaluate import evaluate
     from .metrics import complaint
     from .rollout import fitting
 
+    if given.threads:
+        torch.set_num_threads(given.threads)
     task, device = tasks.load(given.task), models.device(given.device)
     model, tokenizer = models.load(given.model, device, given.trust_remote_code)
     bound = given.max_new_tokens or task.max_new_tokens
     prompting = {"chat": given.chat, "system_prompt": given.system_prompt}
     task.restrict(fitting(model, tokenizer, bound, **prompting))
     stop = (*task.stop, *filter(None, (given.stop or "").split("|")))
-    accuracies = evaluate(
-        model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
-        temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
-    )  # fmt: skip
+    with models.arithmetic(model, given.dtype):
+        accuracies = evaluate(
+            model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
+            temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
+        )  # fmt: skip
     if text := complaint(**{name: accuracies[name] for name in ("length", "truncated", "unparsed")}):
         warnings.warn(text, stacklevel=1)
     if given.json:

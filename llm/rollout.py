@@ -14,6 +14,7 @@ are cached in buffers of their final length, in the type that the model multipli
 completions that have ended leave the batch.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -26,6 +27,7 @@ from .models import is_large
 
 __all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample", "token_logp"]
 
+SCORING = 32  # bytes that drawing a token takes for each token of the vocabulary
 LEFT = 0.75  # share of the batch at which those that have ended leave it
 
 
@@ -126,8 +128,16 @@ def sample(
             f"max_new_tokens must be at most {room:g}, got {max_new_tokens}: the model reads "
             f"{longest_sequence(model):g} tokens and the longest prompt has {prompt_ids.shape[1]}."
         )
+    settings = max_new_tokens, generator, temperature, TopPLogitsWarper(top_p) if top_p < 1 else None, stop
+    step = int(min(len(prompts), max(1, _rows_at_once(model, prompt_ids.shape[1] + max_new_tokens) / n)))
+    starts = range(0, len(prompts), step)
+    batches = ((prompt_ids[start : start + step], prompt_mask[start : start + step]) for start in starts)
+    return _joined([_draw(model, tokenizer, *batch, n, *settings) for batch in batches], tokenizer.pad_token_id)
+
+
+def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generator, temperature, cut, stop):
+    """Sample completions of some prompts (P, length) at once."""
     ends = torch.tensor(end_tokens(model, tokenizer), device=model.device)
-    cut = TopPLogitsWarper(top_p) if top_p < 1 else None
     logits, cache = _prefill(model, prompt_ids, prompt_mask, n, max_new_tokens)
     prompt_ids, prompt_mask = prompt_ids.repeat_interleave(n, 0), prompt_mask.repeat_interleave(n, 0)
     place = positions(prompt_mask)[:, -1:]
@@ -167,6 +177,33 @@ def sample(
             rows = running.nonzero()[:, 0]
     width = step + 1
     return Rollouts(prompt_ids, prompt_mask, tokens[:, :width], mask[:, :width], logp[:, :width], ~running)
+
+
+def _joined(batches, pad):
+    """One batch of several whose prompts have the same width."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.tokens.shape[1] for batch in batches)
+    fill = {"tokens": pad, "mask": False, "logp": 0.0}
+    return Rollouts(**{
+        name: torch.cat([
+            torch.nn.functional.pad(column, (0, width - column.shape[1]), value=fill[name]) if name in fill else column
+            for column in (getattr(batch, name) for batch in batches)
+        ])
+        for name in (field.name for field in fields(Rollouts))
+    })  # fmt: skip
+
+
+def _rows_at_once(model, length):
+    """Sequences of a large model for whose keys, values and scores there is memory: 1 GiB, or half of a GPU."""
+    if not is_large(model):
+        return math.inf
+    config, gpu = model.config.get_text_config(), model.device.type == "cuda"
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    state = (2 if torch.is_autocast_enabled(model.device.type) else 4) * 2 * config.num_hidden_layers * heads * width
+    memory = torch.cuda.get_device_properties(model.device).total_memory / 2 if gpu else 2**30
+    return memory / (length * state + SCORING * config.vocab_size)
 
 
 def encode(tokenizer, prompts, chat="auto", system_prompt=None):

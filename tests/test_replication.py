@@ -168,6 +168,7 @@ def test_the_cost_of_a_target_is_interpolated():
         for seed, values in enumerate(((0.3, 0.6, 0.8, 0.5), (0.3, 0.4, 0.5, 0.6), (0.7, 0.2, 0.2, 0.2)))
         for i, value in enumerate(values)
     ]
-    costs = replication.reaching(pd.DataFrame(rows), target=0.7)
+    costs = replication.reaching_target(pd.DataFrame(rows))
+    assert replication.TARGET == 0.7
     assert costs.tokens.to_list() == pytest.approx([150.0, np.nan, 0.0], nan_ok=True)
     assert (costs.budget == 300).all()

@@ -1,8 +1,9 @@
 """The studies that are declared: what is trained by ``make study`` and drawn by the figures of the same names.
 
-All but the one of ``make gpu`` are on the preset tiny-cpu. Its 80 iterations of 512 rollouts and 8 updates are there
-for slow bases and seeds; comparisons take 60, where methods still differ. The study of staleness takes 256 updates of
-64 rollouts, in batches of 64 U. To add a study, list its settings; options to be tuned go into their ``trials``.
+All but *pretrained* and the one of ``make gpu`` are on the preset tiny-cpu. Its 80 iterations of 512 rollouts and 8
+updates are there for slow bases and seeds; comparisons take 60, where methods still differ. The study of staleness
+takes 256 updates of 64 rollouts, in batches of 64 U. To add a study, list its settings; options to be tuned go into
+their ``trials``.
 """
 
 from . import Setting, Study, grid
@@ -117,7 +118,42 @@ KNOB = Study(
     tuning_seeds=TUNING_SEEDS,
 )
 
-STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
+RATES = {4: (6e-6, 1e-5, 1.8e-5, 3e-5), 16: (3e-6, 5e-6, 9e-6, 1.5e-5)}
+PRETRAINED_KNOBS = {
+    "pmd-mean-loo": grid(tau=(0.1, 0.3)),
+    "pmd-part-loo": grid(tau=(0.1, 0.3)),
+    "grpo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.2, 0.4)),
+    "gspo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.05, 0.2)),
+    "rloo": (),
+}
+
+
+def pretrained_trials(method, updates):
+    """Four candidates for every method and U: two rates and two values of its knob, or four rates where it has none."""
+    knobs, rates = PRETRAINED_KNOBS[method], RATES[updates]
+    if not knobs:
+        return grid(learning_rate=rates)
+    return tuple(knob | {"learning_rate": rate} for knob in knobs for rate in rates[1::2])
+
+
+PRETRAINED = Study(
+    "pretrained",
+    settings=tuple(
+        Setting(
+            {"method": method, "updates_per_batch": updates},
+            {"algorithm": method, "updates_per_batch": updates},
+            pretrained_trials(method, updates),
+        )
+        for updates in RATES
+        for method in PRETRAINED_KNOBS
+    ),
+    seeds=SEEDS,
+    tuning_seeds=TUNING_SEEDS[:1],
+    preset="smollm2-135m",
+    guess=(0.25, 0.1),
+)
+
+STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB, PRETRAINED)}
 
 # At the preset's learning rate, not tuned. A cell is meant to take under two minutes on a data-centre GPU, which none
 # has been timed on yet; the base is made first.

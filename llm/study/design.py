@@ -16,11 +16,10 @@ from .tables import Stage, Table, accuracy, of
 __all__ = ["Cell", "Setting", "Study", "choose", "grid"]
 
 REGENERATED = "warmup:"
-UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to")
+UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to", "memory_gb")
 OFF = (0, None, False, "auto", "none")
 
-# What a training completion and an evaluated one cost at tiny-cpu on one core: a first guess, then the table tells.
-SECONDS_PER_ROLLOUT, SECONDS_PER_EVALUATED = 0.0013, 0.0005
+SECONDS = 0.0013, 0.0005  # of a training completion and an evaluated one, at tiny-cpu on one core
 
 
 def grid(**values):
@@ -51,7 +50,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of a setting, a cell as in `pmdllm.study`; `trial` was chosen by the number `trials` of runs."""
+    """One training run of a setting, a cell as in `pmdllm.study`.
+
+    `trial` was chosen by the number `trials` of runs; `guess` is of the seconds per training completion and per
+    evaluated one on one core, until the table tells the first.
+    """
 
     study: str
     preset: str
@@ -60,6 +63,7 @@ class Cell:
     seed: int
     trial: dict = field(default_factory=dict)
     trials: int = 0
+    guess: tuple = SECONDS
 
     def __str__(self):
         return f"{self.study}: {', '.join(self._words())}"
@@ -138,12 +142,12 @@ class Cell:
 
     def seconds(self, table):
         """Predict the seconds on one core: those per rollout of the rows in `table`, and the evaluations."""
-        rate = SECONDS_PER_ROLLOUT if table.empty else table["seconds"].sum() / table["rollouts"].sum()
+        rate = self.guess[0] if table.empty else table["seconds"].sum() / table["rollouts"].sum()
         options = SimpleNamespace(**self.resolved)
         rollouts = options.iterations * options.prompts_per_batch * options.rollouts_per_prompt
         validations = 1 + (options.iterations // options.eval_every if options.eval_every else 1)
         prompts = 2 * options.test_prompts + validations * options.eval_prompts
-        return rollouts * rate + prompts * (options.eval_samples + 1) * SECONDS_PER_EVALUATED
+        return rollouts * rate + prompts * (options.eval_samples + 1) * self.guess[1]
 
     @functools.cached_property
     def identity(self):
@@ -171,7 +175,8 @@ def _shipped():
 class Study:
     """Settings and seeds, a study as in `pmdllm.study`.
 
-    `checked` are the columns of the settings that `pmdllm.study.check` trains again, `files` the stems of the tables.
+    `checked` are the columns of the settings that `pmdllm.study.check` trains again, `guess` is that of `Cell`, `files`
+    are the stems of the tables.
     """
 
     name: str
@@ -180,6 +185,7 @@ class Study:
     tuning_seeds: tuple = ()
     preset: str = "tiny-cpu"
     checked: tuple = ()
+    guess: tuple = SECONDS
     files: tuple = ("study_{}", "study_{}_curves", "study_{}_tuning")
 
     def results(self, folder):
@@ -220,7 +226,7 @@ class Study:
     def cell(self, setting, seed, trial, tuned_on=()):
         """Return the cell of a setting with one of its trials, chosen on the seeds `tuned_on`."""
         trials = len(tuned_on) * len(setting.trials) if len(setting.trials) > 1 else 0
-        return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials)
+        return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials, self.guess)
 
     def _cells(self, seeds, chosen, tuned_on=()):
         return [self.cell(setting, seed, trial, tuned_on) for seed in seeds for setting, trial in chosen]

@@ -5,6 +5,7 @@ contains a comma stands in double quotes, as in CSV; ``\n`` in a template is a n
 
     arithmetic                                              chains of operations modulo 10, nothing to download
     arithmetic:terms=6-8,parentheses=true,modulus=97        the same, harder
+    sums    sums:operations=1-3                             sums in English, "What is 7 * 8?"
     reasoning_gym:chain_sum,min_terms=3                     a data set of reasoning-gym and its own options
     gsm8k    math    dapo-math-17k                          data sets of the Hugging Face hub
     gsm8k:path=DIRECTORY                                    the same from local files
@@ -34,6 +35,7 @@ __all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
 
 TASKS = {
     "arithmetic": ("arithmetic", "Arithmetic"),
+    "sums": ("sums", "Sums"),
     "reasoning_gym": ("reasoning", "ReasoningGym"),
     "gsm8k": ("datasets", "gsm8k"),
     "math": ("datasets", "math"),

@@ -7,7 +7,7 @@ import copy
 
 import pytest
 import torch
-from pmdllm import models
+from pmdllm import models, rollout
 from pmdllm.logp import token_logp
 from pmdllm.rollout import Rollouts, encode, fitting, sample
 
@@ -304,3 +304,23 @@ def test_completions_that_have_ended_leave_the_batch_of_a_large_model(policy, mo
         assert set(batches[1:]) == {120}
     else:
         assert all(left <= batch <= left / 0.75 + 1 for batch, left in zip(batches[1:], running[1:], strict=True))
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_drawn_in_pieces(policy, monkeypatch, size):
+    """Greedy completions do not depend on the pieces; of sampled ones each is as likely as recorded."""
+    whole = sample(*policy, PROMPTS, 2, 12)
+    monkeypatch.setattr(rollout, "_rows_at_once", lambda model, length: 2)
+    pieces = sample(*policy, PROMPTS, 2, 12)
+    assert torch.equal(pieces.tokens, whole.tokens) and torch.equal(pieces.mask, whole.mask)
+    assert torch.equal(pieces.prompt_ids, whole.prompt_ids) and torch.equal(pieces.ended, whole.ended)
+    drawn = sample(*policy, PROMPTS, 3, 12, seeded(3))
+    assert len(drawn) == 9 and drawn.logp.shape == drawn.tokens.shape
+    torch.testing.assert_close(drawn.logp, token_logp(policy[0], drawn)[0], atol=1e-5, rtol=0)
+
+
+def test_what_is_drawn_at_once_is_bounded_for_a_large_model(policy, size):
+    rows = [rollout._rows_at_once(policy[0], length) for length in (100, 1000, 10_000)]
+    if size == "small":
+        assert rows == [float("inf")] * 3
+    else:  # float32 keys and values of 2 layers of width 16, and 32 bytes for each of 16 tokens
+        assert rows == [2**30 / (length * 4 * 2 * 2 * 16 + 32 * 16) for length in (100, 1000, 10_000)]
