@@ -319,6 +319,11 @@ def test_a_task_without_demonstrations(tmp_path):
         warmup(replace(MINI, task=f"file:{tmp_path / 'rows.jsonl'}"))
 
 
+def test_a_task_without_an_alphabet_needs_a_model():
+    with pytest.raises(ValueError, match=r"task must have an alphabet for a model from scratch, .* got 'sums': give"):
+        fit(replace(MINI, task="sums"), tasks.load("sums"))
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr("pmdllm.warmup.fit", None)
