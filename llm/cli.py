@@ -135,19 +135,26 @@ def _warmup(arguments):
     config = parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup")
     print(f"Warm-up in {config.output}: {config.model or 'from scratch'}, {config.steps} updates", flush=True)
     result = warmup(config)
-    print(_accuracies(result, {"before": "before/"} | {"after": "test/"} if config.model else {"after": "test/"}))
-    given = Parser()
-    given.add_argument("--preset", default="pretrained" if config.model else "tiny-cpu")
-    preset = given.parse_known_args(arguments)[0].preset
-    options = {"model": config.output, "task": config.task, "chat": config.chat, "system_prompt": config.system_prompt}
-    usual = {"chat": "auto", "system_prompt": None}
-    words = [f"--{name} {shlex.quote(value)}" for name, value in options.items() if value != usual.get(name, "")]
+    print(_accuracies(result, {**({"before": "before/"} if config.model else {}), "after": "test/"}))
     print(
         f"{result['tokens']} tokens in {result['seconds']:.0f} s of training. The model is in {config.output}; its "
-        f"README.md says what it can do. Train it with\n"
-        f"  pmd-llm train --preset {preset if preset in presets() else 'pretrained'} {' '.join(words)}"
+        f"README.md says what it can do. Train it with\n  {_going_on(config, arguments)}"
     )
     return 0
+
+
+def _going_on(config, arguments):
+    """The command that trains what a warm-up has made, with the preset of the same name where there is one."""
+    given = Parser()
+    given.add_argument("--preset")
+    preset = given.parse_known_args(arguments)[0].preset
+    if preset not in presets():
+        preset = "pretrained" if config.model else "tiny-cpu"
+    options = {"preset": preset, "model": config.output, "task": config.task}
+    for name in ("chat", "system_prompt", "trust_remote_code"):
+        if (value := getattr(config, name)) != getattr(type(config), name):
+            options[name] = str(value)
+    return " ".join(["pmd-llm train", *(f"--{name} {shlex.quote(value)}" for name, value in options.items())])
 
 
 def _train(arguments):

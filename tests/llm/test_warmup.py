@@ -263,18 +263,15 @@ def test_the_card_of_a_pretrained_model_has_both_accuracies_and_its_licence(pret
 
 
 def test_the_command_prints_where_it_stands_and_how_to_go_on(pretrained, tmp_path, capsys):
-    options = ["--steps", "2", "--batch", "4", "--eval-prompts", "4", "--output", str(tmp_path / "my base")]
-    words = ["--preset", "pretrained", "--model", str(pretrained), "--task", "arithmetic", "--chat", "off", *options]
-    assert cli.main(["warmup", *words]) == 0
+    options = ["--task", "arithmetic", "--steps", "2", "--batch", "4", "--eval-prompts", "4", "--device", "cpu"]
+    options += ["--output", str(tmp_path / "my base"), "--model", str(pretrained)]
+    assert cli.main(["warmup", "--preset", "pretrained", "--chat", "off", *options]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^ +before +after$", shown, re.MULTILINE) and re.search(r"^greedy .*±.*±", shown, re.MULTILINE)
-    command, *words = shlex.split(shown.splitlines()[-1])[1:]
-    config = parse(Config, words)
-    assert command == "train"
-    assert (config.model, config.task, config.chat) == (str(tmp_path / "my base"), "arithmetic", "off")
-    assert replace(config, model="", task="", chat="auto", output="") == from_preset(
-        Config, "pretrained", model="", task="", chat="auto", output=""
-    )
+    name, command, *words = shlex.split(shown.splitlines()[-1])
+    expected = {"model": str(tmp_path / "my base"), "task": "arithmetic", "chat": "off"}
+    assert (name, command) == ("pmd-llm", "train")
+    assert parse(Config, words) == from_preset(Config, "pretrained", **expected)
 
 
 def test_what_a_pretrained_model_cannot_start_from(pretrained, tmp_path):
