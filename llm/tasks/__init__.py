@@ -6,6 +6,7 @@ contains a comma stands in double quotes, as in CSV; ``\n`` in a template is a n
     arithmetic                                              chains of operations modulo 10, nothing to download
     arithmetic:terms=6-8,parentheses=true,modulus=97        the same, harder
     sums    sums:operations=1-3                             sums in English, "What is 7 * 8?"
+    word_problems    word_problems:steps=2,largest=99       word problems in English, some templates never trained on
     reasoning_gym:chain_sum,min_terms=3                     a data set of reasoning-gym and its own options
     gsm8k    math    dapo-math-17k                          data sets of the Hugging Face hub
     gsm8k:path=DIRECTORY                                    the same from local files
@@ -36,6 +37,7 @@ __all__ = ["Pool", "Problem", "Task", "Verdict", "fraction", "load", "own"]
 TASKS = {
     "arithmetic": ("arithmetic", "Arithmetic"),
     "sums": ("sums", "Sums"),
+    "word_problems": ("word_problems", "WordProblems"),
     "reasoning_gym": ("reasoning", "ReasoningGym"),
     "gsm8k": ("datasets", "gsm8k"),
     "math": ("datasets", "math"),

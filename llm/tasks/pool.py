@@ -8,7 +8,7 @@ or it generates ``candidates`` one after another. Its own part is `Task.judge`.
 import hashlib
 import itertools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,10 +24,14 @@ TRIED = 32
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt, without the markup of any chat format, and its right answer as ``Task.judge`` takes it."""
+    """A prompt, without the markup of any chat format, and its right answer as ``Task.judge`` takes it.
+
+    ``solution`` is a completion to imitate, empty where there is none.
+    """
 
     prompt: str
     answer: str
+    solution: str = field(default="", repr=False, compare=False)
 
 
 def boolean(text):

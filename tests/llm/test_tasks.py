@@ -201,7 +201,7 @@ def test_judging():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("arithmetics", "task must be one of arithmetic, reasoning_gym, gsm8k.*got 'arithmetics'"),
+        ("arithmetics", "task must be one of arithmetic, sums, word_problems.*gsm8k.*got 'arithmetics'"),
         ("", "task must be one of"),
         ("arithmetic:depth=3", "no option 'depth'; its options are terms, operators, modulus, parentheses"),
         ("arithmetic:terms", "form option=value, got 'terms'"),
