@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse
+from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
 
 __all__ = ["main"]
 
@@ -32,8 +33,8 @@ pmd-llm COMMAND --help lists the options of a command.
 """
 # What a command that was interrupted has kept, where the error itself does not say it.
 KEPT = {
-    "train": "what the last checkpoint holds is kept, and the same command goes on from there",
-    **dict.fromkeys(("fetch", "evaluate", "warmup"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("fetch", "evaluate"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("train", "warmup"), "what the last checkpoint holds is kept, and the same command goes on"),
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
 # What the extra [llm] brings, as it is imported.
@@ -158,12 +159,29 @@ def _fetch(arguments):
 def _warmup(arguments):
     from .warmup import WarmupConfig, warmup
 
-    folder = warmup(parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup"))
+    config = parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup")
+    print(f"Warm-up in {config.output}: {config.model or 'from scratch'}, {config.steps} updates", flush=True)
+    result = warmup(config)
+    print(_accuracies(result, {**({"before": "before/"} if config.model else {}), "after": "test/"}))
     print(
-        f"The base is in {folder}; its README.md says what it can do. Train it with pmd-llm train --model {folder} and "
-        "the --preset of the same name"
+        f"{result['tokens']} tokens in {result['seconds']:.0f} s of training. The model is in {config.output}; its "
+        f"README.md says what it can do. Train it with\n  {_going_on(config, arguments)}"
     )
     return 0
+
+
+def _going_on(config, arguments):
+    """The command that trains what a warm-up has made, with the preset of the same name where there is one."""
+    given = Parser()
+    given.add_argument("--preset")
+    preset = given.parse_known_args(arguments)[0].preset
+    if preset not in presets():
+        preset = "pretrained" if config.model else "tiny-cpu"
+    options = {"preset": preset, "model": config.output, "task": config.task}
+    for name in ("chat", "system_prompt", "trust_remote_code"):
+        if (value := getattr(config, name)) != getattr(type(config), name):
+            options[name] = str(value)
+    return " ".join(["pmd-llm train", *(f"--{name} {shlex.quote(value)}" for name, value in options.items())])
 
 
 def _train(arguments):

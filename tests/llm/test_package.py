@@ -21,7 +21,7 @@ LAYERS = [
     ["config", "models"],
     ["logp"],
     ["rollout"],
-    ["batch", "run_folder", "trackers", "evaluate"],
+    ["batch", "run_folder", "signals", "trackers", "evaluate"],
     ["train", "warmup"],
     ["study"],
     ["validation"],
