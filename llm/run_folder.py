@@ -1,15 +1,15 @@
-"""The folder of a training run: all that a run leaves on the disk, and how it is taken up again.
+"""The folder of a training run or warm-up: all that a run leaves on the disk, and how it is taken up again.
 
 ``config.yaml``
     the configuration;
 ``metrics.jsonl``
-    a line per iteration: the same bits for the same run (timings are elsewhere);
+    a line per iteration (of a warm-up, per update): the same bits for the same run (timings are elsewhere);
 ``timings.jsonl``
     seconds and tokens per second of each iteration;
 ``checkpoints/``
-    the newest two while the run goes on, the last one when it is complete;
+    the newest two while the run goes on, the last one when it is complete (of a warm-up one, then none);
 ``model/``
-    the trained model, in Hugging Face's format;
+    the trained model, in Hugging Face's format (of a warm-up in the folder itself);
 ``result.json``
     accuracies on the test prompts before and after training, and what was spent; written last;
 ``.lock``
@@ -43,7 +43,7 @@ __all__ = ["RunFolder", "check_output", "write_atomically"]
 # Fields that may differ when a run goes on: they do not change its outcome.
 FREE = ("output", "overwrite", "checkpoint_seconds", "report_to")
 LOGS = ("metrics.jsonl", "timings.jsonl")
-FILES = ("config.yaml", *LOGS, "result.json", "model", "checkpoints")
+LENGTHS = ("iterations", "steps")  # of a training run, of a warm-up
 DIGITS = 32
 _LOCKS = set()  # descriptors; a process that is forked off must not hold the lock of a dead one
 
@@ -54,6 +54,15 @@ class RunFolder:
     With ``overwrite``, a run that is there is deleted when the first line is appended: the files of a run, and only
     where they are one. ``path`` is the folder; ``result`` that of a complete run, else None.
 
+    Parameters
+    ----------
+    config : dataclass
+        The options; `output`, `overwrite`, and `iterations` or `steps` are among them.
+    model : str
+        The file or folder by which the folder of a run has a model, and which goes with what is overwritten.
+    kept : tuple of int
+        Checkpoints that stay while the run goes on, at least 1, and when it is complete.
+
     Raises
     ------
     ValueError
@@ -62,8 +71,10 @@ class RunFolder:
         constant: then the run goes on from its last checkpoint.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, model="model", kept=(2, 1)):
         self.path, self.config, self.result = Path(config.output), config, None
+        self._model, self._kept = model, kept
+        self._length = next(name for name in LENGTHS if hasattr(config, name))
         self._logs, self._begun, self._lock = dict.fromkeys(LOGS, ""), False, None
         check_output(self.path)
         self._made = _missing(self.path)
@@ -93,8 +104,9 @@ class RunFolder:
 
     def _look(self):
         """Refuse what is no run, or a run of another configuration; read its result."""
-        present = [name for name in FILES if (self.path / name).exists()]
-        stored, checkpoints = _stored(self.path / "config.yaml"), self._checkpoints()
+        files = "config.yaml", *LOGS, "result.json", self._model, "checkpoints"
+        present = [name for name in files if (self.path / name).exists()]
+        stored, checkpoints = _stored(self.path / "config.yaml", self._length), self._checkpoints()
         if stored is None and present and not checkpoints:
             self._refuse(f"{present[0]} but no run's config.yaml", "delete what is in it")
         if self.config.overwrite or not present:
@@ -107,7 +119,7 @@ class RunFolder:
             self._refuse(f"a run with other settings: {', '.join(differ)}")
         if lost:
             _warn(f"{self.path}/config.yaml is missing or damaged; its checkpoint says the same.")
-        if "result.json" in present and stored["iterations"] == self.config.iterations:
+        if "result.json" in present and stored[self._length] == getattr(self.config, self._length):
             with contextlib.suppress(ValueError):
                 self.result = json.loads(_text(self.path / "result.json"))
             if not isinstance(self.result, dict):
@@ -151,15 +163,17 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
             with _whole(part, lambda: folder / f"{number:08d}-{_digest(part)}.pt") as file:
                 torch.save({"config": asdict(self.config), "logs": self._logs, "state": state}, file)
-            for old in earlier[1:]:
+            for old in self._checkpoints()[self._kept[0] :]:
                 old.unlink()
 
     def finish(self, result):
-        """Write the result; of the checkpoints, the last one stays, so that ``iterations`` can be raised."""
+        """Write the result; of a training run, the last checkpoint stays, so that ``iterations`` can be raised."""
         with self._writing():
             write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
-            for old in self._checkpoints()[1:]:
+            for old in self._checkpoints()[self._kept[1] :]:
                 old.unlink()
+            with contextlib.suppress(OSError):  # some checkpoint is in it, or there never was one
+                (self.path / "checkpoints").rmdir()
         self.result = result
 
     @contextlib.contextmanager
@@ -168,9 +182,9 @@ class RunFolder:
         try:
             if not self._begun:
                 self._begun = True
-                for name in ("checkpoints", "model") if self.config.overwrite else ():
-                    shutil.rmtree(self.path / name, ignore_errors=True)
                 (self.path / "result.json").unlink(missing_ok=True)
+                for path in (self.path / "checkpoints", self.path / self._model) if self.config.overwrite else ():
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
                 write_atomically(self.path / "config.yaml", self.config.to_yaml())
                 for name, text in self._logs.items():
                     write_atomically(self.path / name, text)
@@ -303,19 +317,20 @@ def _differences(stored, config):
         other, reason = stored.get(name, declared.default), ""
         if name in FREE or other == value:
             continue
-        if name == "iterations" and isinstance(other, int) and other < value:
-            if config.lr_schedule == "constant":
+        if name in LENGTHS and isinstance(other, int) and other < value:
+            schedule = getattr(config, "lr_schedule", "cosine")
+            if schedule == "constant":
                 continue
-            reason = f", and the {config.lr_schedule} decay of the learning rate depends on it"
+            reason = f", and the {schedule} decay of the learning rate depends on it"
         different.append(f"{name} ({other!r} there, {value!r} here{reason})")
     return different
 
 
-def _stored(path):
-    """The configuration in a file, a dict; None if there is no file or it holds none."""
+def _stored(path, length):
+    """The configuration in a file, a dict; None if there is no file or it holds none with such a `length`."""
     with contextlib.suppress(Exception):  # whatever a file that is none makes of its reader
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return values if {"task", "model", "algorithm", "iterations"} <= values.keys() else None
+        return values if {"task", length} <= values.keys() else None
 
 
 def _text(path):

@@ -14,9 +14,6 @@ started again ends with the same bits. `pmdllm.run_folder` says what a run leave
 
 import contextlib
 import math
-import signal
-import sys
-import threading
 import time
 import warnings
 from collections import defaultdict
@@ -34,6 +31,7 @@ from .logp import memory_for_passes
 from .losses import Settings
 from .rollout import fitting, sample
 from .run_folder import RunFolder
+from .signals import Interrupted, noted_signals
 from .trackers import trackers
 
 __all__ = ["Diverged", "Interrupted", "Run", "train"]
@@ -41,14 +39,6 @@ __all__ = ["Diverged", "Interrupted", "Run", "train"]
 
 class Diverged(RuntimeError):  # noqa: N818  what happened, not a fault of the program
     """A loss, a gradient or the policy is not finite; the message says where, what is kept and what may help."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The signal `number` ended the run; the message says what was saved and what going on costs."""
-
-    def __init__(self, message, number=signal.SIGINT):
-        super().__init__(message)
-        self.number = number
 
 
 def train(config, progress=True, task=None, reward=None):
@@ -85,7 +75,7 @@ def train(config, progress=True, task=None, reward=None):
             return folder.result
         run, log = Run(config, folder, task, reward), trackers(config)
         bar = tqdm(total=config.iterations, initial=run.iteration, desc=config.algorithm, disable=not progress)
-        with bar, _noted_signals() as signals, run.explained():
+        with bar, noted_signals("this iteration") as signals, run.explained():
             run.evaluate_base()
             while not run.finished and not signals:
                 batch = run.next_batch()
@@ -341,29 +331,7 @@ class Run:
             ) from error
 
 
-SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 STATE = ("iteration", "updates", "rollouts", "tokens", "seconds", "reached", "before", "tau", "complained")
-
-
-@contextlib.contextmanager
-def _noted_signals():
-    """Context in which the first SIGINT, SIGTERM or SIGHUP is put into the list it gives, and the second interrupts."""
-    noted = []
-
-    def note(number, _):
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-        print("\nending this iteration, then saving; once more to stop at once", file=sys.stderr, flush=True)
-
-    caught = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    caught = [number for number in caught if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
-    earlier = {number: signal.signal(number, note) for number in caught}
-    try:
-        yield noted
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def _clocks():

@@ -31,6 +31,7 @@ from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
 _BLOCK = 2**15  # numbers per array
+_SMALL = 1e-2  # values of v below which E_p[e^s] − 1 is computed without a difference
 _FAILED = "the normalisation did not converge; please report the arguments."
 
 
@@ -279,8 +280,10 @@ def _above(p, c, target, levels, log_mass):
         P, T, shift, ideal = p[rows], target[rows], c[rows], target[rows] - log_mass[rows, None]
 
         def propose(i, w):
-            _, _, surplus, new = _newton_weight(P[i], T[i], w + shift[i], w, ideal[i])
-            return surplus, new
+            v = w + shift[i]
+            _, _, surplus, new = _newton_weight(P[i], T[i], v, w, ideal[i])
+            rounding = 4.5e-16 * np.where(v < _SMALL, v, 1.0)
+            return np.where(np.abs(surplus) <= rounding, 0.0, surplus), new
 
         weight[rows] = roots.find(propose, first[rows], 2 * first[rows], np.zeros(rows.size))
         s[rows] = log_ratio(T - weight[rows, None], weight[rows, None], ideal)[0]
@@ -295,7 +298,7 @@ def _newton_weight(p, target, v, weight, start=None):
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         small = (_psi(p, solution, growth, v) - v) / (1 + weight)
         mass = np.einsum("nk,nk->n", p, 1 + growth)
-        surplus = np.where(v < 1e-2, small, mass - 1)
+        surplus = np.where(v < _SMALL, small, mass - 1)
         pull = (1 + growth) / (1 + weight[:, None] * (1 + growth))
         slope = np.einsum("nk,nk,nk->n", p, 1 + growth, pull)
         new = np.where(np.isfinite(slope), weight + surplus * mass / slope, np.nan)

@@ -271,7 +271,8 @@ def test_a_missing_package_is_named_with_its_remedy(capsys, monkeypatch, name, r
 @pytest.mark.parametrize(
     ("command", "kept"),
     [("train", "what the last checkpoint holds is kept"), ("evaluate", "nothing is kept, and the same command starts"),
-     ("warmup", "nothing is kept"), ("compare", "finished cells are kept"), ("study", "finished cells are kept")],
+     ("warmup", "what the last checkpoint holds is kept"),
+     ("compare", "finished cells are kept"), ("study", "finished cells are kept")],
 )  # fmt: skip
 def test_signals_end_a_command_in_one_line(capsys, monkeypatch, number, command, kept):
     monkeypatch.setitem(cli.COMMANDS, command, lambda _: signal.raise_signal(number))

@@ -148,7 +148,7 @@ def test_the_base_is_small_and_safe_and_loads_with_transformers_alone():
 def test_a_folder_without_a_model(name, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"model must be 'base', a folder with a model .* got {name!r}"):
+    with pytest.raises(ValueError, match=f"model must be 'base', a folder with a model, a fetched .* got {name!r}"):
         models.load(name)
 
 

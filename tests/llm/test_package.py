@@ -17,11 +17,11 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["losses", "metrics", "tasks"],
+    ["fetch", "losses", "metrics", "tasks"],
     ["config", "models"],
     ["logp"],
     ["rollout"],
-    ["batch", "run_folder", "trackers", "evaluate"],
+    ["batch", "run_folder", "signals", "trackers", "evaluate"],
     ["train", "warmup"],
     ["study"],
     ["validation"],

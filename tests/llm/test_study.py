@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from pmdllm import cli, models, study
 from pmdllm.config import Config, parse
 from pmdllm.study import Setting, Study, Table, grid, runner
-from pmdllm.study.declared import GPU_STUDIES, STUDIES
+from pmdllm.study.declared import ON_REQUEST, STUDIES
 from pmdllm.study.tables import appearing, claim
 from pmdllm.tasks import load
 
@@ -498,7 +499,7 @@ def test_prediction_of_time(small):
 
 
 @pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
-@pytest.mark.parametrize("declared", (STUDIES | GPU_STUDIES).values(), ids=STUDIES | GPU_STUDIES)
+@pytest.mark.parametrize("declared", (STUDIES | ON_REQUEST).values(), ids=STUDIES | ON_REQUEST)
 def test_declared_studies(declared):
     """Equal budgets, tuning on seeds of its own, at least five seeds, checked settings exist, names are unique."""
     assert not set(declared.seeds) & set(declared.tuning_seeds)
@@ -509,10 +510,10 @@ def test_declared_studies(declared):
     assert len({cell.folder for cell in cells}) >= len(cells) - len(declared.settings)
     configs = [cell.config(Path("runs")) for cell in cells]
     assert {config.threads for config in configs} == {1}
-    budgets = {"rollouts": set(), "refreshes": set()}
+    budgets = defaultdict(set)  # where U distinguishes settings, for each U
     for cell, c in zip(cells, configs):
         rollouts = c.iterations * c.prompts_per_batch * c.rollouts_per_prompt
-        budget = cell.columns.get("budget", "rollouts")
+        budget = cell.columns.get("budget", cell.columns.get("updates_per_batch"))
         spent = c.iterations if budget == "refreshes" else (rollouts, c.iterations * c.updates_per_batch)
         budgets[budget].add(spent)
     assert max(len(spent) for spent in budgets.values()) == 1
