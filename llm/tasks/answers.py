@@ -32,6 +32,8 @@ NAME = re.compile(r"(?:\\?[A-Za-z]+(?: ?[A-Z]+)?|\\text\{[^{}]*\})(?:_(?:\w|\{\w
 BETWEEN_BOXES = re.compile(
     r"[\s$.]*(?:[,;&]|\\text\{\s*(?:and|or)\s*\}|and\b|or\b|\\(?:quad|,|;| ))[\s$,]*(?:(?:and|or)\b[\s$]*)?"
 )
+BETWEEN_EQUATIONS = re.compile(r"\s*(?:[,;]|\band\b)\s*(?:and\b)?")
+MEASURED = re.compile(r"[-+\d.,/ ]*\d\s*([mcdk]?m|[mk]?g|m?l)")
 STATED = re.compile(r"(?i:answer(?:\s+is\s*:?|\s*:))[\s*]*([^\n]*)")
 FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 NUMBER = re.compile(
@@ -169,6 +171,8 @@ class _Reading:
     @functools.lru_cache(maxsize=65536)
     def of(cls, answer):
         text, name = notation.tidy(answer), ""
+        if values := _assigned(text):
+            return cls(", ".join(values), text := notation.tidy(f"({', '.join(values.values())})"), notation.read(text))
         left, equals, right = re.sub(r"\\in(?![A-Za-z])", "=", text, count=1).partition("=")
         if equals and NAME.fullmatch(left.strip()) and not re.search(r"[<>]|\\[gln]eq?\b", text):
             name, text = left.strip().replace(" ", ""), notation.tidy(right)
@@ -179,6 +183,15 @@ class _Reading:
         return None if self.value is None else notation.canonical(self.value)
 
 
+def _assigned(text):
+    """Values by name, in the order of the names, of "x = 5, y = 3"; empty unless each of several names has one."""
+    pairs = [piece.split("=") for piece in BETWEEN_EQUATIONS.split(text)] if text.count("=") > 1 else []
+    if not all(len(pair) == 2 and NAME.fullmatch(pair[0].strip()) and pair[1].strip() for pair in pairs):
+        return {}
+    values = {name.strip(): value.strip() for name, value in sorted(pairs, key=lambda pair: pair[0].strip(" \\"))}
+    return values if len(values) == len(pairs) else {}
+
+
 def _by_notation(answer, right):
     """(whether correct, canonical form or None) where this process can tell, None where Math-Verify must."""
     if answer is None:
@@ -186,6 +199,9 @@ def _by_notation(answer, right):
     a, b = _Reading.of(answer), _Reading.of(right)
     form = a.form
     if a.name and b.name and a.name != b.name:
+        return False, form or a.text
+    units = [MEASURED.fullmatch(reading.text) for reading in (a, b)]
+    if all(units) and units[0][1] != units[1][1]:  # 5 cm is not 5 m, nor five times m
         return False, form or a.text
     if a.text == b.text or ((words := _words(a.text)) and words == _words(b.text)):
         return bool(a.text) and len(a.text) <= notation.LONGEST, form or a.text
