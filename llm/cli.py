@@ -258,16 +258,17 @@ def _study(arguments):
     from . import study
     from .study.declared import GPU_STUDIES, STUDIES
 
-    known = {**STUDIES, "validate": None, **GPU_STUDIES}
+    validations = dict.fromkeys(("validate", "validate_pretrained"))
+    known = {**STUDIES, **validations, **GPU_STUDIES}
     named = [name for name in given.names if name != "all"]
     for name in named:
         if name not in known:
             raise ValueError(f"no study is called {name!r}; there are {', '.join(known)}.")
     names = dict.fromkeys([*STUDIES, "validate", *named] if "all" in given.names else named)
-    if "validate" in names:
-        from .validation.declared import Validation, full
+    if any(name in validations for name in names):
+        from .validation.declared import declared
 
-        known["validate"] = Validation(full())
+        known |= {name: declared(name) for name in validations}
     chosen = [known[name] for name in names]
     if given.dry_run:
         study.describe(chosen, given.tables, given.runs, given.jobs, _log)
@@ -304,8 +305,11 @@ def _accuracies(values, columns):
 
 def _validate(arguments):
     from .study import run
-    from .validation.declared import ValidateConfig, Validation, departures, report
+    from .validation.declared import PRESETS, ValidateConfig, Validation, departures, report
 
+    named = {argument.partition("=")[0] for argument in arguments}
+    if "--model" in named and "--preset" not in named:
+        arguments = ["--preset", PRESETS["validate_pretrained"], *arguments]
     declared = Validation(parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate"))
     output = Path(declared.config.output)
     failed = run(declared, output, output / "runs", declared.config.jobs, _log)

@@ -14,7 +14,7 @@ from pmdllm.config import Config, from_preset
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
 from pmdllm.validation import ordinary_training
-from pmdllm.validation.declared import SECONDS, ValidateConfig, Validation, departures, full
+from pmdllm.validation.declared import SECONDS, ValidateConfig, Validation, declared, departures
 from pmdllm.validation.experiments import EXPERIMENTS, Cell
 
 TABLES = Path(__file__).parent.parent.parent / "figures" / "data"
@@ -49,7 +49,7 @@ def test_the_tables_keep_every_cell(committed, tmp_path):
 
 def test_the_committed_tables_are_complete():
     """All cells of the study, at least five seeds of each, and nothing that departs from the laws."""
-    assert study.plan(Validation(full()), TABLES) == ([], [])
+    assert study.plan(declared("validate"), TABLES) == ([], [])
     table = pd.read_csv(TABLES / "validate.csv")
     setting = ["experiment", "reward", "tau", "algorithm", "n", "size", "split", "iteration"]
     assert (table.groupby(setting).seed.nunique() >= 5).all()
@@ -92,13 +92,13 @@ def test_a_fit_that_fails_takes_no_other_down(tmp_path, monkeypatch):
     """The same engine: a line, a file with the whole error, and the next run makes what is missing."""
     record = EXPERIMENTS["training"]
     monkeypatch.setitem(EXPERIMENTS, "training", replace(record, run=lambda cell, config: 1 / 0))
-    declared, lines = Validation(replace(SMALL.config, seeds="0")), []
-    failed = study.run(declared, tmp_path, tmp_path / "runs", log=lines.append)
+    small, lines = Validation(replace(SMALL.config, seeds="0")), []
+    failed = study.run(small, tmp_path, tmp_path / "runs", log=lines.append)
     assert [fit.cell.experiment for fit in failed] == ["training"] * 4
     assert sum("FAILED: ZeroDivisionError" in line for line in lines) == 4
     assert "Traceback" in (tmp_path / "runs" / failed[0].folder / "error.log").read_text()
     monkeypatch.setitem(EXPERIMENTS, "training", record)
-    assert study.run(declared, tmp_path, tmp_path / "runs", log=lines.append) == []
+    assert study.run(small, tmp_path, tmp_path / "runs", log=lines.append) == []
     assert not (tmp_path / "runs" / failed[0].folder / "error.log").exists()
 
 
