@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   pmd-llm study temperature --dry-run
   pmd-llm warmup --seed 2 --output runs/second-base
   pmd-llm validate                                                       a fitted network beside the exact laws
+  pmd-llm validate --model smollm2-135m                                  the same for a pretrained one
 
 pmd-llm COMMAND --help lists the options of a command.
 """
@@ -305,7 +306,7 @@ def _accuracies(values, columns):
 
 def _validate(arguments):
     from .study import run
-    from .validation.declared import PRESETS, ValidateConfig, Validation, departures, report
+    from .validation.declared import PRESETS, WITHIN, ValidateConfig, Validation, departures, report
 
     named = {argument.partition("=")[0] for argument in arguments}
     if "--model" in named and "--preset" not in named:
@@ -316,7 +317,7 @@ def _validate(arguments):
     table = declared.rows(output)
     if len(table):
         print(f"{report(table)}\nTables in {output}")
-    departing = departures(table)
+    departing = departures(table, WITHIN[declared.name])
     for line in departing:
         print(f"DEPARTS from its law: {line}")
     return 1 if departing else _failed(failed)

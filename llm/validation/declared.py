@@ -37,6 +37,8 @@ __all__ = ["Fit", "ValidateConfig", "Validation", "declared", "departures", "rep
 
 PRESETS = {"validate": "full", "validate_pretrained": "smollm2-135m"}
 """The studies, by the names of their tables, and the presets that declare them."""
+WITHIN = {"validate": 0.02, "validate_pretrained": 0.05}
+"""How far f may be from its law, by study."""
 NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
 PRETRAINED = ("model", "answers", "blocks", "history")
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -70,7 +72,7 @@ class ValidateConfig:
     recursion_tau: float = option(1.0, "temperature of the recursion; reward: binary", **TEMPERATURE)
     n: int = option(16, "rollouts per prompt of completions, batch and recursion", at_least=2, at_most=10_000)
     evaluations: int = option(1000, "gradients of L-BFGS in a step: population and batch; more for τ < 0.125", **COUNT)
-    history: int = option(100, "gradients that L-BFGS remembers, twice the size of what is trained each", **COUNT)
+    history: int = option(100, "steps that L-BFGS remembers, 8 bytes each per trained parameter", **COUNT)
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions", **COUNT)
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
@@ -303,7 +305,7 @@ def summary(prompts):
     return groups.median().assign(prompts=groups.size(), **extreme, **means).reset_index()
 
 
-def departures(table, within=0.02):
+def departures(table, within=WITHIN["validate"]):
     """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
 
     For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
