@@ -10,11 +10,11 @@ Everything but the last happens on a task of `pmdllm.validation.sums`, where the
     held-out      one outer step on few and many prompts; prompts it was not trained on obey the law, or not
     training      outer steps of ordinary training on its own task, where nothing is enumerated: f from rollouts
 
-An outer step starts from a base, which is also the anchor p; prompts are the first of a random order, held-out prompts
-the last. The base is a small network that is trained from scratch for each seed, or a pretrained one, all of which or
-the last blocks of which are fitted (`pmdllm.validation.enumeration`). L-BFGS minimises what does not change between evaluations, Adam what is drawn anew. R² of a fixed batch is
-taken over the actions it holds: Statement 14 leaves the others free, or without mass. To add an experiment, add a
-record to `EXPERIMENTS`. Statements are those of ``pmdtheory/theorems/README.md``.
+An outer step starts from a base, which is also the anchor p: a small network trained from scratch for each seed, or a
+pretrained one, fitted as a whole or in its last blocks (`pmdllm.validation.enumeration`). Prompts are the first of a
+random order, held-out prompts the last. L-BFGS minimises what does not change between evaluations, Adam what is drawn
+anew. R² of a fixed batch is taken over the actions it holds: Statement 14 leaves the others free, or without mass. To
+add an experiment, add a record to `EXPERIMENTS`. Statements are those of ``pmdtheory/theorems/README.md``.
 """
 
 import math
