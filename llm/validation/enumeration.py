@@ -92,7 +92,7 @@ class Policy:
     Raises
     ------
     ValueError
-        The tokenizer does not tell the answers apart, or the network has no so many blocks.
+        The tokenizer does not tell the answers apart, the network has fewer blocks, or does not hold them in a list.
     """
 
     def __init__(self, model, tokenizer, task, blocks=0):
@@ -194,4 +194,4 @@ class Policy:
         for name, module in decoder.named_children():
             if isinstance(module, torch.nn.ModuleList) and len(module) == count:
                 return decoder, name, module
-        raise ValueError(f"blocks must be 0 for {type(self.model).__name__}, whose blocks are in no list.")
+        raise ValueError(f"model must hold its {count} blocks in one list, and a {type(self.model).__name__} does not.")

@@ -14,8 +14,10 @@ from pmdllm.config import Config, from_preset
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
 from pmdllm.validation import ordinary_training
-from pmdllm.validation.declared import SECONDS, ValidateConfig, Validation, declared, departures
+from pmdllm.validation.declared import SECONDS, WITHIN, ValidateConfig, Validation, declared, departures
 from pmdllm.validation.experiments import EXPERIMENTS, Cell
+
+from pmdtheory.intervals import mean_interval
 
 TABLES = Path(__file__).parent.parent.parent / "figures" / "data"
 SMALL = Validation(
@@ -54,6 +56,17 @@ def test_the_committed_tables_are_complete():
     setting = ["experiment", "reward", "tau", "algorithm", "n", "size", "split", "iteration"]
     assert (table.groupby(setting).seed.nunique() >= 5).all()
     assert departures(table) == []
+
+
+def test_the_committed_pretrained_network_is_on_both_laws():
+    """The 95% interval of f over the seeds ends within 0.05 of its law, for each loss; no prompt is off by 0.1."""
+    table = pd.read_csv(TABLES / "validate_pretrained.csv")
+    assert departures(table, WITHIN["validate_pretrained"]) == []
+    prompts = pd.read_csv(TABLES / "validate_pretrained_prompts.csv")
+    for algorithm, expected in (("pmd-mean", 1), ("pmd-part", 0)):
+        interval = mean_interval(table[table.algorithm == algorithm].share)
+        assert max(abs(interval.low - expected), abs(interval.high - expected)) < 0.05
+        assert (prompts[prompts.algorithm == algorithm].share - expected).abs().max() < 0.1
 
 
 def test_a_cell_made_anew_leaves_nothing_behind(committed, tmp_path):
