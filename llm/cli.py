@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   pmd-llm study temperature --dry-run
   pmd-llm warmup --seed 2 --output runs/second-base
   pmd-llm validate                                                       a fitted network beside the exact laws
+  pmd-llm validate --model smollm2-135m                                  the same for a pretrained one
 
 pmd-llm COMMAND --help lists the options of a command.
 """
@@ -304,16 +305,17 @@ def _study(arguments):
     from . import study
     from .study.declared import ON_REQUEST, STUDIES
 
-    known = {**STUDIES, "validate": None, **ON_REQUEST}
+    validations = dict.fromkeys(("validate", "validate_pretrained"))
+    known = {**STUDIES, **validations, **ON_REQUEST}
     named = [name for name in given.names if name != "all"]
     for name in named:
         if name not in known:
             raise ValueError(f"no study is called {name!r}; there are {', '.join(known)}.")
     names = dict.fromkeys([*STUDIES, "validate", *named] if "all" in given.names else named)
-    if "validate" in names:
-        from .validation.declared import Validation, full
+    if any(name in validations for name in names):
+        from .validation.declared import declared
 
-        known["validate"] = Validation(full())
+        known |= {name: declared(name) for name in validations}
     chosen = [known[name] for name in names]
     if given.dry_run:
         study.describe(chosen, given.tables, given.runs, given.jobs, _log)
@@ -350,15 +352,18 @@ def _accuracies(values, columns):
 
 def _validate(arguments):
     from .study import run
-    from .validation.declared import ValidateConfig, Validation, departures, report
+    from .validation.declared import PRESETS, WITHIN, ValidateConfig, Validation, departures, report
 
+    named = {argument.partition("=")[0] for argument in arguments}
+    if "--model" in named and "--preset" not in named:
+        arguments = ["--preset", PRESETS["validate_pretrained"], *arguments]
     declared = Validation(parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate"))
     output = Path(declared.config.output)
     failed = run(declared, output, output / "runs", declared.config.jobs, _log)
     table = declared.rows(output)
     if len(table):
         print(f"{report(table)}\nTables in {output}")
-    departing = departures(table)
+    departing = departures(table, WITHIN[declared.name])
     for line in departing:
         print(f"DEPARTS from its law: {line}")
     return 1 if departing else _failed(failed)

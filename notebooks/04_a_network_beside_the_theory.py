@@ -41,7 +41,6 @@ def repository():
 sys.path.insert(0, str(repository()))
 
 # %%
-import copy
 import tempfile
 
 import matplotlib.pyplot as plt
@@ -129,9 +128,9 @@ pd.DataFrame(written).assign(answer=[problem.answer for problem in problems])
 # the farther off.
 
 # %%
-base_model, tokenizer = fit.base(ValidateConfig(output=folder.name, warmup_steps=300), 0)
+base = fit.base(ValidateConfig(output=folder.name, warmup_steps=300), 0)
 numbers = [1234, 3456, 5678, 7890]
-anchor = fit.anchor(base_model, tokenizer, numbers, "graded")
+anchor = fit.anchor(base, numbers, "graded")
 p, r = anchor.policy, anchor.rewards.numpy()
 
 
@@ -168,18 +167,18 @@ losses = {"PMD-mean": ("pmd-mean", plotting.VERMILION), "log-partition": ("pmd-p
 log_ratios, found, paths = {}, {}, {}
 for name, (algorithm, _) in losses.items():
     law = laws.predict(p, r, tau, ALGORITHMS[algorithm].baseline.name)
-    model, path = copy.deepcopy(base_model), {}
+    policy, path = base.copy(), {}
 
-    def log_ratio(model=model):
+    def log_ratio(policy=policy):
         """Compute s of the network, an array (4, 101)."""
-        return (fit.anchor(model, tokenizer, numbers, "graded").logp - anchor.logp).numpy()
+        return (fit.anchor(policy, numbers, "graded").logp - anchor.logp).numpy()
 
     def watch(gradients, path=path, law=law, log_ratio=log_ratio):
         """Note how far the fit has come."""
         path[gradients] = laws.compare(p, r, tau, log_ratio(), law)
 
-    loss = fit.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
-    fit.lbfgs(model, loss, 300, watch, every=10)
+    loss = fit.population(policy, anchor, ALGORITHMS[algorithm], tau, law)
+    fit.lbfgs(policy, loss, 300, watch, every=10)
     log_ratios[name], found[name], paths[name] = log_ratio(), path[max(path)], path
 
 

@@ -9,7 +9,8 @@ rollouts. Its rows go to::
     validate_actions.csv    a row per action of three prompts, of the population cells of the first seed
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
 
-Cells made with other budgets are kept apart.
+Cells made with other budgets are kept apart. With a pretrained network the same tables are called
+``validate_pretrained``, ``validate_pretrained_prompts``, ...
 """
 
 import hashlib
@@ -24,15 +25,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import COUNT, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
+from pmdtheory.intervals import mean_interval
+
+from ..config import COUNT, COUNT_OR_0, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
 from ..study.tables import Stage, Table, appearing, made_on, of
-from . import sums
 from .experiments import EXPERIMENTS, HELD_OUT, Cell
 from .fit import base, base_folder
+from .sums import REWARDS, ChatSums, Sums
 
-__all__ = ["Fit", "ValidateConfig", "Validation", "departures", "full", "report", "summary"]
+__all__ = ["Fit", "ValidateConfig", "Validation", "declared", "departures", "report", "summary"]
 
-NAME, PRESET = "validate", "full"
+PRESETS = {"validate": "full", "validate_pretrained": "smollm2-135m"}
+"""The studies, by the names of their tables, and the presets that declare them."""
+WITHIN = {"validate": 0.02, "validate_pretrained": 0.05}
+"""How far f may be from its law, by study."""
+NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
+PRETRAINED = ("model", "answers", "blocks", "history")
 NUMBER = re.compile(r"\d+(\.\d+)?")
 DIGITS = 8
 CELL = tuple(declared.name for declared in fields(Cell))
@@ -59,11 +67,12 @@ class ValidateConfig:
     sizes: str = option("64,512,5000", "training prompts of the held-out experiment")
     outer_steps: int = option(12, "outer steps of the recursion", **COUNT)
 
-    prompts: int = option(12, "prompts of a cell, except in the held-out experiment", at_least=1, at_most=sums.PROMPTS)
+    prompts: int = option(12, "prompts of a cell, except in the held-out experiment", at_least=1, at_most=Sums.size)
     tau: float = option(0.3, "temperature of rollouts, completions, batch, held-out; reward: graded", **TEMPERATURE)
     recursion_tau: float = option(1.0, "temperature of the recursion; reward: binary", **TEMPERATURE)
     n: int = option(16, "rollouts per prompt of completions, batch and recursion", at_least=2, at_most=10_000)
     evaluations: int = option(1000, "gradients of L-BFGS in a step: population and batch; more for τ < 0.125", **COUNT)
+    history: int = option(100, "steps that L-BFGS remembers, 8 bytes each per trained parameter", **COUNT)
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions", **COUNT)
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
@@ -75,6 +84,10 @@ class ValidateConfig:
     training_learning_rate: float = option(6e-4, "step size of the training experiment", **RATE)
     learning_rate: float = option(3e-3, "largest step size of Adam", **RATE)
 
+    model: str = option("", "a pretrained network, named as in pmd-llm train; empty: one trained from scratch")
+    answers: int = option(20, "sums that a pretrained network is asked for are below this", at_least=10, at_most=1000)
+    blocks: int = option(0, "trained blocks of a pretrained network, the last ones; 0: all of it", **COUNT_OR_0)
+    device: str = option("cpu", "of a pretrained network: auto, cpu, cuda, cuda:1, ...")
     hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads", **COUNT)
     layers: int = option(2, "layers of the network", **COUNT)
     heads: int = option(2, "attention heads per layer", **COUNT)
@@ -86,9 +99,10 @@ class ValidateConfig:
 
     def __post_init__(self):
         check(self)
-        for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(sums.REWARDS)}.items():
+        for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(REWARDS)}.items():
             must_be(self, name, f"some of {', '.join(accepted)}", set(self.values(name)) <= set(accepted))
-        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, sums.PROMPTS - HELD_OUT)}
+        size = ChatSums.how_many(self.answers) if self.model else Sums.size
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, size - HELD_OUT)}
         for name, (lower, upper) in limits.items():
             valid = all(text.isdecimal() and lower <= int(text) <= upper for text in self.values(name))
             must_be(self, name, f"integers in [{lower}, {upper}], separated by commas", valid)
@@ -96,7 +110,12 @@ class ValidateConfig:
         must_be(self, "taus", "numbers in [1e-06, 1000000.0], separated by commas", valid)
         for name in ("experiments", "rewards", "taus", *limits):
             must_be(self, name, "different values", len(set(self.values(name))) == len(self.values(name)))
+        must_be(self, "prompts", f"at most {size}, all that there are", self.prompts <= size)
+        scratch = "for a network that is trained from scratch: name a model"
+        for name, usual in {"blocks": 0, "history": 100, "device": "cpu"}.items():
+            must_be(self, name, f"{usual} {scratch}", self.model or getattr(self, name) == usual)
         if "training" in self.values("experiments"):
+            must_be(self, "experiments", "others than training for a pretrained network", not self.model)
             must_be(self, "n", "at least 3 for the experiment training", self.n >= 3)
 
     def values(self, name, kind=str):
@@ -105,7 +124,14 @@ class ValidateConfig:
 
     def decides(self, experiment):
         """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
-        return {name: getattr(self, name) for name in EXPERIMENTS[experiment].options}
+        network = PRETRAINED if self.model else NETWORK
+        names = (*(network if EXPERIMENTS[experiment].fit else ()), *EXPERIMENTS[experiment].options)
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def study(self):
+        """Name of the study, and of its tables."""
+        return "validate_pretrained" if self.model else "validate"
 
 
 @dataclass(frozen=True)
@@ -116,7 +142,7 @@ class Fit:
     config: ValidateConfig
 
     def __str__(self):
-        return f"{NAME}: {self.cell}"
+        return f"{self.config.study}: {self.cell}"
 
     @property
     def columns(self):
@@ -137,25 +163,30 @@ class Fit:
     def folder(self):
         """Folder of the fit, inside the folder of all runs."""
         options = json.dumps(self.config.decides(self.cell.experiment))
-        return Path(NAME) / f"{self.cell}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+        return Path(self.config.study) / f"{self.cell}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
 
     def command(self, runs):
         """Return a shell command whose tables hold this cell."""
-        usual, free = ValidateConfig(), ("output", "experiments", "seeds", "jobs")
+        preset = PRESETS[self.config.study]
+        usual = from_preset(ValidateConfig, preset, kind="validate")
+        free = ("output", "experiments", "seeds", "jobs", "device")
         words = [f"--{name} {value}" for name, value in asdict(self.config).items() if value != getattr(usual, name)]
         words = [text for text in words if text.split()[0].strip("-") not in free]
-        start = f"pmd-llm validate --preset {PRESET} --experiments {self.cell.experiment} --seeds {self.seed}"
+        start = f"pmd-llm validate --preset {preset} --experiments {self.cell.experiment} --seeds {self.seed}"
         return " ".join([start, *words])
 
     def base(self, runs):
-        """Return the folder of the base, None if the experiment starts from the shipped one."""
-        return None if self.cell.kind.fit is None else base_folder(self.config, self.seed, runs / NAME)
+        """Return the folder of the base, None if it need not be made."""
+        made = self.cell.kind.fit and not self.config.model
+        return base_folder(self.config, self.seed, runs / self.config.study) if made else None
 
     def make_base(self, runs):
-        """Make the base and return it with its tokenizer; from here on this process has the threads of the cell."""
+        """Return the base, made if need be, in a tuple; from here on this process has the threads of the cell."""
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
-        return () if self.cell.kind.fit is None else base(self.config, self.seed, runs / NAME)
+        if self.cell.kind.fit is None:
+            return ()
+        return (base(self.config, self.seed, runs / self.config.study),)
 
     def validate(self, runs):
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""
@@ -167,7 +198,7 @@ class Fit:
             return
         start = time.process_time()
         tables = self.cell.kind.run(self.cell, self.config, *self.make_base(runs))
-        made = made_on("cpu") | {"cpu_seconds": time.process_time() - start}
+        made = made_on(self.config.device) | {"cpu_seconds": time.process_time() - start}
         with appearing(folder) as unfinished:
             for name, table in tables.items():
                 table.to_csv(unfinished / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
@@ -214,7 +245,11 @@ class Validation:
     """
 
     config: ValidateConfig
-    name: str = NAME
+
+    @property
+    def name(self):
+        """Name of the study."""
+        return self.config.study
 
     def cells(self):
         """Return the cells in order."""
@@ -232,9 +267,9 @@ class Validation:
     def stages(self, folder):
         """Yield the only stage."""
         path, tables = Path(folder), {}
-        tables["results"] = Table(path / f"{NAME}.csv", CELL, ("split", "iteration"), (*CELL, "options"), DIGITS)
+        tables["results"] = Table(path / f"{self.name}.csv", CELL, ("split", "iteration"), (*CELL, "options"), DIGITS)
         for name, row in ROWS.items():
-            tables[name] = Table(path / f"{NAME}_{name}.csv", CELL, row, (*CELL, *row), DIGITS)
+            tables[name] = Table(path / f"{self.name}_{name}.csv", CELL, row, (*CELL, *row), DIGITS)
         yield Stage(self.cells(), tables)
 
     def undecided(self, folder):
@@ -251,9 +286,9 @@ class Validation:
         return next(self.stages(folder)).matched()[1]
 
 
-def full():
-    """Return the configuration of the study: every experiment, five seeds."""
-    return from_preset(ValidateConfig, PRESET, kind="validate")
+def declared(name):
+    """Return the study of a name of `PRESETS`."""
+    return Validation(from_preset(ValidateConfig, PRESETS[name], kind="validate"))
 
 
 def summary(prompts):
@@ -270,18 +305,18 @@ def summary(prompts):
     return groups.median().assign(prompts=groups.size(), **extreme, **means).reset_index()
 
 
-def departures(table):
+def departures(table, within=WITHIN["validate"]):
     """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
 
-    For every cell, PMD-mean has a median f within 0.02 of 1, the log-partition within 0.02 of 0, both a median R²
-    above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
+    For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
+    against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
     """
     departing = []
     for _, row in of(table, {"experiment": "population"}).iterrows():
         own, other, expected = ("lambert", "kl_law", 1) if row["algorithm"] == "pmd-mean" else ("kl_law", "lambert", 0)
         ratio = row[f"from_{other}"] / row[f"from_{own}"]
         claims = {
-            f"f {row['share']:.4f}": abs(row["share"] - expected) < 0.02,
+            f"f {row['share']:.4f}": abs(row["share"] - expected) < within,
             f"R² {row[f'r2_{own}']:.4f}": row[f"r2_{own}"] > 0.99,
             f"divergence ratio {ratio:.1f}": ratio >= 10 or row["tau"] > 0.3,
         }
@@ -291,7 +326,14 @@ def departures(table):
 
 
 def report(table):
-    """Return f and R² of each row of results as a table on paper."""
-    columns = [*CELL, "split", "iteration", "share", "r2_lambert", "r2_kl_law"]
+    """Return f and R² of each row of results as a table on paper, and f over the seeds of a setting."""
+    setting = [*(name for name in CELL if name != "seed"), "split", "iteration"]
+    columns = [*CELL, "split", "iteration", "share", "share_low", "share_high", "r2_lambert", "r2_kl_law"]
     text = table.reindex(columns=columns).to_string(index=False, float_format="%.3f", na_rep="")
-    return f"{text}\nshare: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts"
+    lines = [text, "share: f, 1 on the Lambert-W law of PMD-mean, 0 on the KL law; medians over the prompts"]
+    lines += ["share_low, share_high: 5% and 95% of the prompts; of ordinary training, the 95% interval of f"]
+    for _, rows in table.groupby(setting):
+        if len(rows) > 1:
+            where = " ".join(str(value) for value in rows[setting].iloc[0])
+            lines += [f"{where}: f {mean_interval(rows['share']):.3f}, mean of {len(rows)} seeds and 95% interval"]
+    return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The experiments in which a network is laid beside the theory: a cell in, tidy tables out.
 
-Everything but the last happens on the task of `pmdllm.validation.sums`, where the network's whole policy is known::
+Everything but the last happens on a task of `pmdllm.validation.sums`, where the network's whole policy is known::
 
     population    one outer step on the population loss, PMD-mean and log-partition, for every reward and τ
     rollouts      one outer step, n fresh rollouts per gradient step, drawn from the exact policy
@@ -10,13 +10,13 @@ Everything but the last happens on the task of `pmdllm.validation.sums`, where t
     held-out      one outer step on few and many prompts; prompts it was not trained on obey the law, or not
     training      outer steps of ordinary training on its own task, where nothing is enumerated: f from rollouts
 
-An outer step starts from a base, which is also the anchor p; prompts are the first of a random order, held-out prompts
-the last. L-BFGS minimises what does not change between evaluations, Adam what is drawn anew. R² of a fixed batch is
-taken over the actions it holds: Statement 14 leaves the others free, or without mass. To add an experiment, add a
-record to `EXPERIMENTS`. Statements are those of ``pmdtheory/theorems/README.md``.
+An outer step starts from a base, which is also the anchor p: a small network trained from scratch for each seed, or a
+pretrained one, fitted as a whole or in its last blocks (`pmdllm.validation.enumeration`). Prompts are the first of a
+random order, held-out prompts the last. L-BFGS minimises what does not change between evaluations, Adam what is drawn
+anew. R² of a fixed batch is taken over the actions it holds: Statement 14 leaves the others free, or without mass. To
+add an experiment, add a record to `EXPERIMENTS`. Statements are those of ``pmdtheory/theorems/README.md``.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,14 +31,14 @@ from pmdtheory.sampled import sampled_update
 from pmdtheory.theorems import binary_reward
 
 from ..losses import ALGORITHMS
-from . import fit, ordinary_training, sums
+from . import fit, ordinary_training
+from .enumeration import Policy
 
 __all__ = ["EXPERIMENTS", "HELD_OUT", "Cell", "Experiment", "Step", "actions_table"]
 
 HELD_OUT = 64
 SPREAD_TAU = 0.125
 WATCHED = ("share", "r2_law", "r2_lambert", "r2_kl_law", "from_law", "from_lambert", "from_kl_law")
-NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,19 @@ class Cell:
 
 @dataclass
 class Step:
-    """One outer step: what a loss is made of, and the network `fitted` that starts as a copy of `base`."""
+    """One outer step: what a loss is made of, and the policy `fitted` that starts as a copy of `base`."""
 
     cell: Cell
     config: object
-    base: torch.nn.Module
-    tokenizer: object
+    base: Policy
     anchor: fit.Anchor
     rng: np.random.Generator
     generator: torch.Generator
     actions: torch.Tensor | None = None  # the fixed batch of rollouts, (P, n)
 
     def __post_init__(self):
-        self.fitted = copy.deepcopy(self.base)
-        self.problem = self.fitted, self.tokenizer, self.anchor, ALGORITHMS[self.cell.algorithm], self.cell.tau
+        self.fitted = self.base.copy()
+        self.problem = self.fitted, self.anchor, ALGORITHMS[self.cell.algorithm], self.cell.tau
 
     @property
     def evaluations(self):
@@ -118,37 +117,38 @@ class Step:
 
     def lbfgs(self, loss, evaluations, watch):
         """Minimise a loss that does not change."""
-        fit.lbfgs(self.fitted, loss, evaluations, watch)
+        fit.lbfgs(self.fitted, loss, evaluations, watch, history=self.config.history)
 
     def adam(self, loss, steps, watch):
         """Minimise a loss that is drawn anew."""
         fit.adam(self.fitted, loss, steps, self.config.learning_rate, watch)
 
     def compared(self, anchor=None, actions=None):
-        """What `laws.compare` and the rewards say of the fitted network at an anchor, and its log-ratio (P, 101)."""
+        """What `laws.compare` and the rewards say of the fitted network at an anchor, and its log-ratio (P, K)."""
         cell, anchor = self.cell, self.anchor if anchor is None else anchor
         with torch.no_grad():
-            logp = sums.log_policy(self.fitted, self.tokenizer, anchor.prompts).log_softmax(-1)
+            logp = self.fitted(anchor.prompts).log_softmax(-1)
         log_ratio, p, r = (logp - anchor.logp).numpy(), anchor.policy, anchor.rewards.numpy()
         fixed, law = cell.kind.fixed_batch, cell.law(anchor, actions)
-        seen = (actions[:, :, None] == np.arange(sums.ACTIONS)).any(axis=1) if fixed else None
+        seen = (actions[:, :, None] == np.arange(p.shape[1])).any(axis=1) if fixed else None
         statistics = laws.compare(p, r, cell.effective_tau, log_ratio, law, seen)
         statistics |= {"expected_reward": (p * r).sum(axis=1), "expected_reward_law": (law.policy * r).sum(axis=1)}
+        statistics |= {"malformed": p[:, -1]}
         return statistics, log_ratio
 
 
-def one_step(cell, config, model, tokenizer):
+def one_step(cell, config, base):
     """Fit a network in one outer step: tables ``prompts``, ``steps``, and ``actions`` if the experiment keeps them."""
     rng, generator = np.random.default_rng((cell.seed, 1)), torch.Generator().manual_seed(cell.seed)
-    numbers, kind = rng.permutation(sums.PROMPTS), cell.kind
+    numbers, kind = rng.permutation(base.task.size), cell.kind
     trained, unseen = numbers[: cell.size], numbers[-HELD_OUT:]
-    anchor = fit.anchor(model, tokenizer, trained, cell.reward)
+    anchor = fit.anchor(base, trained, cell.reward)
     actions = torch.multinomial(anchor.logp.exp(), config.n, replacement=True, generator=generator)
-    step = Step(cell, config, model, tokenizer, anchor, rng, generator, actions)
+    step = Step(cell, config, base, anchor, rng, generator, actions)
     few = anchor.rows(range(min(HELD_OUT, cell.size)))
     judged = {"train": (trained[:HELD_OUT], few, actions[:HELD_OUT].numpy())}
     if kind.unseen:
-        judged["held-out"] = unseen, fit.anchor(model, tokenizer, unseen, cell.reward), None
+        judged["held-out"] = unseen, fit.anchor(base, unseen, cell.reward), None
     steps = []
 
     def watch(evaluations):
@@ -167,14 +167,14 @@ def one_step(cell, config, model, tokenizer):
     return {"prompts": pd.concat(prompts), "steps": pd.DataFrame(steps)} | tables
 
 
-def chain(cell, config, model, tokenizer):
+def chain(cell, config, base):
     """Fit outer steps in a row, each from the network that the one before led to: table ``prompts``."""
     rng, generator = np.random.default_rng((cell.seed, 1)), torch.Generator().manual_seed(cell.seed)
-    numbers = rng.permutation(sums.PROMPTS)[: cell.size]
+    numbers = rng.permutation(base.task.size)[: cell.size]
     prompts, exact = [], None
     for iteration in range(1, config.outer_steps + 1):
-        anchor = fit.anchor(model, tokenizer, numbers, cell.reward)
-        step = Step(cell, config, model, tokenizer, anchor, rng, generator)
+        anchor = fit.anchor(base, numbers, cell.reward)
+        step = Step(cell, config, base, anchor, rng, generator)
         cell.kind.fit(step, None)
         statistics, log_ratio = step.compared()
         p, r = anchor.policy, anchor.rewards.numpy()
@@ -188,7 +188,7 @@ def chain(cell, config, model, tokenizer):
         }
         place = asdict(cell) | {"split": "train", "iteration": iteration, "number": numbers}
         prompts.append(pd.DataFrame(place | statistics))
-        model = step.fitted
+        base = step.fitted
     return {"prompts": pd.concat(prompts)}
 
 
@@ -201,7 +201,7 @@ def actions_table(cell, numbers, anchor, log_ratio):
     values = {"policy": p, "reward_of_action": r, "log_ratio": log_ratio, "lambert": lambert, "kl_law": kl_law}
     tables = []
     for i in dict.fromkeys(order[[0, len(order) // 2, -1]]):
-        place = asdict(cell) | {"number": numbers[i], "action": np.arange(sums.ACTIONS)}
+        place = asdict(cell) | {"number": numbers[i], "action": np.arange(p.shape[1])}
         tables.append(pd.DataFrame(place | {name: rows[i] for name, rows in values.items()}))
     return pd.concat(tables)
 
@@ -212,7 +212,7 @@ class Experiment:
 
     `settings` returns reward, τ, algorithm, n and size of each setting of a `ValidateConfig`; `options` names what else
     decides the outcome. `fit` fits the network of a `Step`. `run` takes a cell, its `ValidateConfig` and, with a `fit`,
-    a base and its tokenizer, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen`
+    a base, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen`
     prompts too, and keep all `actions`.
     """
 
@@ -229,7 +229,7 @@ PLAIN, LOO = ("pmd-mean", "pmd-part"), ("pmd-mean-loo", "pmd-part-loo")
 EXPERIMENTS = {
     "population": Experiment(
         lambda c: product(c.values("rewards"), c.values("taus", float), PLAIN, [math.inf], [c.prompts]),
-        options=(*NETWORK, "evaluations"),
+        options=("evaluations",),
         fit=lambda step, watch: step.lbfgs(step.population(), step.evaluations, watch),
         actions=True,
     ),
@@ -237,23 +237,23 @@ EXPERIMENTS = {
         lambda c: [
             ("graded", c.tau, name, n, c.prompts) for n in c.values("rollouts", int) for name in ("pmd-mean", *LOO)
         ],
-        options=(*NETWORK, "steps", "learning_rate"),
+        options=("steps", "learning_rate"),
         fit=lambda step, watch: step.adam(step.rollouts(), step.config.steps, watch),
     ),
     "completions": Experiment(
         lambda c: [("graded", c.tau, "pmd-mean-loo", c.n, c.prompts)],
-        options=(*NETWORK, "steps", "learning_rate"),
+        options=("steps", "learning_rate"),
         fit=lambda step, watch: step.adam(step.completions(), step.config.steps, watch),
     ),
     "batch": Experiment(
         lambda c: product(["graded"], [c.tau], LOO, [c.n], [c.prompts]),
-        options=(*NETWORK, "evaluations"),
+        options=("evaluations",),
         fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
         fixed_batch=True,
     ),
     "recursion": Experiment(
         lambda c: [("binary", c.recursion_tau, *loss, c.prompts) for loss in (("pmd-mean", math.inf), (LOO[0], c.n))],
-        options=(*NETWORK, "outer_steps", "recursion_evaluations", "recursion_steps", "learning_rate"),
+        options=("outer_steps", "recursion_evaluations", "recursion_steps", "learning_rate"),
         fit=lambda step, watch: (
             step.lbfgs(step.population(), step.config.recursion_evaluations, watch)
             if math.isinf(step.cell.n)
@@ -263,7 +263,7 @@ EXPERIMENTS = {
     ),
     "held-out": Experiment(
         lambda c: product(["graded"], [c.tau], ["pmd-mean"], [math.inf], c.values("sizes", int)),
-        options=(*NETWORK, "held_out_steps", "held_out_batch", "learning_rate"),
+        options=("held_out_steps", "held_out_batch", "learning_rate"),
         fit=lambda step, watch: step.adam(
             step.population(step.config.held_out_batch), step.config.held_out_steps, watch
         ),

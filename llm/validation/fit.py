@@ -8,10 +8,11 @@ as in training, on rows that are completions:
 ``fresh_completions``   the same with completions that a copy of the network generates, and log-probabilities by token
 ``fixed_batch``         the same n actions at every call
 
-Each takes the network that is fitted and its tokenizer, an `Anchor`, one of `pmdllm.losses.ALGORITHMS` and τ > 0 in
-reward units, and returns a function of no arguments. A minimiser calls ``watch`` with the number of evaluations of loss
-and gradient after every 50 (``every``) and at the end. Bases have the size of network and the recipe of a
-`pmdllm.validation.declared.ValidateConfig`, and are kept in a folder, by default its ``output``.
+Each takes the `pmdllm.validation.enumeration.Policy` that is fitted, an `Anchor`, one of `pmdllm.losses.ALGORITHMS`
+and τ > 0 in reward units, and returns a function of no arguments. A minimiser calls ``watch`` with the number of
+evaluations of loss and gradient after every 50 (``every``) and at the end. A base is the pretrained network of a
+`pmdllm.validation.declared.ValidateConfig`; without one it has the size and the recipe of that, and is kept in a
+folder, by default its ``output``.
 
 Malformed completions all have reward 0, hence one ratio, in the minimiser of the expected loss: merging them into one
 action or keeping their tokens apart leads to the same policy.
@@ -28,7 +29,8 @@ from .. import models, warmup
 from ..losses import Settings
 from ..rollout import sample, token_logp
 from ..study.tables import appearing
-from . import sums
+from .enumeration import Policy
+from .sums import ChatSums, Sums
 
 __all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs"]
 __all__ += ["fixed_batch", "fresh_completions", "fresh_rollouts", "population"]
@@ -38,7 +40,7 @@ WATCHED_EVERY = 50
 
 @dataclass(frozen=True)
 class Anchor:
-    """P prompts, and log p and r of every action, float64 tensors (P, 101), which an outer step keeps fixed."""
+    """P prompts, and log p and r of every action, float64 tensors (P, K), which an outer step keeps fixed."""
 
     prompts: list
     logp: torch.Tensor
@@ -46,7 +48,7 @@ class Anchor:
 
     @property
     def policy(self):
-        """p as an array (P, 101)."""
+        """p as an array (P, K)."""
         return self.logp.exp().numpy()
 
     def rows(self, index):
@@ -55,73 +57,74 @@ class Anchor:
 
 
 @torch.no_grad()
-def anchor(model, tokenizer, numbers, reward, size=64):
-    """Return the `Anchor` of a model at the prompts of `numbers`, for a reward of `pmdllm.validation.sums`."""
-    prompts = sums.prompts(numbers)
-    starts = range(0, len(prompts), size)
-    logp = torch.cat([sums.log_policy(model, tokenizer, prompts[start : start + size]) for start in starts])
-    return Anchor(prompts, logp.log_softmax(-1), torch.from_numpy(sums.rewards(numbers, reward)))
+def anchor(policy, numbers, reward, size=64):
+    """Return the `Anchor` of a policy at the prompts of `numbers`, for a reward of `pmdllm.validation.sums`."""
+    prompts = policy.task.prompts(numbers)
+    logp = torch.cat([policy(prompts[start : start + size]) for start in range(0, len(prompts), size)])
+    return Anchor(prompts, logp.log_softmax(-1), torch.from_numpy(policy.task.rewards(numbers, reward)))
 
 
-def population(model, tokenizer, anchor, algorithm, tau, law, batch=None, rng=None):
+def population(policy, anchor, algorithm, tau, law, batch=None, rng=None):
     """Return the loss E_p over all actions, with the baseline of the update `law`; `rng` may draw `batch` prompts."""
     advantage = anchor.rewards - torch.from_numpy(law.baseline)[:, None]
-    weight, count = anchor.logp.exp() * sums.ACTIONS, len(anchor.prompts)
+    weight, count = anchor.logp.exp() * anchor.logp.shape[1], len(anchor.prompts)
 
     def loss():
         rows = list(range(count) if batch is None else rng.choice(count, batch, replace=False))
-        logp = sums.log_policy(model, tokenizer, [anchor.prompts[i] for i in rows])
+        logp = policy([anchor.prompts[i] for i in rows])
         return _loss(algorithm, logp, anchor.logp[rows], advantage[rows], tau, weight[rows].flatten())
 
     return loss
 
 
-def fixed_batch(model, tokenizer, anchor, algorithm, tau, actions):
+def fixed_batch(policy, anchor, algorithm, tau, actions):
     """Return the loss of the actions (P, n)."""
     old_logp, advantage = anchor.logp.gather(1, actions), algorithm.advantage(anchor.rewards.gather(1, actions), tau)
 
     def loss():
-        logp = sums.log_policy(model, tokenizer, anchor.prompts).gather(1, actions)
+        logp = policy(anchor.prompts).gather(1, actions)
         return _loss(algorithm, logp, old_logp, advantage, tau)
 
     return loss
 
 
-def fresh_rollouts(model, tokenizer, anchor, algorithm, tau, n, generator):
+def fresh_rollouts(policy, anchor, algorithm, tau, n, generator):
     """Return the loss of n actions per prompt, drawn from p anew at every call."""
 
     def loss():
         actions = torch.multinomial(anchor.logp.exp(), n, replacement=True, generator=generator)
-        return fixed_batch(model, tokenizer, anchor, algorithm, tau, actions)()
+        return fixed_batch(policy, anchor, algorithm, tau, actions)()
 
     return loss
 
 
-def fresh_completions(model, tokenizer, anchor, algorithm, tau, n, generator, base):
-    """Return the loss of n completions per prompt, generated by the network `base` anew at every call."""
+def fresh_completions(policy, anchor, algorithm, tau, n, generator, base):
+    """Return the loss of n completions per prompt, generated by the policy `base` anew at every call."""
+    if generator.device != base.model.device:
+        generator = torch.Generator(base.model.device).manual_seed(generator.initial_seed())
 
     def loss():
-        rollouts = sample(base, tokenizer, anchor.prompts, n, sums.Sums.max_new_tokens, generator)
-        actions = torch.from_numpy(sums.actions(rollouts, tokenizer)).reshape(-1, n)
-        advantage = algorithm.advantage(anchor.rewards.gather(1, actions), tau).flatten()
-        logp, _ = token_logp(model, rollouts)
+        rollouts = sample(base.model, base.tokenizer, anchor.prompts, n, base.max_new_tokens, generator, chat="off")
+        actions = torch.from_numpy(base.actions(rollouts)).reshape(-1, n)
+        advantage = algorithm.advantage(anchor.rewards.gather(1, actions), tau).flatten().to(base.model.device)
+        logp, _ = token_logp(policy.model, rollouts)
         return algorithm.loss(logp, rollouts.logp, rollouts.mask, advantage, Settings(tau))[0]
 
     return loss
 
 
-def lbfgs(model, loss, evaluations, watch=None, every=WATCHED_EVERY):
+def lbfgs(policy, loss, evaluations, watch=None, every=WATCHED_EVERY, history=100):
     """Minimise a deterministic loss by L-BFGS with a strong Wolfe line search; the last one may exceed the budget."""
     optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=evaluations, max_eval=evaluations, history_size=100,
+        policy.trained, max_iter=evaluations, max_eval=evaluations, history_size=history,
         tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe",
     )  # fmt: skip
     _minimise(optimizer, loss, watch, every)
 
 
-def adam(model, loss, steps, learning_rate, watch=None):
+def adam(policy, loss, steps, learning_rate, watch=None):
     """Minimise a loss, random or not, by Adam: the rate rises over 20 steps and falls to 0 along a cosine."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.999))
+    optimizer = torch.optim.Adam(policy.trained, lr=learning_rate, betas=(0.9, 0.999))
     _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
 
 
@@ -147,13 +150,16 @@ def _minimise(optimizer, loss, watch, every, steps=1, schedule=None):
 
 
 def base(config, seed, folder=None):
-    """Return the base of a seed and its tokenizer, trained on demonstrations unless it is in the folder of bases."""
+    """Return the `Policy` of a base: pretrained, or of a seed, trained unless it is in the folder of bases."""
+    if config.model:
+        model, tokenizer = models.load(config.model, models.device(config.device))
+        return Policy(model, tokenizer, ChatSums(tokenizer, config.answers), config.blocks)
     path = base_folder(config, seed, folder)
     if not path.exists():
-        model, tokenizer, _ = warmup.fit(_recipe(config, seed), sums.Sums())
+        model, tokenizer, _ = warmup.fit(_recipe(config, seed), Sums())
         with appearing(path) as unfinished:
             models.save(model, tokenizer, unfinished)
-    return models.load(path)
+    return Policy(*models.load(path), Sums())
 
 
 def base_folder(config, seed, folder=None):

@@ -12,10 +12,11 @@ from pmdllm.config import from_preset, presets
 from pmdllm.losses import ALGORITHMS
 from pmdllm.rollout import sample, token_logp
 from pmdllm.study import plan, run
-from pmdllm.validation import fit, sums
+from pmdllm.validation import fit
 from pmdllm.validation.declared import ValidateConfig, Validation, departures, summary
 from pmdllm.validation.experiments import Cell, one_step
 from pmdllm.validation.fit import base
+from pmdllm.validation.sums import Sums
 from scipy.special import wrightomega
 
 from pmdtheory import laws
@@ -35,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(folder):
-    """A base that has learned a little, its tokenizer."""
+    """A base that has learned a little."""
     return base(replace(TINY, output=str(folder)), 0)
 
 
@@ -43,14 +44,14 @@ def tiny(folder):
 def fitted_prompt(folder):
     """One prompt with graded reward, fitted to convergence: anchor, τ, and the log-ratios by algorithm."""
     config = ValidateConfig(output=str(folder), warmup_steps=100, warmup_batch=64)
-    model, tokenizer = base(config, 0)
-    anchor, tau, found = fit.anchor(model, tokenizer, [4321], "graded"), 0.1, {}
+    start = base(config, 0)
+    anchor, tau, found = fit.anchor(start, [4321], "graded"), 0.1, {}
     for algorithm in ("pmd-mean", "pmd-part"):
-        model, _ = base(config, 0)
+        policy = start.copy()
         law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, ALGORITHMS[algorithm].baseline.name)
-        loss = fit.population(model, tokenizer, anchor, ALGORITHMS[algorithm], tau, law)
-        fit.lbfgs(model, loss, 100)
-        fitted = fit.anchor(model, tokenizer, [4321], "graded")
+        loss = fit.population(policy, anchor, ALGORITHMS[algorithm], tau, law)
+        fit.lbfgs(policy, loss, 100)
+        fitted = fit.anchor(policy, [4321], "graded")
         found[algorithm] = (fitted.logp - anchor.logp).numpy()
     return anchor, tau, found
 
@@ -90,10 +91,9 @@ def test_a_converged_network_gains_what_statement_5_says(fitted_prompt):
 
 def test_the_trie_gives_the_probabilities_of_whole_completions(tiny):
     """Against one plain forward pass per completion, without mask or packing."""
-    model, tokenizer = tiny
-    prompts = sums.prompts([907, 4321])
+    model, tokenizer, prompts = tiny.model, tiny.tokenizer, Sums().prompts([907, 4321])
     with torch.no_grad():
-        logp = sums.log_policy(model, tokenizer, prompts)
+        logp = tiny(prompts)
     for row, prompt in enumerate(prompts):
         texts = [f"{prompt}{answer:02}{tokenizer.eos_token}" for answer in (0, 37, 99)]
         ids = torch.tensor(tokenizer(texts).input_ids)
@@ -106,33 +106,31 @@ def test_the_trie_gives_the_probabilities_of_whole_completions(tiny):
 
 def test_the_malformed_action_is_all_other_strings(tiny):
     """Its probability, and that of each answer, against the frequencies of generated completions."""
-    model, tokenizer = tiny
-    rollouts = sample(model, tokenizer, sums.prompts([9876]), 20_000, 3, torch.Generator().manual_seed(0))
-    counts = np.bincount(sums.actions(rollouts, tokenizer), minlength=sums.ACTIONS)
+    rollouts = sample(tiny.model, tiny.tokenizer, ["98+76="], 20_000, 3, torch.Generator().manual_seed(0))
+    counts = np.bincount(tiny.actions(rollouts), minlength=101)
     with torch.no_grad():
-        p = sums.log_policy(model, tokenizer, ["98+76="]).exp().numpy()[0]
+        p = tiny(["98+76="]).exp().numpy()[0]
     expected = 20_000 * p
     often = expected > 20
-    assert often[sums.MALFORMED] and often.sum() > 10
+    assert often[100] and often.sum() > 10
     deviations = (counts - expected)[often] / np.sqrt(expected * (1 - p))[often]
     assert np.abs(deviations).max() < 4.5
 
 
 def test_actions_are_read_from_tokens(tiny):
-    _, tokenizer = tiny
     texts = ["07<eos>", "7<eos><pad>", "071", "0=<eos>", "70<eos>", "07<pad>"]
-    ids = torch.tensor([tokenizer(text).input_ids for text in texts])
+    ids = torch.tensor([tiny.tokenizer(text).input_ids for text in texts])
     mask = torch.ones(ids.shape, dtype=torch.bool)
     mask[1, 2] = False
     rollouts = type("", (), {"tokens": ids, "mask": mask})
-    assert sums.actions(rollouts, tokenizer).tolist() == [7, 100, 100, 100, 70, 100]
+    assert tiny.actions(rollouts).tolist() == [7, 100, 100, 100, 70, 100]
 
 
 @pytest.mark.parametrize(
     "kind, level", [("binary", lambda e: float(e == 0)), ("graded", lambda e: math.exp(-e * e / 18))]
 )
 def test_rewards_fall_with_the_distance_around_the_circle(kind, level):
-    table = sums.rewards([9899, 5], kind)
+    table = Sums().rewards([9899, 5], kind)
     for row, answer in zip(table, [97, 5]):
         assert row[100] == 0
         for y in range(100):
@@ -141,7 +139,7 @@ def test_rewards_fall_with_the_distance_around_the_circle(kind, level):
 
 def test_an_unknown_reward():
     with pytest.raises(ValueError, match="kind must be one of binary, graded, got 'gold'"):
-        sums.rewards([1], "gold")
+        Sums().rewards([1], "gold")
 
 
 @pytest.mark.parametrize("name", ["pmd-mean", "pmd-mean-loo", "pmd-part", "pmd-part-loo"])
@@ -161,38 +159,35 @@ def test_predictions_are_stationary_for_the_loss_of_many_batches(name):
 
 def test_the_population_loss_is_the_mean_of_sampled_losses(tiny):
     """In expectation, up to the variance of the targets, which has no gradient: so compare gradients."""
-    model, tokenizer = tiny
-    anchor = fit.anchor(model, tokenizer, [12, 5555], "graded")
-    moved = sums.log_policy(model, tokenizer, anchor.prompts)
+    anchor = fit.anchor(tiny, [12, 5555], "graded")
+    moved = tiny(anchor.prompts)
     anchor = replace(anchor, logp=(moved.detach() + 0.3 * torch.sin(torch.arange(101.0))).log_softmax(-1))
     tau, algorithm = 0.3, ALGORITHMS["pmd-mean-loo"]
     law = laws.predict(anchor.policy, anchor.rewards.numpy(), tau, "mean")
 
     def gradient(loss):
-        bias = model.lm_head.weight
+        bias = tiny.model.lm_head.weight
         return torch.autograd.grad(loss, bias)[0]
 
-    exact = gradient(fit.population(model, tokenizer, anchor, algorithm, tau, law)())
+    exact = gradient(fit.population(tiny, anchor, algorithm, tau, law)())
     generator = torch.Generator().manual_seed(0)
-    fresh = fit.fresh_rollouts(model, tokenizer, anchor, algorithm, tau, 100_000, generator)
+    fresh = fit.fresh_rollouts(tiny, anchor, algorithm, tau, 100_000, generator)
     assert torch.allclose(gradient(fresh()), exact, atol=0.03 * exact.abs().max().item())
 
 
 def test_completions_have_the_log_probabilities_of_their_actions(tiny):
     """The loss by token of generated completions is the loss of their actions, if all are well-formed."""
-    model, tokenizer = tiny
-    rollouts = sample(model, tokenizer, ["12+34="], 64, 3, torch.Generator().manual_seed(3))
-    drawn = sums.actions(rollouts, tokenizer)
-    logp, _ = token_logp(model, rollouts)
-    table = sums.log_policy(model, tokenizer, ["12+34="])[0]
-    formed = drawn != sums.MALFORMED
+    rollouts = sample(tiny.model, tiny.tokenizer, ["12+34="], 64, 3, torch.Generator().manual_seed(3))
+    drawn = tiny.actions(rollouts)
+    logp, _ = token_logp(tiny.model, rollouts)
+    table = tiny(["12+34="])[0]
+    formed = drawn != 100
     assert formed.sum() > 10
     assert logp.sum(1)[formed].detach().numpy() == pytest.approx(table[drawn[formed]].detach().numpy(), abs=1e-5)
 
 
 def test_a_fixed_batch_is_judged_by_statement_14(tiny):
-    model, tokenizer = tiny
-    anchor = fit.anchor(model, tokenizer, [12], "graded")
+    anchor = fit.anchor(tiny, [12], "graded")
     cell = Cell("batch", "graded", 0.3, "pmd-mean-loo", 3, 1, 0)
     actions = np.array([[46, 46, 100]])
     expected = sampled_update(anchor.policy, actions, anchor.rewards.numpy()[:, actions[0]], 0.3, "loo_mean")
@@ -267,10 +262,9 @@ def test_cells_made_with_other_budgets_are_others():
 
 
 def test_the_base_is_left_as_it_is(tiny):
-    model, tokenizer = tiny
-    before = [parameter.clone() for parameter in model.parameters()]
-    one_step(Cell("population", "graded", 0.1, "pmd-mean", math.inf, 2, 0), TINY, model, tokenizer)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+    before = [parameter.clone() for parameter in tiny.trained]
+    one_step(Cell("population", "graded", 0.1, "pmd-mean", math.inf, 2, 0), TINY, tiny)
+    assert all(torch.equal(a, b) for a, b in zip(before, tiny.trained))
 
 
 def test_departures_name_what_does_not_hold():

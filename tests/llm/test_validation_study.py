@@ -14,8 +14,10 @@ from pmdllm.config import Config, from_preset
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
 from pmdllm.validation import ordinary_training
-from pmdllm.validation.declared import SECONDS, ValidateConfig, Validation, departures, full
+from pmdllm.validation.declared import SECONDS, WITHIN, ValidateConfig, Validation, declared, departures
 from pmdllm.validation.experiments import EXPERIMENTS, Cell
+
+from pmdtheory.intervals import mean_interval
 
 TABLES = Path(__file__).parent.parent.parent / "figures" / "data"
 SMALL = Validation(
@@ -49,11 +51,22 @@ def test_the_tables_keep_every_cell(committed, tmp_path):
 
 def test_the_committed_tables_are_complete():
     """All cells of the study, at least five seeds of each, and nothing that departs from the laws."""
-    assert study.plan(Validation(full()), TABLES) == ([], [])
+    assert study.plan(declared("validate"), TABLES) == ([], [])
     table = pd.read_csv(TABLES / "validate.csv")
     setting = ["experiment", "reward", "tau", "algorithm", "n", "size", "split", "iteration"]
     assert (table.groupby(setting).seed.nunique() >= 5).all()
     assert departures(table) == []
+
+
+def test_the_committed_pretrained_network_is_on_both_laws():
+    """The 95% interval of f over the seeds ends within 0.05 of its law, for each loss; no prompt is off by 0.1."""
+    table = pd.read_csv(TABLES / "validate_pretrained.csv")
+    assert departures(table, WITHIN["validate_pretrained"]) == []
+    prompts = pd.read_csv(TABLES / "validate_pretrained_prompts.csv")
+    for algorithm, expected in (("pmd-mean", 1), ("pmd-part", 0)):
+        interval = mean_interval(table[table.algorithm == algorithm].share)
+        assert max(abs(interval.low - expected), abs(interval.high - expected)) < 0.05
+        assert (prompts[prompts.algorithm == algorithm].share - expected).abs().max() < 0.1
 
 
 def test_a_cell_made_anew_leaves_nothing_behind(committed, tmp_path):
@@ -92,13 +105,13 @@ def test_a_fit_that_fails_takes_no_other_down(tmp_path, monkeypatch):
     """The same engine: a line, a file with the whole error, and the next run makes what is missing."""
     record = EXPERIMENTS["training"]
     monkeypatch.setitem(EXPERIMENTS, "training", replace(record, run=lambda cell, config: 1 / 0))
-    declared, lines = Validation(replace(SMALL.config, seeds="0")), []
-    failed = study.run(declared, tmp_path, tmp_path / "runs", log=lines.append)
+    small, lines = Validation(replace(SMALL.config, seeds="0")), []
+    failed = study.run(small, tmp_path, tmp_path / "runs", log=lines.append)
     assert [fit.cell.experiment for fit in failed] == ["training"] * 4
     assert sum("FAILED: ZeroDivisionError" in line for line in lines) == 4
     assert "Traceback" in (tmp_path / "runs" / failed[0].folder / "error.log").read_text()
     monkeypatch.setitem(EXPERIMENTS, "training", record)
-    assert study.run(declared, tmp_path, tmp_path / "runs", log=lines.append) == []
+    assert study.run(small, tmp_path, tmp_path / "runs", log=lines.append) == []
     assert not (tmp_path / "runs" / failed[0].folder / "error.log").exists()
 
 
