@@ -32,7 +32,7 @@ PROBED = 128  # tokens of the sequence from which the memory of a token is measu
 
 GB = 2**30
 BYTES_PER_WEIGHT = 18  # float32 weight, gradient and two moments, and a bfloat16 copy
-PROGRAM = 0.75 * GB
+PROGRAM = GB
 
 _heads, _remembered = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
@@ -177,7 +177,7 @@ def _bytes_remembered(model, count):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = model.base_model(input_ids=ids, use_cache=False)
+        output = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     del output
     return sum(sizes.values())
 
@@ -195,9 +195,10 @@ def _split(model):
         body, head, same = model.base_model, model.get_output_embeddings(), False
         if head is not None and body is not model:
             ids = torch.arange(min(8, model.config.vocab_size), device=model.device)[None]
+            given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-                logits = head(body(input_ids=ids, use_cache=False).last_hidden_state)
-                same = torch.allclose(logits, model(input_ids=ids, use_cache=False).logits, rtol=1e-3, atol=1e-4)
+                logits = head(body(**given).last_hidden_state)
+                same = torch.allclose(logits, model(**given).logits, rtol=1e-3, atol=1e-4)
         _heads[model] = same
     return (model.base_model, model.get_output_embeddings()) if _heads[model] else (None, None)
 

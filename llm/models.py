@@ -13,6 +13,7 @@ All weights are float32, whatever the arithmetic of a run.
 """
 
 import contextlib
+import ctypes
 import functools
 import re
 import tempfile
@@ -199,7 +200,15 @@ def load(name, device="cpu", trust_remote_code=False):
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if is_large(model):
+        _return_memory()
     return model.to(device), tokenizer
+
+
+def _return_memory():
+    """Have glibc give freed blocks from 1 MiB on back to the system, where they would fragment its heap."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
 
 
 def save(model, tokenizer, folder):

@@ -22,10 +22,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
-from .logp import positions, token_logp
+from .logp import positions
 from .models import is_large
 
-__all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample", "token_logp"]
+__all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample"]
 
 SCORING = 32  # bytes that drawing a token takes for each token of the vocabulary
 LEFT = 0.75  # share of the batch at which those that have ended leave it
@@ -195,14 +195,14 @@ def _joined(batches, pad):
 
 
 def _rows_at_once(model, length):
-    """Sequences of a large model for whose keys, values and scores there is memory: 1 GiB, or half of a GPU."""
+    """Sequences of a large model for whose keys, values and scores there is memory: 0.5 GiB, or half of a GPU."""
     if not is_large(model):
         return math.inf
     config, gpu = model.config.get_text_config(), model.device.type == "cuda"
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     state = (2 if torch.is_autocast_enabled(model.device.type) else 4) * 2 * config.num_hidden_layers * heads * width
-    memory = torch.cuda.get_device_properties(model.device).total_memory / 2 if gpu else 2**30
+    memory = torch.cuda.get_device_properties(model.device).total_memory / 2 if gpu else 2**29
     return memory / (length * state + SCORING * config.vocab_size)
 
 

@@ -26,8 +26,9 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from .. import models, warmup
+from ..logp import token_logp
 from ..losses import Settings
-from ..rollout import sample, token_logp
+from ..rollout import sample
 from ..study.tables import appearing
 from .enumeration import Policy
 from .sums import ChatSums, Sums

@@ -25,7 +25,8 @@ import torch
 from pmdtheory.laws import pooled_share
 
 from ..config import Config, from_preset
-from ..rollout import sample, token_logp
+from ..logp import token_logp
+from ..rollout import sample
 from ..run_folder import RunFolder
 from ..train import Run
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from pmdllm.config import from_preset, presets
+from pmdllm.logp import token_logp
 from pmdllm.losses import ALGORITHMS
-from pmdllm.rollout import sample, token_logp
+from pmdllm.rollout import sample
 from pmdllm.study import plan, run
 from pmdllm.validation import fit
 from pmdllm.validation.declared import ValidateConfig, Validation, departures, summary
