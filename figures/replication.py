@@ -28,7 +28,7 @@ LEVEL = 0.05
 
 def table():
     """Return the table as Markdown."""
-    rows = [law(), conservative(), finite_samples(), stable(), better(), faster()]
+    rows = [law(), pretrained_law(), conservative(), finite_samples(), stable(), better(), faster()]
     lines = ["| claim | evidence: mean ± 95% interval over seeds | verdict |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
@@ -51,6 +51,24 @@ def law():
         f"{'; '.join(parts)}, in all of {len(cells)} fits ({settings} rewards and temperatures, {cells.seed.nunique()} "
         "seeds, population loss; *network against theory*)",
         "holds" if on.all() else f"holds in {on.sum()} of {len(on)} fits" if on.any() else "does not hold",
+    )
+
+
+def pretrained_law():
+    """The same of a pretrained network's last block: the interval of f is within 0.05 of its law's."""
+    cells = _read("validate_pretrained")
+    cells = cells[cells.experiment == "population"]
+    parts, on = [], []
+    for algorithm, rows in cells.groupby("algorithm"):
+        estimate, law = mean_interval(rows.share), OWN[algorithm]
+        on.append(SHARES[law] - 0.05 < estimate.low and estimate.high < SHARES[law] + 0.05)
+        parts.append(f"{LABELS[algorithm]} loss: f {estimate:.3f}, R² at least {rows[f'r2_{law}'].min():.4f}")
+    prompts = cells["size"].iloc[0] if len(cells) else 0
+    return (
+        "so does SmolLM2-135M, a pretrained model",
+        f"{'; '.join(parts)} (last block, {prompts} prompts a seed, {cells.seed.nunique()} seeds, graded reward, "
+        f"τ = {cells.tau.max():g}; `pmd-llm validate --preset smollm2-135m`)",
+        "holds" if on and all(on) else "does not hold" if on and not any(on) else "not told apart",
     )
 
 

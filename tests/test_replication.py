@@ -9,6 +9,7 @@ from figures.training_staleness import TARGET
 
 OURS, PART = "pmd-mean-loo", "pmd-part-loo"
 NAMES = (
+    "validate_pretrained",
     *("validate", "validate_prompts", "study_temperature"),
     *("study_staleness", "study_staleness_curves", "study_staleness_tuning"),
 )
@@ -149,6 +150,19 @@ def test_faster(verdict):
     assert verdict(replication.faster, **curves(early, (*late[:3], NEVER, NEVER))) == "holds"
     assert verdict(replication.faster, **curves((NEVER,) * 5, late)) == "does not hold"
     assert verdict(replication.faster, **curves((NEVER,) * 5, (NEVER,) * 5)) == "not told apart at this scale"
+
+
+def test_a_pretrained_network_is_on_its_law_if_the_whole_interval_is_near_it(verdict):
+    def moved(by, algorithm=None):
+        return {"validate_pretrained": lambda t: t.assign(
+            share=t.share + by * ((t.algorithm == algorithm) | (algorithm is None))
+        )}  # fmt: skip
+
+    assert verdict(replication.pretrained_law) == "holds"
+    assert verdict(replication.pretrained_law, **moved(0.2)) == "does not hold"
+    assert verdict(replication.pretrained_law, **moved(0.2, "pmd-part")) == "not told apart"
+    scattered = {"validate_pretrained": lambda t: t.assign(share=t.share + 0.1 * t.seed)}
+    assert verdict(replication.pretrained_law, **scattered) == "does not hold"
 
 
 def test_who_reaches_a_target_early_but_not_always_is_not_faster(verdict):

@@ -165,6 +165,18 @@ GPU = Study(
     preset="small-gpu",
 )
 
+# The same for a pretrained model, fetched first: sums as it is, word problems after a supervised start.
+GPU_PRETRAINED = Study(
+    "gpu_pretrained",
+    settings=tuple(
+        Setting({"task": task, "method": method}, {"algorithm": method, "task": task} | start)
+        for task, start in (("sums", {}), ("word_problems", {"model": "warmup:0"}))
+        for method in ("pmd-mean-loo", "grpo")
+    ),
+    seeds=SEEDS,
+    preset="smollm2-135m-gpu",
+)
+
 STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
 # Run when named: they need a model that is fetched, or a GPU.
-ON_REQUEST = {study.name: study for study in (PRETRAINED, GPU)}
+ON_REQUEST = {study.name: study for study in (PRETRAINED, GPU, GPU_PRETRAINED)}
