@@ -170,7 +170,7 @@ GPU_PRETRAINED = Study(
     "gpu_pretrained",
     settings=tuple(
         Setting({"task": task, "method": method}, {"algorithm": method, "task": task} | start)
-        for task, start in (("sums", {}), ("word_problems", {"model": "warmup:0"}))
+        for task, start in (("sums:largest=30", {}), ("word_problems", {"model": "warmup:0"}))
         for method in ("pmd-mean-loo", "grpo")
     ),
     seeds=SEEDS,

@@ -4,7 +4,7 @@ A level is the number of operations, the operators and the largest operand. Mult
 factors are at most 12, so that products are known by heart or not at all. Answers are integers and, unless asked for,
 not negative, nor is what is on the way to them. The answer of a completion is its last number.
 
-Which prompts are held out is decided by their hash (`pmdllm.tasks.fraction`): 10% validation, 10% test. A level of one
+Which prompts are held out is decided by their hash (`pmdllm.tasks.fraction`): 20% validation, 20% test. A level of one
 operation is enumerated, a longer one is sampled, every number of operations with equal probability.
 """
 
@@ -18,7 +18,7 @@ from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["Sums", "last_numbers"]
 
-HELD_OUT = 0.1
+HELD_OUT = 0.2
 FACTOR = 12
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 NUMBER = re.compile(r"(?:(?<![\w.)])[-−])?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?", re.ASCII)
@@ -34,7 +34,7 @@ class Sums(Pool):
     operators : str
         Some of ``+-*``.
     largest : int
-        Largest operand, from 3 to 9999; the least is 2.
+        Largest operand, from 3 to 9999; the least is 1.
     negative : bool
         Allow what is below zero.
     """
@@ -42,7 +42,7 @@ class Sums(Pool):
     attempts = 5_000
     stop = ("\n\n",)
 
-    def __init__(self, operations: str = "1", operators: str = "+-*", largest: int = 30, negative: bool = False):
+    def __init__(self, operations: str = "1", operators: str = "+-*", largest: int = 10, negative: bool = False):
         match = re.fullmatch(r"(\d)(?:-(\d))?", str(operations), re.ASCII)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high:
@@ -91,7 +91,7 @@ class Sums(Pool):
 
     def _operands(self, operators):
         """What a number next to these operators may be."""
-        return range(2, (min(FACTOR, self.largest) if "*" in operators else self.largest) + 1)
+        return range(1, (min(FACTOR, self.largest) if "*" in operators else self.largest) + 1)
 
     def _problem(self, text):
         """The problem of a sum, None if something is negative that must not be."""
