@@ -260,7 +260,7 @@ def parse(cls, arguments, kind="train", prog=None):
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no option{_hint(cls, unknown[0].strip('-').replace('-', '_'))}")
     typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
-    own = [name for name in ("task", "learning_rate") if name not in typed]
+    own = [name for name in ("task", "learning_rate") if name in usual and name not in typed]
     if kind and not preset and own and typed.get("model", usual.get("model")) != usual.get("model"):
         fitting = typed["model"] if typed["model"] in presets(kind) else "pretrained"
         raise ValueError(

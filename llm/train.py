@@ -176,6 +176,7 @@ class Run:
         chosen = None if config.length_normalization == "auto" else config.length_normalization
         settings = Settings(minibatch.tau, config.clip_low, config.clip_high, chosen, self.max_new_tokens)
         self.set_learning_rate(minibatch.number)
+        self.optimizer.zero_grad()
         self.model.train(config.gradient_checkpointing)  # Transformers recomputes in this mode only, and caches in none
         values = minibatch.backward(
             self.model, self.algorithm, settings, self.arithmetic, config.micro_batch, self.memory
@@ -185,7 +186,6 @@ class Run:
         if not (math.isfinite(values["loss"]) and torch.isfinite(norm)):
             raise FloatingPointError("loss or gradient is not finite")
         self.optimizer.step()
-        self.optimizer.zero_grad()  # now, for sampling needs the memory
         values |= {"grad_norm": norm, "staleness": self.updates - minibatch.drawn_after}
         for name, value in values.items():
             self.measured[name].append(float(value))
@@ -194,6 +194,7 @@ class Run:
     def close(self, batch):
         """End the iteration of a batch: log it, evaluate and checkpoint when due; return its line."""
         config = self.config
+        self.optimizer.zero_grad()  # sampling needs the memory
         self.iteration += 1
         line = self.spent() | batch.summary
         line |= {name: float(np.mean(values)) for name, values in sorted(self.measured.items())}
