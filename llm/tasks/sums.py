@@ -4,7 +4,7 @@ A level is the number of operations, the operators and the largest operand. Mult
 factors are at most 12, so that products are known by heart or not at all. Answers are integers and, unless asked for,
 not negative, nor is what is on the way to them. The answer of a completion is its last number.
 
-Which prompts are held out is decided by their hash (`pmdllm.tasks.fraction`): 20% validation, 20% test. A level of one
+Which prompts are held out is decided by their hash (`pmdllm.tasks.fraction`): 10% validation, 10% test. A level of one
 operation is enumerated, a longer one is sampled, every number of operations with equal probability.
 """
 
@@ -18,7 +18,7 @@ from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["Sums", "last_numbers"]
 
-HELD_OUT = 0.2
+HELD_OUT = 0.1
 FACTOR = 12
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 NUMBER = re.compile(r"(?:(?<![\w.)])[-−])?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?", re.ASCII)
