@@ -61,6 +61,7 @@ def test_the_committed_tables_are_complete():
 def test_the_committed_pretrained_network_is_on_both_laws():
     """The 95% interval of f over the seeds ends within 0.05 of its law, for each loss; no prompt is off by 0.1."""
     table = pd.read_csv(TABLES / "validate_pretrained.csv")
+    assert study.plan(declared("validate_pretrained"), TABLES) == ([], [])
     assert departures(table, WITHIN["validate_pretrained"]) == []
     prompts = pd.read_csv(TABLES / "validate_pretrained_prompts.csv")
     for algorithm, expected in (("pmd-mean", 1), ("pmd-part", 0)):
