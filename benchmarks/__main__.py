@@ -1,4 +1,4 @@
-"""Run every benchmark; set OMP_NUM_THREADS=1 for steady numbers."""
+"""Run every benchmark but `benchmarks.pretrained`, which needs a fetched model; OMP_NUM_THREADS=1 steadies numbers."""
 
 from . import mdp_iteration, updates
 

@@ -1,6 +1,6 @@
 """SmolLM2-135M on sums in English, five methods, few and many updates per batch: what each costs and where it ends.
 
-Preset smollm2-135m: a pretrained model with 135 million parameters, 16 prompts × 8 completions of at most 16 tokens per
+Preset smollm2-135m: a pretrained model with 135 million parameters, 32 prompts × 4 completions of at most 16 tokens per
 batch, U updates on each. PMD-mean and PMD-part subtract leave-one-out estimates. The learning rate and the
 temperature τ or clip range ε of each method and each U are the best of four trials on one tuning seed that is not used
 again. (a, b) Reward of the rollouts, that is the accuracy on training prompts that are new in every batch: means over

@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer
 from .logp import positions
 from .models import is_large
 
-__all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "sample"]
+__all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "padded", "sample"]
 
 SCORING = 32  # bytes that drawing a token takes for each token of the vocabulary
 LEFT = 0.75  # share of the batch at which those that have ended leave it
@@ -119,9 +119,10 @@ def sample(
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError("tokenizer needs a padding and an end-of-sequence token: set pad_token and eos_token.")
-    rows = [torch.tensor(ids, device=model.device) for ids in encode(tokenizer, prompts, chat, system_prompt)]
-    prompt_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id, padding_side="left")
-    prompt_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left").bool()
+    prompt_ids, prompt_mask = (
+        tensor.to(model.device)
+        for tensor in padded(encode(tokenizer, prompts, chat, system_prompt), tokenizer.pad_token_id, "left")
+    )
     room = longest_sequence(model) - prompt_ids.shape[1]
     if max_new_tokens > room:
         raise ValueError(
@@ -146,7 +147,8 @@ def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generato
     mask, logp = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(shape, device=model.device)
     running = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
     rows = torch.arange(len(tokens), device=model.device)  # whose next tokens are computed
-    leaves = is_large(model) and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
+    large = is_large(model)
+    leaves = large and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
     for step in range(max_new_tokens):
         if step:
             attention = torch.cat([prompt_mask[rows], mask[rows, :step]], 1)
@@ -157,7 +159,7 @@ def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generato
             raise FloatingPointError("the model's logits are not numbers: its weights have diverged or are damaged")
         if generator is None:
             chosen = law.argmax(-1, keepdim=True)
-        elif is_large(model):
+        elif large:
             level = torch.rand(shape[0], 1, dtype=torch.float64, device=model.device, generator=generator)
             chosen = _quantile(law.exp(), level[rows])
         else:
@@ -204,6 +206,13 @@ def _rows_at_once(model, length):
     state = (2 if torch.is_autocast_enabled(model.device.type) else 4) * 2 * config.num_hidden_layers * heads * width
     memory = torch.cuda.get_device_properties(model.device).total_memory / 2 if gpu else 2**29
     return memory / (length * state + SCORING * config.vocab_size)
+
+
+def padded(rows, pad, side):
+    """Lists of token ids as one tensor (B, length), padded on a side, and the mask of their own tokens."""
+    rows = [torch.tensor(ids) for ids in rows]
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side).bool()
+    return pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side), mask
 
 
 def encode(tokenizer, prompts, chat="auto", system_prompt=None):

@@ -235,7 +235,7 @@ class Run:
         return result
 
     def arithmetic(self):
-        """Context in which the model computes: bfloat16 on GPU unless told otherwise, float32 on CPU."""
+        """Context in which the model computes."""
         return models.arithmetic(self.model, self.config.dtype)
 
     def evaluate(self, split, prompts):

@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -38,7 +37,7 @@ from . import metrics, models, tasks
 from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, Config, check, must_be, option
 from .evaluate import evaluate
 from .logp import memory_for_passes, passes, token_logp
-from .rollout import Rollouts, encode, fitting, longest_sequence
+from .rollout import Rollouts, encode, fitting, longest_sequence, padded
 from .run_folder import RunFolder, write_atomically
 from .signals import Interrupted, noted_signals
 
@@ -326,15 +325,8 @@ def _demonstrations(config, task, tokenizer, longest, step):
             f"got {longest}."
         )
     pad = tokenizer.pad_token_id
-    (prompt, prompt_mask), (tokens, mask) = _padded(prompts, pad, "left"), _padded(completions, pad, "right")
+    (prompt, prompt_mask), (tokens, mask) = padded(prompts, pad, "left"), padded(completions, pad, "right")
     return prompt, prompt_mask, tokens, mask, torch.zeros(mask.shape), mask.any(1)
-
-
-def _padded(rows, pad, side):
-    """Lists of token ids as one tensor, and where their own tokens are."""
-    rows = [torch.tensor(ids) for ids in rows]
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side).bool()
-    return pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side), mask
 
 
 def _demonstrating():
