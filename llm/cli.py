@@ -1,20 +1,19 @@
 """The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import shlex
 import signal
 import sys
-import threading
 import warnings
 from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
 from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
+from .run.signals import raised_signals
 
 __all__ = ["main"]
 
@@ -55,7 +54,7 @@ def main(argv=None):
             say(f"warning: {message}")
 
     warned = set()
-    with warnings.catch_warnings(), _signals():
+    with warnings.catch_warnings(), raised_signals():
         warnings.showwarning = warn
         try:
             return _run(argv)
@@ -103,25 +102,6 @@ def _run(argv):
         sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _signals():
-    """Context in which SIGTERM and SIGHUP do what Ctrl-C does, unless they are ignored (nohup)."""
-
-    def stop(number, _):
-        signal.signal(number, signal.SIG_DFL)  # once more ends the process at once
-        error = KeyboardInterrupt()
-        error.number = number
-        raise error
-
-    caught = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-    earlier = {n: signal.signal(n, stop) for n in caught if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
 def _missing(error):
     """What to install when a module cannot be imported."""
     name = (error.name or "").partition(".")[0]
@@ -132,7 +112,7 @@ def _missing(error):
 
 
 def _fetch(arguments):
-    from . import fetch
+    from .models import fetch
 
     listing = [
         *(f"  {name:<16}{wheel.file}, {wheel.disk / 1e9:.2f} GB of disk" for name, wheel in fetch.MODELS.items()),

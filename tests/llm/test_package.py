@@ -58,7 +58,7 @@ def test_arrows_point_down(path):
 
 
 def test_the_arrow_test_sees_relative_imports():
-    assert {"pmdllm.losses", "pmdllm.run_folder"} <= set(imports(FOLDER / "train.py"))
+    assert {"pmdllm.losses", "pmdllm.run.folder"} <= set(imports(FOLDER / "train.py"))
     assert "pmdllm.tasks.answers" in set(imports(FOLDER / "tasks" / "__init__.py"))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pmdllm import study
 from pmdllm.config import Config, from_preset
-from pmdllm.run_folder import RunFolder
+from pmdllm.run.folder import RunFolder
 from pmdllm.train import Run
 from pmdllm.validation import ordinary_training
 from pmdllm.validation.declared import SECONDS, WITHIN, ValidateConfig, Validation, declared, departures

@@ -13,7 +13,7 @@ from pmdllm import cli, models, tasks
 from pmdllm.config import Config, from_preset, parse, presets
 from pmdllm.evaluate import evaluate
 from pmdllm.rollout import sample
-from pmdllm.signals import Interrupted
+from pmdllm.run.signals import Interrupted
 from pmdllm.warmup import Warmup, WarmupConfig, fit, warmup
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, LlamaConfig
