@@ -323,10 +323,12 @@ def _failed(cells):
 def _accuracies(values, columns):
     """Table of avg@k, greedy, pass@k and maj@k, a column for each title and prefix of the names of `values`."""
     first = next(iter(columns.values()))
-    lines = [f"{'':<10}" + "".join(f"{title:>16}" for title in columns)]
-    for name in [key[len(first) : -3] for key in values if key.startswith(first) and key.endswith("_ci")]:
+    names = [key[len(first) : -3] for key in values if key.startswith(first) and key.endswith("_ci")]
+    width = max(10, *(len(name) + 2 for name in names))
+    lines = [" " * width + "".join(f"{title:>16}" for title in columns)]
+    for name in names:
         cells = (f"{values[f'{start}{name}']:.3f} ± {values[f'{start}{name}_ci']:.3f}" for start in columns.values())
-        lines.append(f"{name:<10}" + "".join(f"{text:>16}" for text in cells))
+        lines.append(f"{name:<{width}}" + "".join(f"{text:>16}" for text in cells))
     return "\n".join([*lines, "± is the 95% interval over prompts"])
 
 
