@@ -138,7 +138,9 @@ def test_bad_input_is_named(call, message):
 class Kinds(Pool):
     """Problems of two kinds; right is what was asked, for the first kind always, for the second never."""
 
-    problems = {"validation": [], "test": [Problem(f"{n}+1=", str(n % 3 == 0), kind="ab"[n % 3 > 0]) for n in range(9)]}
+    def __init__(self):
+        test = [Problem(f"{n}+1=", str(n % 3 == 0), kind="ab"[n % 3 > 0]) for n in range(9)]
+        self.problems = {"validation": [], "test": test}
 
     def judge(self, completions, answers):
         return Verdict.of([answer == "True" for answer in answers], completions)
