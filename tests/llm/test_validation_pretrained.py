@@ -240,7 +240,7 @@ def test_every_experiment_takes_a_pretrained_network(folder, tmp_path):
 
 
 def test_a_model_on_the_command_line_brings_its_preset(folder, tmp_path, capsys):
-    arguments = ["--output", str(tmp_path), "--evaluations", "2", "--prompts", "1", "--threads", "1", "--seeds", "0"]
+    arguments = ["--output", str(tmp_path), "--evaluations", "2", "--prompts", "1", "--threads", "1", "--seeds", "0", "--jobs", "1"]
     assert main(["validate", "--model", str(folder), *arguments]) == 1  # far from the law, and says so
     text = capsys.readouterr().out
     assert "DEPARTS" in text and (tmp_path / "validate_pretrained.csv").exists()

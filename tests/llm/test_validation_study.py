@@ -31,10 +31,10 @@ SMALL = Validation(
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """Tables of a small validation with two seeds, made in two processes."""
+    """Tables of a small validation with two seeds."""
     folder, lines = tmp_path_factory.mktemp("validation"), []
     assert len(study.plan(SMALL, folder)[0]) == 2 * (2 + 4)
-    assert study.run(SMALL, folder, folder / "runs", jobs=2, log=lines.append) == []
+    assert study.run(SMALL, folder, folder / "runs", log=lines.append) == []
     assert len(lines) == 12
     return folder
 
