@@ -17,11 +17,11 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["fetch", "losses", "metrics", "tasks"],
+    ["losses", "metrics", "run", "tasks"],
     ["config", "models"],
     ["logp"],
     ["rollout"],
-    ["batch", "run_folder", "signals", "trackers", "evaluate"],
+    ["batch", "evaluate"],
     ["train", "warmup"],
     ["study"],
     ["validation"],
