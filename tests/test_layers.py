@@ -18,7 +18,7 @@ LAYERS = [
     ["solver", "knobs"],
     ["updates"],
     ["convex", "sampled", "laws"],
-    ["loglinear", "bandit", "mdp"],
+    ["loglinear", "bandit", "mdp", "family"],
     ["theorems"],
     ["cli"],
 ]
