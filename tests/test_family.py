@@ -285,7 +285,7 @@ def test_convex_statement(name, case):
         ("mismatch", ([0.9, 0.1], [0.0, 1.0], 1.0), {"sampler": [1.0, 0.0]}, "sampler must be positive exactly where"),
         ("truncated-importance", ([0.5, 0.5], [0.0, 1.0], 1.0), {"cap": 1, "baseline": 0.7}, "at most tau .* 0.62"),
         ("truncated-importance", ([0.5, 0.5], [0.0, 1.0], 1.0), {"cap": 0}, "cap must be positive"),
-        ("filtered", ([0.99, 0.01], [0.0, 1.0], 0.5), {"rollouts": 2}, "no principal-branch law here: .* Statement 24"),
+        ("filtered", ([0.99, 0.01], [0.0, 1.0], 0.5), {"rollouts": 2}, "no principal-branch law here: .*Statement 24"),
         ("filtered", ([0.5, 0.5], [0.0, 1.0], 1.0), {"rollouts": 1}, "rollouts must be an integer of at least 2"),
         ("two-temperatures", ([0.5, 0.5], [0.0, 1.0], 0.1), {"baseline_tau": 0.0}, "baseline_tau must be positive"),
         ("two-temperatures", ([0.5, 0.5], [0.0, 1.0], 1.0), {"baseline_tau": 1e-9}, None),

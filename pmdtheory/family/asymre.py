@@ -36,7 +36,7 @@ def law(policy, reward, tau=1.0, baseline=0.0):
     >>> law([0.5, 0.3, 0.2], [0.0, 0.5, 1.0], baseline=-0.5).policy.round(4)
     array([0.2941, 0.3529, 0.3529])
     >>> law([0.5, 0.3, 0.2], [0.0, 0.5, 1.0], baseline=0.2).policy.round(4)
-    array([0.   , 0.2667, 0.7333])
+    array([0.    , 0.2667, 0.7333])
     """
     p, u, _, V = _parts(policy, reward, tau, baseline)
     K = p.shape[-1]
