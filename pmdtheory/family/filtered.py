@@ -57,6 +57,11 @@ def law(policy, reward, tau, rollouts, estimator="loo_mean"):
     return weighted.solve(p, weight, A, tau, condition)
 
 
+def has_law(policy, reward, tau, rollouts, estimator="loo_mean"):
+    """Whether `law` gives one, (...), instead of refusing; arguments as there."""
+    return weighted.has_law(*_parts(policy, reward, tau, rollouts, estimator))
+
+
 def kept(p, r, rollouts):
     """w(r) = 1 − P(r)^{n−1} of each action, (..., K)."""
     same = r[..., :, None] == r[..., None, :]

@@ -21,6 +21,8 @@ from ..stationarity import excess
 from . import normalisation
 from .member import Member
 
+_LEAST_MASS = 1 - 1e-13  # 1 up to rounding
+
 
 def law(policy, reward, tau):
     """Solve log ρ/ρ = (A − m)/(2τ) with every ρ ≤ e.
@@ -46,13 +48,9 @@ def law(policy, reward, tau):
     >>> law([0.7, 0.3], [0.0, 1.0], tau=0.1).policy.round(4)
     array([0.194, 0.806])
     """
-    p, r, tau = simplex.problem(policy, reward, tau)
-    K, on = p.shape[-1], p > 0
-    top = np.where(on, r, -np.inf).max(axis=-1)
-    gap = np.where(on, (top[..., None] - r) / (2 * tau[..., None]), 0.0)
-    P, G = p.reshape(-1, K), gap.reshape(-1, K)
-    mass = np.einsum("nk,nk->n", P, np.exp(log_ratio(np.ones(len(P)), G))).reshape(tau.shape)
-    refused = mass < 1 - 1e-13
+    p, top, gap, tau = _parts(policy, reward, tau)
+    G, mass = gap.reshape(-1, p.shape[-1]), _largest_mass(p, gap)
+    refused = mass < _LEAST_MASS
     if refused.any():
         i = tuple(np.argwhere(refused)[0])
         raise ValueError(
@@ -74,6 +72,12 @@ def law(policy, reward, tau):
     return normalisation.update(p, np.exp(s), top - 2 * tau * s_top * np.exp(-s_top))
 
 
+def has_law(policy, reward, tau):
+    """Whether `law` gives one, (...), instead of refusing; arguments as there."""
+    p, _, gap, _ = _parts(policy, reward, tau)
+    return _largest_mass(p, gap) >= _LEAST_MASS
+
+
 def log_ratio(s_top, gap):
     """The s ≤ 1 with s e^{−s} = s_top e^{−s_top} − gap, (n, K); exact near s = 1, where ties stay ties."""
     x_top = (s_top * np.exp(-s_top))[:, None]
@@ -86,6 +90,20 @@ def log_ratio(s_top, gap):
         high = principal_branch(np.maximum(t, 0.0))[0]
         low = -wrightomega(np.log(np.where(negative, -x, 1.0)))
     return np.where(positive, high, np.where(negative, low, 0.0))
+
+
+def _parts(policy, reward, tau):
+    """p, the largest reward r₁ of the support, (r₁ − r)/(2τ), and τ."""
+    p, r, tau = simplex.problem(policy, reward, tau)
+    top = np.where(p > 0, r, -np.inf).max(axis=-1)
+    return p, top, np.where(p > 0, (top[..., None] - r) / (2 * tau[..., None]), 0.0), tau
+
+
+def _largest_mass(p, gap):
+    """E_p[ρ] with the best action at ρ = e."""
+    K = p.shape[-1]
+    rho = np.exp(log_ratio(np.ones(p.size // K), gap.reshape(-1, K)))
+    return np.einsum("...k,...k->...", p, rho.reshape(p.shape))
 
 
 def smallest_tau(success_rate):

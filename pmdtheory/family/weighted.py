@@ -29,7 +29,7 @@ import numpy as np
 
 from .. import convex, simplex, updates
 
-__all__ = ["solve", "solve_convex"]
+__all__ = ["has_law", "solve", "solve_convex"]
 
 
 def solve(policy, weight, advantage, tau, condition):
@@ -65,6 +65,12 @@ def solve(policy, weight, advantage, tau, condition):
         raise ValueError(f"there is no principal-branch law here: {condition}.") from None
     s = np.where(policy > 0, update.log_ratio - offset, 0.0)
     return updates.Update(update.policy, s, update.chi2_weight * mean, update.baseline, update.local)
+
+
+def has_law(policy, weight, advantage, tau):
+    """Whether there is a principal-branch solution, (...); arguments as in `solve`."""
+    g, rewards, *_ = _as_regression(policy, weight, advantage, tau)
+    return updates.largest_baseline(g, rewards, tau) >= 0
 
 
 def solve_convex(policy, weight, advantage, tau, **solver_options):
