@@ -59,6 +59,21 @@ def bolder_with_fewer_rollouts(policy, reward, tau):
 
 
 @claims("24", family_problems.binary)
+def first_from_the_anchor(policy, reward, tau):
+    """The flow of the success rate points up all the way from p to the law; shape (..., 4, 9)."""
+    p, r, tau, laws, exists = _laws(policy, reward, tau)
+    J, values = moments.mean(p, r)[..., None], []
+    for n, s in zip(_GROUPS, laws):
+        now = J + (moments.mean(p * np.exp(s), r)[..., None] - J) * np.arange(1, 10) / 10
+        w_success, w_failure = (-np.expm1((n - 1) * np.log(x)) for x in (J, 1 - J))
+        up, down = np.log(now / J), np.log((1 - now) / (1 - J))
+        flow = (1 - J - w_success * tau[..., None] * up) * (1 - now) / (1 - J)
+        values.append(-flow - (J + w_failure * tau[..., None] * down) * now / J)
+    value = np.stack(values, axis=-2)
+    return Claim("filter: the first stationary point from p", value, 0.0, exists[..., None, None], scale=1.0)
+
+
+@claims("24", family_problems.binary)
 def overshoots_where_the_multiplier_is_negative(policy, reward, tau):
     """C < 0 exactly if the targets hold too little mass, and then J' is at least the KL update's; shape (..., 4, 2)."""
     p, r, tau, laws, exists = _laws(policy, reward, tau)
