@@ -19,7 +19,7 @@ LAYERS = [
     ["updates"],
     ["convex", "sampled", "laws"],
     ["loglinear", "bandit", "mdp", "family"],
-    ["theorems"],
+    ["theorems", "instrument"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
