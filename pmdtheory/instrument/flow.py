@@ -41,23 +41,29 @@ def follow(prompt, field):
     theta = prompt.anchor.copy()
     force = field(theta)
     first = max(np.abs(force).max(), 1e-300)
-    unit = np.abs(force).max()
+    sizes = []
     for _ in range(_STEPS):
         size = np.abs(force).max()
-        if size <= 1e-11 * first:
+        sizes.append(size)
+        if size <= 1e-11 * first or _slides(sizes):
             break
         slope = _slope(field, theta, force)
-        horizon = 0.5 / unit * (first / size) ** 1.5
-        step = np.linalg.solve(np.eye(len(theta)) / min(horizon, 1e12 / unit) - slope, force)
+        horizon = 0.5 / first * (first / size) ** 1.5
+        step = np.linalg.solve(np.eye(len(theta)) / min(horizon, 1e12 / first) - slope, force)
         step *= min(1.0, _LARGEST_MOVE / max(np.abs(step).max(), 1e-300))
         theta = theta + step
         force = field(theta)
-        if prompt.log_ratio(theta).min() < 3 * _EDGE:
+        if prompt.log_ratio(theta).min() < 1.5 * _EDGE:
             break
     s = prompt.log_ratio(theta)
     singular = np.linalg.svd(_slope(field, theta, force), compute_uv=False)
     rank = (singular > 1e-7 * first).sum()
     return Stop(s, np.abs(force).max() / first, rank >= len(s) - 1, s.min() > _EDGE)
+
+
+def _slides(sizes):
+    """Whether the force has long been as large as ever: it jumps at the edge of a clip, to and fro."""
+    return len(sizes) > 24 and min(sizes[-12:]) > max(0.5 * min(sizes[:-12]), 1e-3 * sizes[0])
 
 
 def _slope(field, theta, force):

@@ -104,8 +104,8 @@ class Identification:
             text = f"{self.name} leads to the law of {self.law}{at} (Statement {self.statement})."
             if self.law == "KL law":
                 text = text.replace("the law of KL law", "the KL law")
-        if self.response.equal_groups == "no gradient" and self.law not in ("no interior law", "unknown"):
-            text += " Equal-reward groups pull nowhere, so real groups follow the filtered law (Statement 24)."
+        if self.law == "filtered":
+            text += " Equal-reward groups pull nowhere; groups so large that none is equal lead to PMD-mean's law."
         if self.defects:
             text += f" Defects: {', '.join(self.defects)}."
         return text
@@ -185,4 +185,6 @@ def identify(loss, tau=0.25, name=None):
         law, statement, at = "no interior law", "30", np.nan
     elif best.distance > _ON_THE_LAW:
         law, statement, at = "unknown", "", np.nan
+    elif law == "pmd-mean" and found.equal_groups == "no gradient":
+        law, statement = "filtered", "24"
     return Identification(name or getattr(loss, "__name__", "the loss"), law, statement, at, tau, found, stops, matches)

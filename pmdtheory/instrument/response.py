@@ -175,8 +175,11 @@ def measure(loss, tau):
     equal = loss.on(HARD, 0.3 * moved, tau, rewards=np.full(len(HARD.rows), 0.5))
     found.equal_groups = "pulled back" if np.abs(equal).max() > _SMALL * size else "no gradient"
     _read_form(found, loss, tau)
-    if _leaks(loss, tau, size):
+    follows, leaks = _answers_to_a_third(loss, tau)
+    if leaks > _SMALL * size:
         found.defects.append("gradient through the baseline")
+    elif follows > _SMALL * size:
+        found.baseline = "follows the residual"
     if found.form == "regression":
         _read_regression(found, loss, tau, at_anchor)
     if found.baseline == "loo_log_partition":
@@ -215,10 +218,17 @@ def _level(loss, tau, size):
     uneven = _coefficient(loss, tau, 3, np.array([0.05, -0.06, 0.11, 0.02]))
     if np.ptp(uneven) > _SMALL * size:
         return "token"
-    # Failures of one and of two tokens: the same function of s, or of s/|y|?
-    short, long = ([_coefficient(loss, tau, y, x / HARD.lengths[y])[0] for x in (0.0, 0.06, 0.12)] for y in (0, 1))
-    short, long = np.array(short) / short[0], np.array(long) / long[0]
-    return "geometric" if abs(short[1] - long[2]) < 1e-9 < abs(short[2] - long[2]) else "sequence"
+    # Two completions of equal reward but different lengths: the same function of s, or of s/|y|?
+    pair = (0, 1) if _coefficient(loss, tau, 0, np.zeros(1))[0] != 0 else (3, 4)
+    ends = {}
+    for name, unit in (("sequence", np.ones(2)), ("geometric", HARD.lengths[list(pair)])):
+        curves = [
+            [_coefficient(loss, tau, y, x * total / HARD.lengths[y])[0] for x in (0.0, 0.02, 0.04)]
+            for y, total in zip(pair, unit)
+        ]
+        a, b = (np.array(curve) / curve[0] for curve in curves)
+        ends[name] = np.abs(a - b).max()
+    return "geometric" if ends["geometric"] < 1e-9 < ends["sequence"] else "sequence"
 
 
 def _power(at_anchor, prompt):
@@ -296,7 +306,8 @@ _FORMS = {
 
 def _read_form(found, loss, tau):
     """Form of the answer of the best completion (A > 0) and the worst (A < 0) to their own log-ratio."""
-    curves = [_curve(loss, tau, y, found.level) for y in (3, 0)]
+    worst = 0 if _coefficient(loss, tau, 0, np.zeros(1))[0] != 0 else 2
+    curves = [_curve(loss, tau, y, found.level) for y in (3, worst)]
     terms = [_terms(_GRID, curve) for curve in curves]
     middle = len(_GRID) // 2
     if all(t is not None for t in terms):
@@ -354,15 +365,16 @@ def _edge(loss, tau, y, level, sign):
     return float(np.exp(sign * low))
 
 
-def _leaks(loss, tau, size):
-    """Whether the log-ratio of a third rollout changes the difference of two equally long copies' coefficients."""
-    rows, differences = _first_of(HARD), []
+def _answers_to_a_third(loss, tau):
+    """How the log-ratio of a third rollout changes the coefficient of another one, and of two copies the difference."""
+    rows, own, differences = _first_of(HARD), [], []
     for third in (0.0, 0.4):
         ratios = np.zeros(len(HARD.rows))
-        ratios[rows[1]], ratios[rows[2]] = 0.1, third
+        ratios[rows[3]], ratios[rows[2]] = 0.1, third
         c = loss.on(HARD, ratios, tau)[:, 0]
-        differences.append(c[rows[1]] - c[rows[1] + 1])
-    return bool(abs(differences[1] - differences[0]) > _SMALL * size)
+        own.append(c[rows[3]])
+        differences.append(c[rows[3]] - c[rows[3] + 1])
+    return abs(own[1] - own[0]), abs(differences[1] - differences[0])
 
 
 def _read_regression(found, loss, tau, at_anchor):
