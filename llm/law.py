@@ -13,8 +13,9 @@ prime-rl    ``f(inputs) -> outputs`` of one rollout at a time, inputs with train
             advantages and loss_mask of shape (T,), outputs with a loss; losses are added and divided by n
 ==========  ==========================================================================================================
 
-Trainers whose losses are given advantages have them from r − mean(r), divided by the standard deviation plus 1e-4 for
-TRL's types but dr_grpo. Verl and prime-rl are called by the argument names that they publish, without being installed.
+Functions that are given advantages get r − mean(r); TRL's own types get what its trainer gives them, for all but
+dr_grpo divided by the standard deviation plus 1e-4. Verl's and prime-rl's functions are called by the argument names
+that these publish; neither is installed for that.
 """
 
 from collections import defaultdict
@@ -120,7 +121,7 @@ def _trl_by_name(name):
 def _trl(function):
     def loss(logp, old_logp, mask, rewards, tau):
         inputs = {"old_per_token_logps": old_logp, "completion_mask": mask.long()}
-        return function(logp, inputs | {"advantages": _advantages(rewards, "std")})
+        return function(logp, inputs | {"advantages": _advantages(rewards)})
 
     return loss
 

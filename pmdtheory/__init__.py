@@ -1,7 +1,6 @@
 """Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
 
 from . import baselines, divergences, knobs
-from .instrument import identify
 from .updates import Update, baseline_update, kl_update, largest_baseline, mixed_update, pmd_mean_update
 
 __all__ = [
@@ -16,3 +15,12 @@ __all__ = [
     "mixed_update",
     "pmd_mean_update",
 ]
+
+
+def __getattr__(name):
+    """Import `identify` when it is first asked for: most of the package does without it."""
+    if name == "identify":
+        from .instrument import identify
+
+        return identify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
