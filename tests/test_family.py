@@ -1,10 +1,13 @@
 """Every law of the atlas against nested bisection from the loss's own coefficients, and against CVXPY; its refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pmdtheory import family, kl_update, pmd_mean_update
 from pmdtheory.family import MEMBERS, kimi_k25
+from pmdtheory.family.page import page
 from tests import family_reference as reference
 
 N = 1000
@@ -235,6 +238,12 @@ CASES = {
     "quantile": [quantile, quantile_exact],
     "cispo": [cispo],
 }
+
+
+def test_the_page_of_the_atlas_is_up_to_date():
+    """Written anew by: python -m pmdtheory.family.page > docs/family.md."""
+    assert (Path(__file__).parent.parent / "docs" / "family.md").read_text() == page()
+    assert all(f"`{name}`" in page() for name in MEMBERS)
 
 
 def test_the_atlas_is_complete():

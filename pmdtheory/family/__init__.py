@@ -22,7 +22,8 @@ from .member import Member
 
 __all__ = ["MEMBERS", "Member", "by_name"]
 
-_modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+_names = [found.name for found in pkgutil.iter_modules(__path__) if found.name != "page"]
+_modules = [importlib.import_module(f"{__name__}.{name}") for name in _names]
 MEMBERS = {module.MEMBER.name: module.MEMBER for module in _modules if hasattr(module, "MEMBER")}
 
 

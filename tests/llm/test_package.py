@@ -18,7 +18,7 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["fetch", "losses", "metrics", "tasks"],
-    ["config", "models"],
+    ["config", "law", "models"],
     ["logp"],
     ["rollout"],
     ["batch", "run_folder", "signals", "trackers", "evaluate"],
