@@ -56,12 +56,13 @@ def _parts(policy, reward, tau, baseline):
     p, r, tau, V = simplex.problem(policy, reward, tau, baseline=baseline)
     mean = np.einsum("...k,...k->...", p, r)
     above = mean <= V
+    height = np.einsum("...k,...k->...", p, r - V[..., None])  # r̄ − V, of the same rounding as what it divides
     if above.any():
         i = tuple(np.argwhere(above)[0])
         raise ValueError(
             f"baseline must be below the mean reward, {mean[i]:.6g}, for a law to exist (Statement 28), got {V[i]:.6g}."
         )
-    return p, p * (r - V[..., None]) / (mean - V)[..., None], mean, V
+    return p, p * (r - V[..., None]) / height[..., None], mean, V
 
 
 def _convex(policy, reward, tau=1.0, baseline=0.0, solver="CLARABEL"):

@@ -7,7 +7,7 @@ from .. import roots, updates
 __all__ = ["solve"]
 
 
-def solve(p, ratio, low, high, scale):
+def solve(p, ratio, low, high, scale=None):
     """Find the multiplier m with E_p[ρ(m)] = 1, ρ nonincreasing in m.
 
     Parameters
@@ -18,14 +18,16 @@ def solve(p, ratio, low, high, scale):
         ``ratio(rows, m) -> ρ, −dρ/dm``, both (n, K), for the contexts `rows` of the flattened batch at m of shape (n,).
     low, high : ndarray, shape (...)
         E_p[ρ] is at least 1 at `low` and at most 1 at `high`.
-    scale : ndarray, shape (...)
-        Size of m below which only its absolute error matters.
+    scale : ndarray, shape (...), optional
+        Size of m below which only its absolute error matters, at least that of the bracket; without it m ≥ 0 is found
+        with full relative accuracy.
 
     Returns
     -------
     ndarray, shape (...)
     """
     K, shape = p.shape[-1], p.shape[:-1]
+    floor, scale = (0.0, 0.0) if scale is None else (1.0, scale)
     p, low, high, scale = p.reshape(-1, K), *(np.broadcast_to(x, shape).reshape(-1) for x in (low, high, scale))
     if not p.size:
         return np.zeros(shape)
@@ -39,7 +41,8 @@ def solve(p, ratio, low, high, scale):
             newton = x + (mass - 1) / (np.einsum("nk,nk->n", p[rows], slope) * unit[rows])
         return np.where(np.abs(mass - 1) <= 2e-16, 0.0, mass - 1), newton
 
-    x = roots.find(propose, (low + high) / 2 / unit, low / unit, high / unit, floor=1.0)
+    ends = low / unit, high / unit
+    x = roots.find(propose, (ends[0] + ends[1]) / 2, *ends, floor=floor, geometric=floor == 0)
     return (x * unit).reshape(shape)
 
 

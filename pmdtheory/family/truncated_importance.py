@@ -83,7 +83,7 @@ def law(policy, reward, tau, cap, baseline=None):
         return rho, rho * slope
 
     high = np.maximum(target.max(axis=-1), 0.0) * np.minimum(c, 1.0)
-    a = normalisation.solve(p, ratio, np.zeros(high.shape), high, 0.0)
+    a = normalisation.solve(p, ratio, np.zeros(high.shape), high)
     s = solution(np.arange(len(flat)), a.reshape(-1))[0].reshape(p.shape)
     return normalisation.update(p, np.exp(s), mean + tau * shift)
 
