@@ -425,3 +425,15 @@ def test_hard_problems_have_normalised_laws_or_a_named_condition():
                 continue
             assert np.isfinite(law.policy).all() and abs(law.policy.sum() - 1) < 1e-12, name
     assert 0 < refused["kimi-k2.5"] < 40 and refused["filtered"] < 10
+
+
+def test_the_picture_of_the_family_orders_the_laws():
+    """On either prompt: PMD-mean ≤ two temperatures ≤ KL and PMD-mean ≤ truncated ≤ KL; K2.5 only on the easy one."""
+    from figures import family as figure
+
+    table = figure.compute(**figure.FULL)
+    after = table.groupby(["prompt", "law"]).after.first().unstack()
+    for between in ("two-temperatures", "truncated-importance"):
+        assert (after["pmd-mean"] < after[between]).all() and (after[between] < after["on-policy"]).all()
+    assert after["kimi-k2.5"].isna().tolist() == [True, False] and "kimi-k2.5" in figure.finding(table)
+    assert (after.min(axis=1) > after.index).all()
