@@ -1,4 +1,4 @@
-"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
+"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate | law``."""
 
 import argparse
 import functools
@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   pmd-llm warmup --seed 2 --output runs/second-base
   pmd-llm validate                                                       a fitted network beside the exact laws
   pmd-llm validate --model smollm2-135m                                  the same for a pretrained one
+  pmd-llm law mine.py:loss                                               what does a loss optimise?
 
 pmd-llm COMMAND --help lists the options of a command.
 """
@@ -351,6 +352,32 @@ def _validate(arguments):
     return 1 if departing else _failed(failed)
 
 
+def _law(arguments):
+    parser = Parser(
+        prog="pmd-llm law",
+        description="Say what a loss optimises: its own gradient is followed on two prompts whose laws are known, and "
+        "the policy that it ends at is compared with every law of the family.",
+        epilog="A function is called as pmdllm/law.py says for its signature; by name there are the algorithms of "
+        "pmd-llm train, and with --signature trl the loss types of TRL.",
+    )
+    parser.add_argument("loss", help="an algorithm, module:function or file.py:function")
+    parser.add_argument("--signature", default="pmdllm", help="pmdllm, trl, verl or prime-rl (default: pmdllm)")
+    parser.add_argument("--tau", type=float, default=0.25, help="temperature to declare (default: 0.25)")
+    parser.add_argument("--figure", type=Path, help="draw log-ratios against rewards to this file")
+    given = parser.parse_args(arguments)
+
+    from pmdtheory import identify
+
+    from . import law
+
+    found = identify(law.load(given.loss, given.signature), given.tau, given.loss)
+    print(f"{found.table()}\n\n{found.sentence()}")
+    if given.figure:
+        found.draw(given.figure)
+        print(f"The picture is {given.figure}")
+    return 0
+
+
 def _jobs(text):
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"jobs must be positive, got {text}")
@@ -360,7 +387,7 @@ def _jobs(text):
 _log = functools.partial(print, flush=True)
 COMMANDS = {
     "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare,
-    "study": _study, "validate": _validate,
+    "study": _study, "validate": _validate, "law": _law,
 }  # fmt: skip
 
 if __name__ == "__main__":
