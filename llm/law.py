@@ -18,6 +18,7 @@ dr_grpo divided by the standard deviation plus 1e-4. Verl's and prime-rl's funct
 that these publish; neither is installed for that.
 """
 
+import warnings
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -88,7 +89,9 @@ def _trl_by_name(name):
     from trl import GRPOConfig, GRPOTrainer
 
     chosen = {"loss_type": name} | TRL_LOSSES[name]
-    args = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none", **chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the names that TRL gives to Transformers
+        args = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none", **chosen)
     args.steps_per_generation = 1
     trainer = object.__new__(GRPOTrainer)  # its loss, without a model or data
     trainer.__dict__ |= {
