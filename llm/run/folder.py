@@ -125,8 +125,18 @@ class RunFolder:
             if not isinstance(self.result, dict):
                 _warn(f"{self.path}/result.json is damaged; it is computed again.")
                 self.result = None
-            elif not self._vouched(self._newest("cpu"), complete=True):
+            elif not self._finished():
                 self.result = None
+
+    def _finished(self):
+        """Whether the logs are those of the result: what the last checkpoint says, or, where it was deleted, whole."""
+        content = self._newest("cpu")
+        if content is not None:
+            return self._vouched(content, complete=True)
+        damaged = [name for name in LOGS if not _whole_lines(_text(self.path / name))]
+        for name in damaged:
+            _warn(f"{self.path / name} is damaged, and no checkpoint says what it was: the run starts anew.")
+        return not damaged and not self._checkpoints()
 
     def _refuse(self, content, remedy="start anew with --overwrite"):
         raise ValueError(f"output {self.path} holds {content}. Choose another output, or {remedy}.")
@@ -223,7 +233,7 @@ class RunFolder:
 
     def _vouched(self, content, complete=False):
         """Whether the logs begin with what a checkpoint says, or are that; one that does not is named in a warning."""
-        logs = {name: (_text(self.path / name), text) for name, text in (content or {"logs": {}})["logs"].items()}
+        logs = {name: (_text(self.path / name), text) for name, text in content["logs"].items()}
         damaged = [n for n, (log, text) in logs.items() if log != text and (complete or not log.startswith(text))]
         for name in damaged:
             _warn(f"{self.path / name} was deleted or changed; it and the run go back to where the checkpoint was.")
@@ -336,6 +346,14 @@ def _stored(path, length):
 def _text(path):
     """Content of a file, "" if there is none; what is no text stays recognisable as such."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _whole_lines(text):
+    """Whether a log has lines, and each is a JSON object."""
+    try:
+        return text.endswith("\n") and all(isinstance(json.loads(line), dict) for line in text.splitlines())
+    except ValueError:
+        return False
 
 
 def _digest(path):

@@ -1,9 +1,9 @@
 """The studies that are declared: what is trained by ``make study`` and drawn by the figures of the same names.
 
-All but *pretrained* and the one of ``make gpu`` are on the preset tiny-cpu. Its 80 iterations of 512 rollouts and 8
-updates are there for slow bases and seeds; comparisons take 60, where methods still differ. The study of staleness
-takes 256 updates of 64 rollouts, in batches of 64 U. To add a study, list its settings; options to be tuned go into
-their ``trials``.
+Those of ``make study`` are on the preset tiny-cpu; the others, of a pretrained model or a GPU, run when named. The 80
+iterations of 512 rollouts and 8 updates of tiny-cpu are there for slow bases and seeds; comparisons take 60, where
+methods still differ. The study of staleness takes 256 updates of 64 rollouts, in batches of 64 U. To add a study, list
+its settings; options to be tuned go into their ``trials``.
 """
 
 from . import Setting, Study, grid
@@ -153,6 +153,23 @@ PRETRAINED = Study(
     guess=(0.25, 0.1),
 )
 
+# The preset as it is, and from a supervised start on word problems; nothing is tuned.
+SUMS = Study("sums", settings=(Setting({"method": "pmd-mean-loo"}, {}),), seeds=SEEDS, preset="smollm2-135m")
+WORD_PROBLEMS = Study(
+    "word_problems",
+    settings=tuple(
+        Setting(
+            {"method": method},
+            {"algorithm": method, "task": "word_problems", "model": "warmup:0", "iterations": 20}
+            | {"eval_prompts": 60, "test_prompts": 120},
+        )
+        for method in ("pmd-mean-loo", "grpo")
+    ),
+    seeds=SEEDS,
+    preset="smollm2-135m",
+    guess=(0.6, 0.25),
+)
+
 # At the preset's learning rate, not tuned. A cell is meant to take under two minutes on a data-centre GPU, which none
 # has been timed on yet; the base is made first.
 GPU = Study(
@@ -179,4 +196,4 @@ GPU_PRETRAINED = Study(
 
 STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
 # Run when named: they need a model that is fetched, or a GPU.
-ON_REQUEST = {study.name: study for study in (PRETRAINED, GPU, GPU_PRETRAINED)}
+ON_REQUEST = {study.name: study for study in (SUMS, WORD_PROBLEMS, PRETRAINED, GPU, GPU_PRETRAINED)}

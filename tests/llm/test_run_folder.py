@@ -215,6 +215,35 @@ def test_what_is_appended_to_the_log_of_a_complete_run_goes(config):
     assert Path(config.output, "timings.jsonl").read_text() == '{"number": 1}\n'
 
 
+@pytest.mark.parametrize("checkpoint", ["damaged", "deleted"])
+@pytest.mark.parametrize("damage", [b"\xff\xe4", b'{"num', b"1\n"])
+def test_a_complete_run_that_nothing_vouches_for_starts_anew(config, checkpoint, damage):
+    write(config, [1], result={"done": True})
+    (path,) = checkpoints(config)
+    path.write_bytes(b"cut") if checkpoint == "damaged" else path.unlink()
+    with Path(config.output, "metrics.jsonl").open("ab") as file:
+        file.write(damage)
+    with pytest.warns(UserWarning, match="metrics.jsonl is damaged, and no checkpoint says what it was"):
+        write(config, [7], result={"done": True})
+    assert Path(config.output, "metrics.jsonl").read_text() == '{"number": 7}\n'
+
+
+def test_a_complete_run_with_a_damaged_checkpoint_starts_anew(config):
+    """Its log may have been changed so that it still reads well."""
+    write(config, [1], result={"done": True})
+    checkpoints(config)[0].write_bytes(b"cut")
+    said = pytest.warns(UserWarning, match="no checkpoint in .* can be used: the run starts anew")
+    with said, RunFolder(config) as folder:
+        assert folder.result is None and folder.load() is None
+
+
+@silent
+def test_a_complete_run_whose_checkpoint_was_deleted_is_complete(config):
+    write(config, [1], result={"done": True})
+    checkpoints(config)[0].unlink()
+    assert RunFolder(config).result == {"done": True}
+
+
 def test_a_damaged_result_is_computed_again(config):
     write(config, [1], result={"done": True})
     Path(config.output, "result.json").write_text('{"done": tr')
