@@ -18,8 +18,8 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["fetch", "losses", "metrics", "tasks"],
-    ["config", "models"],
-    ["logp"],
+    ["config", "credit", "models"],
+    ["logp", "integrations"],
     ["rollout"],
     ["batch", "run_folder", "signals", "trackers", "evaluate"],
     ["train", "warmup"],
@@ -64,6 +64,8 @@ def test_the_arrow_test_sees_relative_imports():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, request):
+    if name.startswith("pmdllm.integrations."):
+        pytest.importorskip(name.rsplit(".")[-1], reason="the engine is not installed")
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"getfixture": request.getfixturevalue})
     assert outcome.failed == 0
