@@ -1,15 +1,11 @@
 """`PMDTrainer` against the lean loop, fed the same rollouts: losses, gradients, weights; and what it refuses.
 
-Rollouts are the lean loop's own, handed to TRL by its ``rollout_func``; TRL's shuffle within a generation is left out, so
-that both make the same minibatches.
+Rollouts are the lean loop's own, handed to TRL by its ``rollout_func``; TRL's shuffle within a generation is left out,
+so that both make the same minibatches.
 """
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import warnings
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -25,13 +21,14 @@ from pmdllm.batch import Batch
 from pmdllm.config import Config
 from pmdllm.integrations.trl import PMDConfig, PMDTrainer
 from pmdllm.logp import token_logp
-from pmdllm.losses import Settings, algorithm
+from pmdllm.losses import Settings
 from pmdllm.rollout import sample
 from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
 
 FOLDER = Path(__file__).parent
 P, N, LENGTH = 4, 4, 12
+EPS = 1e-4  # with AdamW's usual 1e-8, a gradient that is 0 but for rounding becomes a step
 IN_ORDER = SimpleNamespace(permutation=np.asarray)
 
 
@@ -95,13 +92,13 @@ def lean_config(**changes):
 
 
 def ragged(model, tokenizer, prompts, n, max_new_tokens, generator, **prompting):
-    """Rollouts of the lean loop, cut at lengths from 3 on; they end there but for one in each of the first two groups."""
+    """Rollouts of the lean loop, cut at lengths from 3 on; they end there but for one in each of two groups."""
     rollouts = sample(model, tokenizer, prompts, n, max_new_tokens, generator, **prompting)
     B, T = rollouts.tokens.shape
     lengths, place = torch.randint(3, T + 1, (B, 1), generator=generator), torch.arange(T)
     rollouts.ended = ~torch.isin(torch.arange(B), torch.tensor([1, n]))
     rollouts.mask = place < lengths
-    rollouts.tokens[rollouts.tokens == tokenizer.eos_token_id] = 5
+    rollouts.tokens[torch.isin(rollouts.tokens, torch.tensor(tokenizer.all_special_ids))] = 5
     rollouts.tokens[(place == lengths - 1) & rollouts.ended[:, None]] = tokenizer.eos_token_id
     rollouts.tokens[~rollouts.mask] = tokenizer.pad_token_id
     with torch.no_grad():
@@ -220,6 +217,8 @@ class LeanLoop(Feed):
 
     def start(self, stack):
         self.run = Run(self.config, stack.enter_context(self.folder), reward=self.judge)
+        for group in self.run.optimizer.param_groups:
+            group["eps"] = EPS
         return self.run.model, self.run.tokenizer
 
     def judge(self, completions, answers):
@@ -243,11 +242,175 @@ def test_twenty_iterations_leave_the_lean_loops_weights(tmp_path, monkeypatch):
     with ExitStack() as stack:
         model, tokenizer = lean.start(stack)
         start, ours = weights(model), deepcopy(model)
-        adam = torch.optim.AdamW(ours.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+        adam = torch.optim.AdamW(ours.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, eps=EPS)
         trainer = make_trainer(ours, tokenizer, lean, tmp_path / "trl", adam, max_steps=40, **changes)
         trainer.train()
         assert lean.run.updates == 40 and lean.run.iteration == 20
     moved = (weights(model) - start).norm()
     distance = (weights(ours) - weights(model)).norm() / moved
-    print("DIST", moved, distance, (weights(ours) - weights(model)).abs().max())
-    assert moved > 1 and distance < 1e-4
+    assert moved > 1 and distance < 3e-5
+
+
+def test_one_update_a_generation_has_no_old_logp_and_the_lean_loops_gradient(tmp_path):
+    model, tokenizer = base()
+    feed, config = Feed(), lean_config(updates_per_batch=1, algorithm="pmd-part")
+    batch = draw(feed, model, tokenizer, config, seed=3)
+    options = {"algorithm": "pmd-part", "steps_per_generation": 2, "per_device_train_batch_size": 8}
+    trainer = make_trainer(deepcopy(model), tokenizer, feed, tmp_path, **options)
+    trainer.model.train()
+    trainer._prepare_inputs([{"prompt": "1+1="}] * P * N)
+    (minibatch,) = batch.minibatches(IN_ORDER)
+    minibatch.backward(model, config.method, settings_of(config), nullcontext)
+    for piece in trainer._buffered_inputs:
+        assert "old_per_token_logps" not in piece
+        trainer._compute_loss(trainer.model, piece).backward()
+    torch.testing.assert_close(gradient(trainer.model), gradient(model), atol=1e-6, rtol=1e-5)
+
+
+def test_completions_without_reward_leave_their_group(tmp_path):
+    """TRL's None, in a group of its own and beside others; a group left with one has no leave-one-out baseline."""
+    model, tokenizer = base()
+    feed = Feed()
+    draw(feed, model, tokenizer, lean_config(), seed=4)
+    feed.rollouts.tokens[[1, N], feed.rollouts.mask[[1, N]].sum(1) - 1] = tokenizer.eos_token_id
+    rewards = [[1.0, None, 0.0, 0.5], [None, None, 1.0, None], [None] * N, [0.0, 1.0, 1.0, 0.0]]
+    feed.reward = lambda completions, **_: [reward for group in rewards for reward in group]
+    feed.reward.__name__ = "partial"
+    trainer = make_trainer(model, tokenizer, feed, tmp_path, algorithm="pmd-mean-loo")
+    trainer.model.train()
+    trainer._prepare_inputs([{"prompt": "1+1="}] * P * N)
+    joined = {name: torch.cat([p[name] for p in trainer._buffered_inputs]) for name in ("advantages", "counted")}
+    expected = [0.75, 0, -0.75, 0] + [0] * 8 + [-2 / 3, 2 / 3, 2 / 3, -2 / 3]
+    torch.testing.assert_close(joined["advantages"], torch.tensor(expected))
+    assert joined["counted"].tolist() == [True, False, True, True] + [False] * 8 + [True] * 4
+    assert [piece["count"].item() for piece in trainer._buffered_inputs] == [3, 3, 4, 4]
+    assert list(trainer._logs["advantages"]) == pytest.approx(expected)
+
+
+def test_vllm_ratio_and_masks_of_an_environment(updates):
+    """TRL's ratio of policy and vLLM is a factor of a completion's loss; tokens not the policy's are left out."""
+    trainer, piece = updates.trainer, dict(updates.windows[0][0])
+    piece["tool_mask"] = torch.ones_like(piece["completion_mask"])
+    piece["tool_mask"][:, 1] = 0
+    ratio = torch.tensor([[0.0], [0.5], [1.0], [2.0]])
+    s = torch.linspace(-0.5, 0.5, piece["completion_mask"].numel()).view_as(piece["completion_mask"])
+    logp = (piece["old_per_token_logps"] + s).requires_grad_()
+    real = trainer._get_per_token_logps_and_entropies
+    trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logp, torch.zeros_like(s), None)
+    try:
+        trainer._compute_loss(trainer.model, piece | {"importance_sampling_ratio": ratio}).backward()
+    finally:
+        trainer._get_per_token_logps_and_entropies = real
+    mask = piece["completion_mask"].bool() & piece["tool_mask"].bool() & piece["counted"][:, None]
+    args, weight = trainer.args, piece.get("weight", torch.ones(N)) * ratio[:, 0]
+    each = {"none": 1, "seq-mean-token-mean": mask.sum(1).clamp(min=1), "seq-mean-token-sum-norm": LENGTH}
+    name = "none" if args.length_normalization == "auto" else args.length_normalization
+    fitted = s if args.algorithm == "kimi-token" else (s * mask).sum(1, keepdim=True)
+    residual = piece["advantages"][:, None] - args.tau * fitted
+    expected = -(weight / each[name] / piece["count"])[:, None] * residual * mask
+    torch.testing.assert_close(logp.grad, expected, atol=1e-7, rtol=1e-5)
+
+
+class Resampled(Feed):
+    """Rollouts of the trainer's present model, with rewards by their text: a run in its own right."""
+
+    def __call__(self, prompts, trainer):
+        generator = torch.Generator().manual_seed(trainer.state.global_step)
+        self.rollouts = ragged(trainer.model, trainer.processing_class, prompts[::N], N, LENGTH, generator)
+        return super().__call__(prompts, trainer)
+
+    def reward(self, completions, **_):
+        return [len(set(text)) % 5 / 4 for text in completions]
+
+
+def run(folder, checkpoint=None, optimizer=None, **changes):
+    model, tokenizer = base()
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "num_iterations": 1} | changes
+    trainer = make_trainer(model, tokenizer, Resampled(), folder, optimizer, **options)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+def test_a_run_goes_on_from_a_generation_boundary_and_from_no_other(tmp_path):
+    whole = run(tmp_path)
+    resumed = run(tmp_path, str(tmp_path / "checkpoint-2"))
+    assert torch.equal(weights(whole.model), weights(resumed.model))
+    state = tmp_path / "checkpoint-2" / "trainer_state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"global_step": 1}))
+    with pytest.raises(ValueError, match="multiple of 2 steps, got one after 1"):
+        run(tmp_path, str(tmp_path / "checkpoint-2"))
+    with pytest.raises(ValueError, match=r"save_steps must come to a multiple of 2.*0.75"):
+        run(tmp_path, save_steps=0.75)
+
+
+def test_the_optimiser_forgets_and_skips_updates_without_completions(tmp_path):
+    """Moments count the steps since the last reset; with every group filtered out, nothing moves."""
+    steps = {state["step"].item() for state in run(tmp_path, reset_optimizer_every=1).optimizer.state.values()}
+    assert steps == set()
+    steps = {
+        state["step"].item() for state in run(tmp_path, max_steps=3, reset_optimizer_every=1).optimizer.state.values()
+    }
+    assert steps == {1.0}
+    start = weights(base()[0])
+    idle = run(tmp_path, filter_low=2.0, weight_decay=0.1)
+    assert torch.equal(weights(idle.model), start)
+    assert idle.state.log_history[0]["groups_kept"] == 0 and idle.state.log_history[0]["loss"] == 0
+
+
+def test_evaluation_and_what_is_logged(tmp_path):
+    trainer = run(tmp_path, save_strategy="no")
+    line = trainer.state.log_history[1]
+    assert {"loss", "residual", "log_ratio/std", "kl/k3", "entropy"} <= line.keys() and line["kl/k3"] > 0
+    dataset = Dataset.from_dict({"prompt": ["1+1="] * 2})
+    assert np.isfinite(trainer.evaluate(dataset)["eval_loss"])
+
+
+REFUSED = {
+    "scale_rewards": ("group", "'none': tau is measured in reward units, got 'group'"),
+    "beta": (0.04, "0.0: the penalty of PMD is to the policy that sampled, and tau its weight, got 0.04"),
+    "loss_type": ("dapo", "'pmd': algorithm chooses the loss"),
+    "top_p": (0.9, "1.0: log-probabilities are those of the whole distribution"),
+    "generation_kwargs": ({"top_k": 5}, "without top_k"),
+    "epsilon_high": (0.28, "None: the loss of PMD does not read it"),
+    "disable_dropout": (False, "True: dropout enters log-ratios"),
+    "tau": (0.0, "positive and finite"),
+    "algorithm": ("grpo", "a regression"),
+    "target_kl": (0.0, "positive for pmd-target"),
+    "length_normalization": ("token-mean", "one of auto, none"),
+    "filter_low": (1.0, "below filter_high = 0.5"),
+    "reset_optimizer_every": (-1, "at least 0"),
+    "vllm_importance_sampling_mode": ("token_mask", "a completion has one log-ratio"),
+    "steps_per_generation": (3, "a multiple of gradient_accumulation_steps = 2"),
+    "save_steps": (3, "a multiple of 2, the updates per generation"),
+}
+BESIDES = {
+    "target_kl": {"algorithm": "pmd-target"},
+    "filter_low": {"filter_high": 0.5},
+    "vllm_importance_sampling_mode": {"vllm_importance_sampling_correction": True},
+    "save_steps": {"save_strategy": "steps"},
+    "steps_per_generation": {"per_device_train_batch_size": 8, "num_generations": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unsafe_options_are_refused(name, tmp_path):
+    value, message = REFUSED[name]
+    with pytest.raises(ValueError) as refusal:
+        make_trainer(*base(), Feed(), tmp_path, **{name: value}, **BESIDES.get(name, {}))
+    text = str(refusal.value)
+    assert text.startswith(f"{name} must be ") and message in text and "\n" not in text
+
+
+def test_warnings_and_other_refusals(tmp_path, monkeypatch):
+    model, tokenizer = base()
+    with pytest.warns(UserWarning, match="tau has no effect"):
+        make_trainer(model, tokenizer, Feed(), tmp_path, steps_per_generation=2)
+    with pytest.warns(UserWarning, match="half precision"):
+        make_trainer(model.bfloat16(), tokenizer, Feed(), tmp_path)
+    with pytest.raises(ValueError, match=r"args must be a PMDConfig.*GRPOConfig"):
+        PMDTrainer(model, Feed().reward, trl.GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
+    path = Path(integrations.__file__).parent / "trl.py"
+    monkeypatch.setattr(trl, "__version__", "1.15.9")
+    specification = importlib.util.spec_from_file_location("pmdllm.integrations.another", path)
+    with pytest.raises(ImportError, match=r"trl >= 1.16.0, < 1.17.*found 1.15.9: pip install"):
+        specification.loader.exec_module(importlib.util.module_from_spec(specification))
