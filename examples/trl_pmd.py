@@ -1,10 +1,11 @@
 """PMD in TRL: the shipped 73,000-parameter model learns arithmetic, on one CPU or several processes.
 
     python examples/trl_pmd.py
-    accelerate launch --num_processes 2 --cpu examples/trl_pmd.py --per_device_train_batch_size 32
+    accelerate launch --multi_gpu --num_processes 2 examples/trl_pmd.py --per_device_train_batch_size 32
     python examples/trl_pmd.py --model smollm2-135m --task sums --learning_rate 1e-5 --max_completion_length 16
 
-Every option of `PMDConfig` can be given. The defaults are those of the preset tiny-cpu: 32 prompts with 16 completions
+On CPUs --multi_gpu starts the two processes all the same (--cpu would start one), and they speak through gloo. Every
+option of `PMDConfig` can be given. The defaults are those of the preset tiny-cpu: 32 prompts with 16 completions
 each, cut into 8 updates, here for 10 generations.
 """
 
@@ -39,10 +40,8 @@ def main(arguments=None):
     model, tokenizer = models.load(script.model, torch.device("cpu"))
     problems = task.sample(4096, np.random.default_rng(config.seed))
     chats = tokenizer.chat_template is not None
-    dataset = Dataset.from_list([
-        {"prompt": [{"role": "user", "content": prompt}] if chats else prompt, "answer": answer}
-        for prompt, answer, *_ in (vars(problem).values() for problem in problems)
-    ])
+    prompts = [[{"role": "user", "content": problem.prompt}] if chats else problem.prompt for problem in problems]
+    dataset = Dataset.from_dict({"prompt": prompts, "answer": [problem.answer for problem in problems]})
 
     def correct(completions, answer, **_):
         texts = [completion[0]["content"] if chats else completion for completion in completions]

@@ -6,6 +6,9 @@ so that both make the same minibatches.
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -27,6 +30,7 @@ from pmdllm.run_folder import RunFolder
 from pmdllm.train import Run
 
 FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
 P, N, LENGTH = 4, 4, 12
 EPS = 1e-4  # with AdamW's usual 1e-8, a gradient that is 0 but for rounding becomes a step
 IN_ORDER = SimpleNamespace(permutation=np.asarray)
@@ -414,3 +418,21 @@ def test_warnings_and_other_refusals(tmp_path, monkeypatch):
     specification = importlib.util.spec_from_file_location("pmdllm.integrations.another", path)
     with pytest.raises(ImportError, match=r"trl >= 1.16.0, < 1.17.*found 1.15.9: pip install"):
         specification.loader.exec_module(importlib.util.module_from_spec(specification))
+
+
+def test_two_processes_give_the_loss_curve_of_one(tmp_path):
+    """Launched by accelerate on CPUs (gloo), with the example before; the same total batch."""
+    from tests.llm.two_processes import losses
+
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    ports = ["--main_process_port", "0"]
+    run = subprocess.run(
+        [*launch, *ports, FOLDER / "two_processes.py", tmp_path], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert np.isfinite(found["example"]["loss"])
+    one = losses(tmp_path / "one", processes=1)
+    assert len(one) == 4 and found["curve"] == pytest.approx(one, rel=1e-4)
+    assert max(abs(np.subtract(found["defective"], one))) > 1e-2
