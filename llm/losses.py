@@ -141,7 +141,7 @@ def importance_weights(rewards, tau, mask=None):
 
 
 def log_ratio(logp, old_logp, mask):
-    """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked.
+    """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked, and in single precision at least.
 
     Parameters
     ----------
@@ -161,7 +161,8 @@ def log_ratio(logp, old_logp, mask):
         _shaped(name, value, logp.shape)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, True on the completion's tokens, got {mask.dtype}: use mask.bool().")
-    return torch.where(mask, logp - old_logp.detach(), 0)
+    wide = torch.promote_types(logp.dtype, torch.float32)
+    return torch.where(mask, logp.to(wide) - old_logp.detach().to(wide), 0)
 
 
 def log_ratio_regression(

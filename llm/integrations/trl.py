@@ -256,8 +256,8 @@ class PMDTrainer(trl.GRPOTrainer):
             model, ids, attention, inputs["completion_ids"].shape[1], compute_entropy=True,
             compute_aux_loss=self.aux_loss_enabled, **{name: inputs[name] for name in FORWARD & inputs.keys()},
         )  # fmt: skip
-        logp, old_logp = _precise(logp), inputs.get("old_per_token_logps")
-        old_logp = logp.detach() if old_logp is None else _precise(old_logp)
+        old_logp = inputs.get("old_per_token_logps")
+        old_logp = logp.detach() if old_logp is None else old_logp
         mask = _mask(inputs) & inputs["counted"][:, None]
         normalization = None if args.length_normalization == "auto" else args.length_normalization
         settings = Settings(
@@ -317,11 +317,6 @@ class _Generations(TrainerCallback):
         every = args.reset_optimizer_every * self.each
         if every and state.global_step % every == 0:
             optimizer.state.clear()
-
-
-def _precise(logp):
-    """Log-probabilities of which hundreds are added: in single precision, whatever the model multiplies in."""
-    return logp.to(torch.promote_types(logp.dtype, torch.float32))
 
 
 def _mask(inputs):
