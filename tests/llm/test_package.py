@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,16 @@ def python(code, *arguments, cwd=ROOT, **environment):
 def test_losses_and_metrics_need_pytorch_only():
     loaded = python("import sys, pmdllm.losses, pmdllm.metrics; print(*sys.modules)").split()
     assert not {"transformers", "cvxpy", "matplotlib", "pandas", "scipy.optimize"} & set(loaded)
+
+
+def test_no_engine_comes_with_the_base_package():
+    """Neither installed by it nor imported by the package of their adapters."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=\[ ]", line)[0] for line in project["dependencies"]}
+    assert not {"trl", "verl", "prime-rl", "torch", "transformers", "ray", "vllm"} & needed
+    assert {"trl", "verl"} <= project["optional-dependencies"].keys()
+    loaded = python("import sys, pmdllm.integrations; print(*sys.modules)").split()
+    assert not {"trl", "verl", "prime_rl", "torch"} & set(loaded)
 
 
 def test_a_run_needs_neither_cvxpy_nor_trl_nor_datasets(tmp_path):
