@@ -7,6 +7,7 @@ so that both make the same minibatches.
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack, nullcontext
@@ -436,3 +437,11 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path):
     one = losses(tmp_path / "one", processes=1)
     assert len(one) == 4 and found["curve"] == pytest.approx(one, rel=1e-4)
     assert max(abs(np.subtract(found["defective"], one))) > 1e-2
+
+
+def test_ten_lines_of_the_page_run(tmp_path, monkeypatch):
+    """The block of docs/engines.md, as it stands."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "engines.md").read_text(), flags=re.DOTALL)
+    assert len(block.strip().splitlines()) <= 12
+    exec(compile(block, "engines.md", "exec"), {})
