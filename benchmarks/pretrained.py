@@ -29,7 +29,7 @@ def questions(count):
 def ours():
     """Seconds of each iteration of `pmdllm.train`, the first one included."""
     from pmdllm.config import Config
-    from pmdllm.run_folder import RunFolder
+    from pmdllm.run.folder import RunFolder
     from pmdllm.train import Run
 
     with tempfile.TemporaryDirectory() as folder:

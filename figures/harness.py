@@ -47,6 +47,7 @@ NAMES = (
     "population",
     "adaptive_weight",
     "conservatism",
+    "family",
     "baseline_knob",
     "zero_temperature",
     "bandit_convergence",

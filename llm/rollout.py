@@ -14,6 +14,7 @@ are cached in buffers of their final length, in the type that the model multipli
 completions that have ended leave the batch.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass, fields
 
@@ -270,9 +271,24 @@ def encode(tokenizer, prompts, chat="auto", system_prompt=None):
 
 
 def fitting(model, tokenizer, max_new_tokens, chat="auto", system_prompt=None):
-    """Return a function that tells which of a list of prompts leave the model room for ``max_new_tokens`` tokens."""
+    """Return a function that tells which of a list of prompts leave the model room for ``max_new_tokens`` tokens.
+
+    Prompts are encoded one by one only where it matters. A tokenizer makes at most one token of an ASCII character, so
+    one text with all their characters tells whether they can be encoded, and what the template adds.
+    """
     room = longest_sequence(model) - max_new_tokens
-    return lambda prompts: [len(ids) <= room for ids in encode(tokenizer, prompts, chat, system_prompt)]
+
+    def lengths(prompts):
+        return [len(ids) for ids in encode(tokenizer, prompts, chat, system_prompt)]
+
+    def fits(prompts):
+        characters = "".join(sorted(set().union(*prompts)))
+        with contextlib.suppress(ValueError):  # which prompt it is, the prompts themselves tell
+            if all(prompts) and characters.isascii() and max(map(len, prompts)) + lengths([characters])[0] <= room:
+                return [True] * len(prompts)
+        return [length <= room for length in lengths(prompts)]
+
+    return fits
 
 
 def longest_sequence(model):

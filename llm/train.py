@@ -9,7 +9,7 @@ One iteration, for prompts x and their groups of n completions y_i ~ π_old(·|x
 
 The outcome is a function of the configuration, the number of CPU threads and the machine's arithmetic. A checkpoint
 lies between two iterations and holds everything the rest of the run depends on, so that a run killed at any moment and
-started again ends with the same bits. `pmdllm.run_folder` says what a run leaves.
+started again ends with the same bits. `pmdllm.run.folder` says what a run leaves.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from .evaluate import evaluate
 from .logp import memory_for_passes
 from .losses import Settings
 from .rollout import fitting, sample
-from .run_folder import RunFolder
-from .signals import Interrupted, noted_signals
-from .trackers import trackers
+from .run.folder import RunFolder
+from .run.signals import Interrupted, noted_signals
+from .run.trackers import trackers
 
 __all__ = ["Diverged", "Interrupted", "Run", "train"]
 

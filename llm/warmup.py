@@ -12,7 +12,7 @@ rate of AdamW rises linearly, then falls to 0 along a cosine.
 
 Update i learns from demonstrations drawn by a generator seeded with (seed, i), so the outcome depends on the
 configuration and the machine's arithmetic alone, not on who prepares the batches nor on where the warm-up was
-interrupted: `pmdllm.run_folder` says what it leaves and how it goes on. The folder becomes that of the model, with its
+interrupted: `pmdllm.run.folder` says what it leaves and how it goes on. The folder becomes that of the model, with its
 tokenizer and a model card ``README.md``: the recipe, the versions and the accuracies on the test prompts.
 """
 
@@ -38,8 +38,8 @@ from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, Config, check, must_
 from .evaluate import evaluate
 from .logp import memory_for_passes, passes, token_logp
 from .rollout import Rollouts, encode, fitting, longest_sequence, padded
-from .run_folder import RunFolder, write_atomically
-from .signals import Interrupted, noted_signals
+from .run.folder import RunFolder, write_atomically
+from .run.signals import Interrupted, noted_signals
 
 __all__ = ["Warmup", "WarmupConfig", "fit", "warmup"]
 

@@ -8,9 +8,19 @@ __all__ = [
     "baseline_update",
     "baselines",
     "divergences",
+    "identify",
     "kl_update",
     "knobs",
     "largest_baseline",
     "mixed_update",
     "pmd_mean_update",
 ]
+
+
+def __getattr__(name):
+    """Import `identify` when it is first asked for: most of the package does without it."""
+    if name == "identify":
+        from .instrument import identify
+
+        return identify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,8 +18,8 @@ LAYERS = [
     ["solver", "knobs"],
     ["updates"],
     ["convex", "sampled", "laws"],
-    ["loglinear", "bandit", "mdp"],
-    ["theorems"],
+    ["loglinear", "bandit", "mdp", "family"],
+    ["theorems", "instrument"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -79,7 +79,7 @@ def test_the_page_on_extending_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), flags=re.DOTALL)
     run = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert len(blocks) == 8 and "True" in run.stdout
+    assert len(blocks) == 10 and "True" in run.stdout
 
 
 def test_make_targets_exist():

@@ -167,7 +167,7 @@ class Cell:
 
 @functools.cache
 def _shipped():
-    weights = Path(__file__).parent.parent / "base" / "model.safetensors"
+    weights = Path(__file__).parent.parent / "models" / "base" / "model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
 
 

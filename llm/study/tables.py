@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..run_folder import write_atomically
+from ..run.folder import write_atomically
 
 __all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_on", "of", "results", "writable"]
 

@@ -102,34 +102,17 @@ class Arithmetic(Pool):
     def problems(self):
         """All problems of each split, in the order of their hashes; None at a level too large to enumerate."""
         size = sum((self.modulus - 1) ** n * len(self.operators) ** (n - 1) for n in self.terms)
-        if self.parentheses or size > ENUMERABLE:
-            return None
-        splits = {"train": [], "validation": [], "test": []}
-        for problem in sorted(itertools.chain(*map(self._chains, self.terms)), key=lambda p: fraction(p.prompt)):
-            splits[split_of(problem.prompt, HELD_OUT)].append(problem)
-        return splits
+        return None if self.parentheses or size > ENUMERABLE else _enumerated(self.terms, self.operators, self.modulus)
 
     def candidates(self, split, rng):
         """Draw expressions; those of the split that defeat both wrong orders are its problems."""
         rng = rng or np.random.default_rng(["validation", "test"].index(split))
         while True:
             expression = self._expression(rng)
-            value, kept = self._judged(expression)
+            value, kept = _judged(expression, self.modulus)
             prompt = _render(expression) + "="
             yield Problem(prompt, str(value)) if kept and split_of(prompt, HELD_OUT) == split else None
 
-    def _chains(self, n):
-        """All problems of n terms, evaluated for all operands at once."""
-        operands = np.indices((self.modulus - 1,) * n).reshape(n, -1) + 1
-        for operators in itertools.product(self.operators, repeat=n - 1):
-            values, kept = self._judged(_interleave(list(operands), operators))
-            for column, answer in zip(operands[:, kept].T, values[kept]):
-                yield Problem(_render(_interleave(column, operators)) + "=", str(answer))
-
-    def _judged(self, expression):
-        """Value of an expression, and whether both wrong orders miss it."""
-        value, left, right = (_value(expression, self.modulus, order) for order in NEXT_OPERATOR)
-        return value, (value != left) & (value != right)
 
     def _expression(self, rng):
         n = self.terms[rng.integers(len(self.terms))]
@@ -162,6 +145,31 @@ def reductions(text, modulus, rng):
 
 # An expression is a list [operand, operator, operand, ...]; an operand is a number, an array of numbers, or an
 # expression in parentheses.
+
+
+@functools.lru_cache(maxsize=8)
+def _enumerated(terms, operators, modulus):
+    """All problems of a level by split, in the order of their hashes."""
+    splits = {"train": [], "validation": [], "test": []}
+    chains = itertools.chain(*(_chains(n, operators, modulus) for n in terms))
+    for problem in sorted(chains, key=lambda problem: fraction(problem.prompt)):
+        splits[split_of(problem.prompt, HELD_OUT)].append(problem)
+    return splits
+
+
+def _chains(n, operators, modulus):
+    """All problems of n terms, evaluated for all operands at once."""
+    operands = np.indices((modulus - 1,) * n).reshape(n, -1) + 1
+    for chosen in itertools.product(operators, repeat=n - 1):
+        values, kept = _judged(_interleave(list(operands), chosen), modulus)
+        for column, answer in zip(operands[:, kept].T.tolist(), values[kept].tolist()):
+            yield Problem(_render(_interleave(column, chosen)) + "=", str(answer))
+
+
+def _judged(expression, modulus):
+    """Value of an expression, and whether both wrong orders miss it."""
+    value, left, right = (_value(expression, modulus, order) for order in NEXT_OPERATOR)
+    return value, (value != left) & (value != right)
 
 
 def _render(expression):

@@ -15,9 +15,9 @@ All prompts of a task have the same examples in the same order, the same in ever
 itself gives way to the next. A completion ends where the model asks itself the next question.
 """
 
-import numpy as np
+from dataclasses import replace
 
-from .pool import Problem
+import numpy as np
 
 __all__ = ["FewShot"]
 
@@ -65,7 +65,7 @@ class FewShot:
         return [(self._prompt(prompt), f" {completion}") for prompt, completion in self.task.demonstrations(count, rng)]
 
     def _problem(self, problem):
-        return Problem(self._prompt(problem.prompt), problem.answer, problem.solution)
+        return replace(problem, prompt=self._prompt(problem.prompt))
 
     def _prompt(self, question):
         others = [example for example in self.examples if example[0] != question][: self.shots]

@@ -26,12 +26,14 @@ TRIED = 32
 class Problem:
     """A prompt, without the markup of any chat format, and its right answer as ``Task.judge`` takes it.
 
-    ``solution`` is a completion to imitate, empty where there is none.
+    ``solution`` is a completion to imitate, empty where there is none. Accuracies are also told apart by ``kind``, a
+    word, where the problems are of several.
     """
 
     prompt: str
     answer: str
     solution: str = field(default="", repr=False, compare=False)
+    kind: str = field(default="", repr=False, compare=False)
 
 
 def boolean(text):

@@ -14,7 +14,7 @@ is", or else its last number.
 
 Held out are templates and numbers. The templates of `UNSEEN` never occur in training. Of the numbers of a `SEEN` one,
 whatever the names and things around them, a hash (`pmdllm.tasks.fraction`) gives 10% to validation and 10% to test.
-``templates=unseen`` and ``templates=seen`` count the two kinds of held-out problems separately.
+An evaluation also counts the two kinds of held-out problems separately, as ``seen/…`` and ``unseen/…``.
 """
 
 import functools
@@ -233,7 +233,8 @@ class WordProblems(Pool):
         story = " ".join([template.story, *([distractor] if self.distractors else []), template.question])
         answer = steps[-1].rpartition(" ")[2]
         solution = ". ".join([*steps, f"The answer is {answer}."])
-        return Problem(story.format(**numbers, **_words(rng)), answer, solution)
+        kind = "seen" if template in SEEN else "unseen"
+        return Problem(story.format(**numbers, **_words(rng)), answer, solution, kind)
 
     def _largest(self, number):
         return min(self.largest, FACTOR if number in "fghi" else SMALL if number in "pqr" else self.largest)

@@ -27,7 +27,7 @@ from pmdtheory.laws import pooled_share
 from ..config import Config, from_preset
 from ..logp import token_logp
 from ..rollout import sample
-from ..run_folder import RunFolder
+from ..run.folder import RunFolder
 from ..train import Run
 
 __all__ = ["measure", "run"]

@@ -95,7 +95,7 @@ def _normalised(p, update, problem):
 
 
 def _stationary(p, r, tau, update, problem):
-    """s + λ e^s = (r − b)/τ, and Σ p e^s = 1, each to 1e-12 of its terms."""
+    """s + λ e^s = (r − b)/τ, and Σ p e^s = 1, each to 1e-12 of its terms; λ itself is a multiple of 5e-324."""
     weight, b = float(update.chi2_weight), float(update.baseline)
     with mpmath.workdps(60):
         total = mpmath.fsum(p.tolist())
@@ -105,7 +105,8 @@ def _stationary(p, r, tau, update, problem):
             pull = weight * mpmath.exp(s)
             target = (mpmath.mpf(float(r[i])) - b) / tau
             size = abs(s) + (1 + abs(s)) * abs(pull) + (abs(float(r[i])) + abs(b)) / tau + 1
-            assert abs(s + pull - target) <= 1e-12 * size, (float(s + pull - target), float(size), i, problem)
+            least = mpmath.mpf(5e-324) * mpmath.exp(s)
+            assert abs(s + pull - target) <= 1e-12 * size + least, (float(s + pull - target), float(size), i, problem)
             mass += mpmath.mpf(float(p[i])) / total * mpmath.exp(s)
         # One rounding of s_i moves the mass by q_i |s_i| ε; the entries of largest q decide.
         sensitive = mpmath.fsum(update.policy[i] * abs(update.log_ratio[i]) for i in range(len(p)))

@@ -9,7 +9,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from pmdllm.evaluate import avg_at_k, maj_at_k, pass_at_k
+from pmdllm import models
+from pmdllm.evaluate import avg_at_k, evaluate, maj_at_k, pass_at_k
+from pmdllm.tasks import Pool, Problem, Verdict, load
 
 verdicts = npst.arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(1, 6)))
 
@@ -131,3 +133,24 @@ def test_a_single_prompt_has_a_value_and_no_interval():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Kinds(Pool):
+    """Problems of two kinds; right is what was asked, for the first kind always, for the second never."""
+
+    def __init__(self):
+        test = [Problem(f"{n}+1=", str(n % 3 == 0), kind="ab"[n % 3 > 0]) for n in range(9)]
+        self.problems = {"validation": [], "test": test}
+
+    def judge(self, completions, answers):
+        return Verdict.of([answer == "True" for answer in answers], completions)
+
+
+def test_kinds_are_counted_by_themselves():
+    tokenizer = models.character_tokenizer(load("arithmetic").alphabet)
+    model = models.tiny(tokenizer, hidden_size=16, layers=1, heads=2, max_length=16)
+    values = evaluate(model, tokenizer, Kinds(), "test", 9, 2, 4)
+    assert {name: values[name] for name in ("avg@2", "a/avg@2", "b/avg@2", "a/greedy", "b/greedy")} == {
+        "avg@2": pytest.approx(1 / 3), "a/avg@2": 1, "b/avg@2": 0, "a/greedy": 1, "b/greedy": 0
+    }  # fmt: skip
+    assert not any("/" in name for name in evaluate(model, tokenizer, Kinds(), "test", 1, 2, 4))

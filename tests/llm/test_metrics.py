@@ -122,8 +122,8 @@ def test_metrics_carry_no_gradient():
 
 @pytest.mark.parametrize(
     ("length", "truncated", "unparsed", "cause"),
-    [(1.0, 0.0, 1.0, "--chat on"), (16.0, 1.0, 1.0, "--max_new_tokens"), (9.0, 0.1, 1.0, "template"),
-     (9.0, 0.1, 0.9, None), (1.0, 0.0, 0.5, None)],
+    [(1.0, 0.0, 1.0, "--chat on"), (16.0, 1.0, 1.0, "--max_new_tokens"), (2.0, 1.0, 0.3, "--max_new_tokens"),
+     (9.0, 0.1, 1.0, "template"), (9.0, 0.1, 0.9, None), (1.0, 0.0, 0.5, None)],
 )  # fmt: skip
 def test_completions_that_cannot_be_judged_are_complained_of(length, truncated, unparsed, cause):
     text = metrics.complaint(length, truncated, unparsed)

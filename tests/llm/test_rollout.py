@@ -281,6 +281,16 @@ def test_the_models_chat_template_is_used_where_there_is_one(policy):
 def test_prompts_that_leave_no_room_are_told(policy):
     fits = fitting(*policy, max_new_tokens=60)
     assert fits(["1+2=", "1+2+3="]) == [True, False]
+    prompts, chatty = ["7" * n for n in range(1, 40)], copy.deepcopy(policy[1])
+    chatty.chat_template = "{% for m in messages %}+{{ m.content }}={% endfor %}"
+    for tokenizer in (policy[1], chatty):
+        lengths = [len(ids) for ids in encode(tokenizer, prompts)]
+        for bound in range(20, 64):
+            fits = fitting(policy[0], tokenizer, bound)
+            for some in (prompts, prompts[:5], prompts[-3:]):
+                assert fits(some) == [lengths[len(prompt) - 1] <= 64 - bound for prompt in some]
+    with pytest.raises(ValueError, match=r"cannot be encoded .* the first is '7x'"):
+        fits(["7x", "7"])
 
 
 def test_a_prompt_is_read_once_for_its_group(policy, monkeypatch):

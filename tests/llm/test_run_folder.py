@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from pmdllm.config import Config
-from pmdllm.run_folder import RunFolder, write_atomically
+from pmdllm.run.folder import RunFolder, write_atomically
 
 silent = pytest.mark.filterwarnings("error")
 LOGS = ("metrics.jsonl", "timings.jsonl")
@@ -316,7 +316,7 @@ def test_one_process_at_a_time(config):
 def test_a_dead_process_holds_no_lock(config):
     """One that was killed, and one that has left a child behind."""
     code = (
-        "import os, sys, time; from pmdllm.config import Config; from pmdllm.run_folder import RunFolder\n"
+        "import os, sys, time; from pmdllm.config import Config; from pmdllm.run.folder import RunFolder\n"
         "folder = RunFolder(Config(output=sys.argv[1])); folder.append('metrics.jsonl', {'number': 1})\n"
         "child = os.fork()\n"
         "if child: print(child, flush=True)\n"
@@ -346,7 +346,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(config):
     write(config, [1])
     code = (
         "import resource, signal, sys, torch\n"
-        "from pmdllm.config import Config; from pmdllm.run_folder import RunFolder\n"
+        "from pmdllm.config import Config; from pmdllm.run.folder import RunFolder\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder = RunFolder(Config(output=sys.argv[1])); assert folder.load()['number'] == 1\n"
         "folder.append('metrics.jsonl', {'number': 2})\n"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from pmdllm import models
 from pmdllm.config import Config, from_preset
-from pmdllm.run_folder import RunFolder
+from pmdllm.run.folder import RunFolder
 from pmdllm.tasks import Problem, load
 from pmdllm.tasks.answers import Verdict
 from pmdllm.train import Diverged, Interrupted, Run, train

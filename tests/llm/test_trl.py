@@ -27,7 +27,7 @@ from pmdllm.integrations.trl import PMDConfig, PMDTrainer
 from pmdllm.logp import token_logp
 from pmdllm.losses import Settings
 from pmdllm.rollout import sample
-from pmdllm.run_folder import RunFolder
+from pmdllm.run.folder import RunFolder
 from pmdllm.train import Run
 
 FOLDER = Path(__file__).parent

@@ -240,8 +240,8 @@ def test_every_experiment_takes_a_pretrained_network(folder, tmp_path):
 
 
 def test_a_model_on_the_command_line_brings_its_preset(folder, tmp_path, capsys):
-    arguments = ["--output", str(tmp_path), "--evaluations", "2", "--prompts", "1", "--threads", "1", "--seeds", "0"]
-    assert main(["validate", "--model", str(folder), *arguments]) == 1  # far from the law, and says so
+    arguments = ["--evaluations", "2", "--prompts", "1", "--threads", "1", "--seeds", "0", "--jobs", "1", "--output"]
+    assert main(["validate", "--model", str(folder), *arguments, str(tmp_path)]) == 1  # far from the law, and says so
     text = capsys.readouterr().out
     assert "DEPARTS" in text and (tmp_path / "validate_pretrained.csv").exists()
     assert set(pd.read_csv(tmp_path / "validate_pretrained.csv")["algorithm"]) == {"pmd-mean", "pmd-part"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pmdllm import study
 from pmdllm.config import Config, from_preset
-from pmdllm.run_folder import RunFolder
+from pmdllm.run.folder import RunFolder
 from pmdllm.train import Run
 from pmdllm.validation import ordinary_training
 from pmdllm.validation.declared import SECONDS, WITHIN, ValidateConfig, Validation, declared, departures
@@ -31,10 +31,10 @@ SMALL = Validation(
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """Tables of a small validation with two seeds, made in two processes."""
+    """Tables of a small validation with two seeds."""
     folder, lines = tmp_path_factory.mktemp("validation"), []
     assert len(study.plan(SMALL, folder)[0]) == 2 * (2 + 4)
-    assert study.run(SMALL, folder, folder / "runs", jobs=2, log=lines.append) == []
+    assert study.run(SMALL, folder, folder / "runs", log=lines.append) == []
     assert len(lines) == 12
     return folder
 

@@ -13,7 +13,7 @@ from pmdllm import cli, models, tasks
 from pmdllm.config import Config, from_preset, parse, presets
 from pmdllm.evaluate import evaluate
 from pmdllm.rollout import sample
-from pmdllm.signals import Interrupted
+from pmdllm.run.signals import Interrupted
 from pmdllm.warmup import Warmup, WarmupConfig, fit, warmup
 from tokenizers import processors
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -181,8 +181,15 @@ def test_resumed_after_any_end(pretrained, tmp_path, monkeypatch, scratch, place
     assert not (tmp_path / "cut" / "checkpoints").exists()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(pretrained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    warmup(started(pretrained, folder), progress=False)
+    return outcome(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_update_and_saves(pretrained, tmp_path, monkeypatch, number):
+def test_a_signal_ends_the_update_and_saves(pretrained, undisturbed, tmp_path, monkeypatch, number):
     config, real = started(pretrained, tmp_path / "cut"), Warmup.update
 
     def signalled(run, batch):
@@ -198,8 +205,7 @@ def test_a_signal_ends_the_update_and_saves(pretrained, tmp_path, monkeypatch, n
     assert caught.value.number == number
     monkeypatch.setattr(Warmup, "update", real)
     warmup(config, progress=False)
-    warmup(replace(config, output=str(tmp_path / "whole")), progress=False)
-    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "cut") == undisturbed
     monkeypatch.setattr(Warmup, "update", signalled)
     signals = 2
     with pytest.raises(Interrupted, match=r"stopped at once; .* from update 0 in .*lost, and 2 will be made again"):

@@ -85,6 +85,10 @@ def test_seen_and_unseen_templates_are_counted_separately(kind, templates):
     task = tasks.load(f"word_problems:templates={kind}")
     assert {template_of(p.prompt)[0] for p in task.held_out("test", 300)} == set(templates)
     assert {template_of(p.prompt)[0] for p in task.sample(300, np.random.default_rng(0))} <= set(SEEN)
+    both = tasks.load("word_problems").held_out("test", 100)
+    assert {p.kind for p in both if template_of(p.prompt)[0] in templates} == {kind}
+    after_examples = tasks.load("word_problems:shots=1").held_out("test", 100)
+    assert [p.kind for p in after_examples] == [p.kind for p in both]
 
 
 def test_the_mixture_has_as_many_of_each_number_of_steps():

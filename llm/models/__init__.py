@@ -157,7 +157,7 @@ def load(name, device="cpu", trust_remote_code=False):
     ----------
     name : str or path
         In this order: ``"base"`` for the shipped model, a folder that `save` or Transformers wrote, a model that
-        `pmdllm.fetch.fetch` has put into the cache, or a name on the Hugging Face hub.
+        `pmdllm.models.fetch.fetch` has put into the cache, or a name on the Hugging Face hub.
     device : str or torch.device
         Where the model is put.
     trust_remote_code : bool
