@@ -13,10 +13,10 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train pretrained study gpu packages test fuzz chaos lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train pretrained study gpu packages test test-verl fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
 	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
 	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), MINUTES=10 (of fuzz), TABLES=figures/data (where gpu merges its rows)"
@@ -60,6 +60,16 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 
 test: lint  ## linter and all tests
 	$(BIN)/python -m pytest -n $(JOBS)
+
+VERL := build/verl-venv
+$(VERL)/ready: pyproject.toml
+	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep ^torch== constraints.txt)
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[verl]' pytest hypothesis
+	@touch $@
+
+test-verl: $(VERL)/ready  ## the tests of the plug-in inside verl 0.9.1, in an environment of its own, about 2 GB
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest tests/verl
 
 fuzz: .venv/everything  ## try new random problems for MINUTES=10 and keep those that fail in tests/fuzz/found.jsonl
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,7 @@
 """A rollout batch: completions with their rewards' advantages, and the minibatches that updates are made of.
 
-A batch holds P prompts and n completions of each, drawn from one policy π_old. Baselines, importance weights and the
-filter on mean rewards are those of the whole batch, computed once. A minibatch is some whole groups in random order.
+A batch holds P prompts and n completions of each, drawn from one policy π_old, with the credit of `pmdllm.credit`. A
+minibatch is some whole groups in random order.
 """
 
 import math
@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pmdtheory import baselines
-
 from . import metrics
+from .credit import credit
 from .logp import passes, token_logp
-from .losses import importance_weights
 from .rollout import Rollouts
 from .tasks import Problem
 
@@ -129,16 +127,16 @@ class Batch:
         rewards = torch.as_tensor(rewards, dtype=torch.float32, device=rollouts.tokens.device).reshape(shape)
         ended = rollouts.ended.reshape(shape)
         valid = ended if config.truncated == "drop" else torch.ones_like(ended)
-        valid = valid & (valid.sum(1, keepdim=True) >= algorithm.baseline.smallest_group)
-        mean = baselines.mean(rewards, valid)
-        low = -math.inf if config.filter_low is None else config.filter_low
-        high = math.inf if config.filter_high is None else config.filter_high
-        kept = valid.any(1) & (mean > low) & (mean < high)
+        given = credit(
+            algorithm, rewards, valid, tau, config.target_kl, config.importance_weights, config.filter_low,
+            config.filter_high,
+        )  # fmt: skip
+        valid, kept = given.valid, given.kept
         return cls(
             problems=problems,
             rollouts=rollouts,
-            advantage=algorithm.advantage(rewards, tau, valid, config.target_kl).flatten(),
-            weight=importance_weights(rewards, tau, valid).flatten() if config.importance_weights else None,
+            advantage=given.advantage.flatten(),
+            weight=None if given.weight is None else given.weight.flatten(),
             valid=valid,
             groups=torch.nonzero(kept)[:, 0].tolist(),
             tau=tau,

@@ -35,7 +35,9 @@ each of the |y| tokens, so its own 1/|y| is undone by the sum and N = |y| gives 
 
 The batch loss is the mean over the completions that have a token. A completion without any (all masked) adds neither
 value nor gradient and is not counted; a batch of such completions has loss 0. Values under a False mask, NaN and
-infinity included, are never used, nor are advantage and weight of a completion without tokens.
+infinity included, are never used, nor are advantage and weight of a completion without tokens. Where a batch comes in
+parts (micro-batches, processes), each part is told the ``count`` of the whole; the losses of the parts then add up to
+that of the whole.
 
 The regression is a square, safe in single precision up to |s| = 1e19. Ratios overflow there at s = 89, so beyond s = 20
 (ρ = 5e8) e^s continues as its tangent, e^20 (1 + s − 20): losses and gradients stay finite and keep their sign.
@@ -139,7 +141,7 @@ def importance_weights(rewards, tau, mask=None):
 
 
 def log_ratio(logp, old_logp, mask):
-    """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked.
+    """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked, and in single precision at least.
 
     Parameters
     ----------
@@ -159,12 +161,13 @@ def log_ratio(logp, old_logp, mask):
         _shaped(name, value, logp.shape)
     if mask.dtype != torch.bool:
         raise ValueError(f"mask must be boolean, True on the completion's tokens, got {mask.dtype}: use mask.bool().")
-    return torch.where(mask, logp - old_logp.detach(), 0)
+    wide = torch.promote_types(logp.dtype, torch.float32)
+    return torch.where(mask, logp.to(wide) - old_logp.detach().to(wide), 0)
 
 
 def log_ratio_regression(
     logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
-    weight=None,
+    weight=None, count=None,
 ):  # fmt: skip
     """Policy mirror descent: the squared distance of log-ratios from their targets A/τ.
 
@@ -187,6 +190,8 @@ def log_ratio_regression(
         The constant of 'seq-mean-token-sum-norm', above 0; otherwise unused.
     weight : tensor (B,), optional
         Factor of each completion's loss, such as `importance_weights`; a constant.
+    count : int or tensor (), optional
+        Completions that the mean is over, where these B are a part of them. Default: those of the B that have a token.
 
     Returns
     -------
@@ -207,7 +212,7 @@ def log_ratio_regression(
     _one_of("granularity", granularity, ("sequence", "token"))
     if not 0 < tau < math.inf:
         raise ValueError(f"tau must be positive and finite, got {tau}.")
-    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length)
+    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length, count)
     total = s.sum(-1)
     valid, fitted = (mask, s) if granularity == "token" else (mask.any(-1, keepdim=True), total[:, None])
     squares = torch.where(valid, advantage[:, None] - tau * fitted, 0).square()
@@ -217,7 +222,7 @@ def log_ratio_regression(
 
 def clipped_policy_gradient(
     logp, old_logp, mask, advantage, clip_low, clip_high, granularity="token", length_normalization="none",
-    max_length=None, weight=None,
+    max_length=None, weight=None, count=None,
 ):  # fmt: skip
     """Policy gradient with clipped ratios: GRPO, Dr. GRPO, RLOO and GSPO by the choice of ratio and N.
 
@@ -233,7 +238,7 @@ def clipped_policy_gradient(
         How far ρ may leave 1 downwards where A < 0 and upwards where A > 0; at least 0, infinite for no clipping.
     granularity : {'token', 'sequence', 'geometric'}
         ρ_t = e^{s_t}; one ρ = e^s for the completion, in a sum of one term; or ρ_t = e^{s/|y|} at every token.
-    length_normalization, max_length, weight
+    length_normalization, max_length, weight, count
         As in `log_ratio_regression`.
 
     Returns
@@ -258,7 +263,7 @@ def clipped_policy_gradient(
     for name, value in {"clip_low": clip_low, "clip_high": clip_high}.items():
         if not value >= 0:
             raise ValueError(f"{name} must be at least 0, got {value}; math.inf turns clipping off.")
-    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length)
+    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length, count)
     total, advantage = s.sum(-1), advantage[:, None]
     valid = mask.any(-1, keepdim=True) if granularity == "sequence" else mask
     if granularity == "sequence":
@@ -278,7 +283,7 @@ class Settings:
     """What `Algorithm.loss` needs besides the batch, as in the objectives; each reads what concerns it.
 
     A ``length_normalization`` replaces the algorithm's own; ``dataclasses.replace(settings, weight=…)`` gives each
-    minibatch its own weight.
+    minibatch its own weight, and likewise its ``count``.
     """
 
     tau: float
@@ -287,6 +292,7 @@ class Settings:
     length_normalization: str | None = None
     max_length: float | None = None
     weight: torch.Tensor | None = None
+    count: int | torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -328,7 +334,7 @@ class Algorithm:
         normalization = settings.length_normalization or self.length_normalization
         return self.objective(
             logp, old_logp, mask, advantage, *scope, self.granularity, normalization, settings.max_length,
-            settings.weight,
+            settings.weight, settings.count,
         )  # fmt: skip
 
 
@@ -370,7 +376,7 @@ def algorithm(name):
     )
 
 
-def _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length):
+def _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length, count):
     """Token log-ratios (B, T), advantages (B,), and the factor (B,) of each completion's loss in the batch loss."""
     s = log_ratio(logp, old_logp, mask)
     weight = torch.ones_like(advantage) if weight is None else weight
@@ -379,7 +385,8 @@ def _read(logp, old_logp, mask, advantage, weight, length_normalization, max_len
     present = mask.any(-1)
     advantage, weight = (torch.where(present, x.detach().to(s.dtype), 0) for x in (advantage, weight))
     divisor = _divisor(mask, length_normalization, max_length)
-    return s, advantage, weight / (divisor * present.sum().clamp(min=1))
+    count = torch.as_tensor(present.sum() if count is None else count, device=s.device)
+    return s, advantage, weight / (divisor * count.clamp(min=1))
 
 
 def _divisor(mask, length_normalization, max_length):

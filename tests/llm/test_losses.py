@@ -532,3 +532,31 @@ def test_one_entry_adds_a_baseline_that_trains(monkeypatch):
     loss, _ = algorithm("pmd:best").loss(*batch.inputs, advantage.flatten(), SETTINGS)
     expected, _ = log_ratio_regression(*batch.inputs, advantage.flatten(), TAU)
     assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("name", ["pmd-mean", "kimi-token", "grpo", "rloo"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_losses_of_parts_add_up_to_that_of_the_whole(name, normalization):
+    """Parts of unequal size, each told the count of the whole; the mean of their own means is something else."""
+    batch = make_batch(seed=4, prompts=4, n=3, empty=(2, 7))
+    advantage = torch.linspace(-1, 1, 12, dtype=torch.float64)
+    whole = dataclasses.replace(SETTINGS, length_normalization=normalization)
+    parts = [range(2), range(2, 7), range(7, 12)]
+
+    def loss(rows, settings):
+        rows = list(rows)
+        inputs = (value[rows] for value in batch.inputs)
+        return ALGORITHMS[name].loss(*inputs, advantage[rows], settings)[0]
+
+    expected = loss(range(12), whole)
+    counted = dataclasses.replace(whole, count=torch.tensor(10))
+    torch.testing.assert_close(sum(loss(rows, counted) for rows in parts), expected)
+    assert abs(sum(loss(rows, whole) for rows in parts) / 3 - expected) > 1e-3 * abs(expected)
+
+
+def test_log_ratios_are_added_in_single_precision_at_least():
+    """501 log-ratios of 1/128, a sum that bfloat16 does not hold."""
+    old, mask = torch.zeros(1, 501, dtype=torch.bfloat16), torch.ones(1, 501, dtype=torch.bool)
+    assert (old + 1 / 128).sum().item() != 501 / 128
+    assert log_ratio(old + 1 / 128, old, mask).sum().item() == 501 / 128
+    assert log_ratio(old.double(), old.double(), mask).dtype == torch.float64

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["losses", "metrics", "run", "tasks"],
-    ["config", "law", "models"],
-    ["logp"],
+    ["config", "credit", "law", "models"],
+    ["logp", "integrations"],
     ["rollout"],
     ["batch", "evaluate"],
     ["train", "warmup"],
@@ -64,6 +65,8 @@ def test_the_arrow_test_sees_relative_imports():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, request):
+    if name.startswith("pmdllm.integrations."):
+        pytest.importorskip(name.rsplit(".")[-1], reason="the engine is not installed")
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"getfixture": request.getfixturevalue})
     assert outcome.failed == 0
@@ -91,6 +94,16 @@ def python(code, *arguments, cwd=ROOT, **environment):
 def test_losses_and_metrics_need_pytorch_only():
     loaded = python("import sys, pmdllm.losses, pmdllm.metrics; print(*sys.modules)").split()
     assert not {"transformers", "cvxpy", "matplotlib", "pandas", "scipy.optimize"} & set(loaded)
+
+
+def test_no_engine_comes_with_the_base_package():
+    """Neither installed by it nor imported by the package of their adapters."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=\[ ]", line)[0] for line in project["dependencies"]}
+    assert not {"trl", "verl", "prime-rl", "torch", "transformers", "ray", "vllm"} & needed
+    assert {"trl", "verl"} <= project["optional-dependencies"].keys()
+    loaded = python("import sys, pmdllm.integrations; print(*sys.modules)").split()
+    assert not {"trl", "verl", "prime_rl", "torch"} & set(loaded)
 
 
 def test_a_run_needs_neither_cvxpy_nor_trl_nor_datasets(tmp_path):
