@@ -258,7 +258,8 @@ def encode(tokenizer, prompts, chat="auto", system_prompt=None):
     except Exception as error:  # the tokenizers library and templates raise nothing narrower
         raise ValueError(
             f"prompts cannot be encoded by the model's tokenizer ({' '.join(str(error).split())}), the first is "
-            f"{prompts[0][:40]!r}: choose a model that goes with the task; the base reads digits, + - * ( ) = only."
+            f"{prompts[0][:40]!r}: choose a model that goes with the task, for instance --model smollm2-135m after "
+            "pmd-llm fetch smollm2-135m; the base reads digits, + - * ( ) = only."
         ) from error
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     doubled = [bos is not None and ids[:2] == [bos, bos] for ids in rows]
