@@ -357,8 +357,8 @@ def _law(arguments):
         prog="pmd-llm law",
         description="Say what a loss optimises: its own gradient is followed on two prompts whose laws are known, and "
         "the policy that it ends at is compared with every law of the family.",
-        epilog="A function is called as pmdllm/law.py says for its signature; by name there are the algorithms of "
-        "pmd-llm train, and with --signature trl the loss types of TRL.",
+        epilog="A function is called as pmdllm/integrations/law.py says for its signature; by name there are the "
+        "algorithms of pmd-llm train, and with --signature trl the loss types of TRL.",
     )
     parser.add_argument("loss", help="an algorithm, module:function or file.py:function")
     parser.add_argument("--signature", default="pmdllm", help="pmdllm, trl, verl or prime-rl (default: pmdllm)")
@@ -368,7 +368,7 @@ def _law(arguments):
 
     from pmdtheory import identify
 
-    from . import law
+    from .integrations import law
 
     found = identify(law.load(given.loss, given.signature), given.tau, given.loss)
     print(f"{found.table()}\n\n{found.sentence()}")

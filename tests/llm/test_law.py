@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from pmdllm import cli, law
+from pmdllm import cli
+from pmdllm.integrations import law
 from pmdllm.losses import ALGORITHMS
 
 from pmdtheory import identify

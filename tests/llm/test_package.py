@@ -19,7 +19,7 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["losses", "metrics", "run", "tasks"],
-    ["config", "credit", "law", "models"],
+    ["config", "credit", "models"],
     ["logp", "integrations"],
     ["rollout"],
     ["batch", "evaluate"],
@@ -65,8 +65,8 @@ def test_the_arrow_test_sees_relative_imports():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, request):
-    if name.startswith("pmdllm.integrations."):
-        pytest.importorskip(name.rsplit(".")[-1], reason="the engine is not installed")
+    if name in ("pmdllm.integrations.trl", "pmdllm.integrations.verl", "pmdllm.integrations.prime_rl"):
+        pytest.importorskip(name.rpartition(".")[2], reason="the engine is not installed")
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"getfixture": request.getfixturevalue})
     assert outcome.failed == 0

@@ -27,8 +27,8 @@ import torch
 from pmdtheory.baselines import BASELINES
 from pmdtheory.instrument.response import TARGET_KL
 
-from . import tasks
-from .losses import Settings, advantages, algorithm
+from .. import tasks
+from ..losses import Settings, advantages, algorithm
 
 __all__ = ["SIGNATURES", "TRL_LOSSES", "load"]
 

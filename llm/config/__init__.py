@@ -2,8 +2,8 @@
 
 Every field is declared with `option`, which states its default, its bounds and its help text, and is an option of the
 same name on the command line (``--learning_rate 3e-4`` or ``--learning-rate 3e-4``). A preset is a YAML file of field
-names and values in ``configs/``. So declaration, check, command line, preset and help are one; what is refused gets
-one sentence: the option, what it must be, and what it was.
+names and values, in a folder beside this file for each command that has them. So declaration, check, command line,
+preset and help are one; what is refused gets one sentence: the option, what it must be, and what it was.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import get_args
 
 __all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "presets"]
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parent
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
 COUNT = {"at_least": 1, "at_most": 10**6}
 COUNT_OR_0 = {"at_least": 0, "at_most": 10**6}
@@ -178,7 +178,7 @@ class Config:
     @property
     def method(self):
         """The `pmdllm.losses.Algorithm`."""
-        from .losses import algorithm
+        from ..losses import algorithm
 
         return algorithm(self.algorithm)
 
@@ -200,7 +200,7 @@ class Config:
 
 
 def presets(kind="train"):
-    """Names of the presets of a command: the YAML files in ``configs/<kind>``."""
+    """Names of the presets of a command: the YAML files in the folder of its name."""
     return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
 
 
