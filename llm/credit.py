@@ -15,7 +15,7 @@ from pmdtheory import baselines
 
 from .losses import importance_weights as weights_of
 
-__all__ = ["Credit", "credit"]
+__all__ = ["Credit", "credit", "of_completions"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +87,17 @@ def credit(
         valid=valid,
         kept=valid.any(1) & (mean > low) & (mean < high),
     )
+
+
+def of_completions(values, mask, name):
+    """What ``values`` (B, T) has at a completion's tokens, (B,), 0 where there are none; an error calls it ``name``.
+
+    Raises
+    ------
+    ValueError
+        It is not one number for all tokens of a completion.
+    """
+    top, bottom = values.masked_fill(~mask, -torch.inf).amax(-1), values.masked_fill(~mask, torch.inf).amin(-1)
+    if (top - bottom > 1e-4 * (1 + top.abs())).any():
+        raise ValueError(f"{name} must be the same at all tokens of a completion: give whole completions credit.")
+    return torch.where(mask.any(-1), top, 0)

@@ -15,10 +15,10 @@ References
 Statements 13, 17 and 24 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933.
 """
 
-import torch
 from prime_rl.trainer.rl.loss import LossInputs, LossOutputs
 
 from .. import metrics
+from ..credit import of_completions
 from ..losses import log_ratio, log_ratio_regression
 
 __all__ = ["pmd_loss"]
@@ -51,24 +51,16 @@ def pmd_loss(
     ValueError
         Advantages or weights vary along the sequence, as those of algorithms that give tokens credit of their own.
     """
-    mask = inputs.loss_mask.bool()
-    advantage = _of_completion(inputs.advantages, mask, "advantages")
+    mask = inputs.loss_mask.bool()[None]
+    advantage = of_completions(inputs.advantages[None], mask, "advantages")
     if group_size is not None:
         if group_size < 2:
             raise ValueError(f"group_size must be at least 2 to leave one out, got {group_size}.")
         advantage = advantage * group_size / (group_size - 1)
     weight = None
     if getattr(inputs, "loss_weights", None) is not None:
-        weight = _of_completion(inputs.loss_weights, mask, "loss_weights")
-    row = inputs.trainer_logprobs[None], inputs.inference_logprobs[None], mask[None]
+        weight = of_completions(inputs.loss_weights[None], mask, "loss_weights")
+    row = inputs.trainer_logprobs[None], inputs.inference_logprobs[None], mask
     loss, details = log_ratio_regression(*row, advantage, tau, granularity, length_normalization, max_length, weight)
     s = log_ratio(inputs.trainer_logprobs.detach()[None], *row[1:]).sum(-1)
     return LossOutputs(loss=loss, metrics=details | metrics.kl_estimates(s) | {"log_ratio": s[0]})
-
-
-def _of_completion(values, mask, name):
-    """What (seq,) has under the mask, (1,), 0 where that is empty; it must be one number."""
-    own = values[mask]
-    if len(own) and (own - own[0]).abs().max() > 1e-4 * (1 + own[0].abs()):
-        raise ValueError(f"{name} must be the same at all tokens of a completion: use an algorithm of whole rollouts.")
-    return own[:1] if len(own) else torch.zeros_like(values[:1])

@@ -31,7 +31,7 @@ from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
 from verl.workers.config import PolicyLossConfig
 
 from .. import metrics
-from ..credit import credit
+from ..credit import credit, of_completions
 from ..losses import ALGORITHMS, Settings, log_ratio
 
 __all__ = ["ESTIMATORS", "LOSSES", "PMDLossConfig"]
@@ -145,23 +145,15 @@ def policy_loss(
         raise ValueError("global_batch_info must hold global_batch_size where dp_size is above 1: the mean is over it.")
     if loss_agg_mode == "seq-mean-token-sum-norm" and scale is None:
         raise ValueError(f"loss_scale_factor must be given for {loss_agg_mode}: the width of a micro-batch varies.")
-    weight = None if rollout_is_weights is None else _of_completions(rollout_is_weights, mask, "rollout_is_weights")
+    weight = None if rollout_is_weights is None else of_completions(rollout_is_weights, mask, "rollout_is_weights")
     settings = Settings(
         tau, length_normalization=NORMALIZATIONS[loss_agg_mode], max_length=scale, weight=weight, count=count
     )  # fmt: skip
-    advantage = _of_completions(advantages, mask, "advantages")
+    advantage = of_completions(advantages, mask, "advantages")
     loss, details = LOSSES[name].loss(log_prob, old_log_prob, mask, advantage, settings)
     s = log_ratio(log_prob.detach(), old_log_prob, mask).sum(-1)
     details |= metrics.log_ratio_statistics(s, mask=mask.any(-1)) | metrics.kl_estimates(s, mask.any(-1))
     return loss * (dp_size or 1), {f"actor/{key}": value.item() for key, value in details.items()}
-
-
-def _of_completions(values, mask, name):
-    """What (B, T) has at a completion's tokens, (B,); it must be one number."""
-    top, bottom = values.masked_fill(~mask, -torch.inf).amax(-1), values.masked_fill(~mask, torch.inf).amin(-1)
-    if (top - bottom > 1e-4 * (1 + top.abs())).any():
-        raise ValueError(f"{name} must be the same at all tokens of a completion: use an estimator of completions.")
-    return torch.where(mask.any(-1), top, 0)
 
 
 def _given(section, name, user):
