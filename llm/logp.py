@@ -33,6 +33,7 @@ PROBED = 128  # tokens of the sequence from which the memory of a token is measu
 GB = 2**30
 BYTES_PER_WEIGHT = 18  # float32 weight, gradient and two moments, and a bfloat16 copy
 PROGRAM = GB
+MOST_REMEMBERED = 16 * GB
 
 _heads, _remembered = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
@@ -97,16 +98,19 @@ def memory_for_passes(model, gigabytes=0.0):
     """Bytes that a pass may remember for its gradient if training may take so many gigabytes (2³⁰ bytes).
 
     Of 0 it takes 4 on a processor, half of the machine's where that is less, and 0.8 of a GPU's. What weights,
-    gradients and AdamW's moments, their copies in bfloat16 and the program itself need is subtracted, and a third left
-    for what lives for a moment. A small model has no bound.
+    gradients and AdamW's moments, their copies in bfloat16 and the program itself need is subtracted, and a
+    third left for what lives for a moment; of 0 no pass takes more than 16, which no longer makes it faster. A small
+    model has no bound.
     """
     if not is_large(model):
         return math.inf
+    most = math.inf if gigabytes else MOST_REMEMBERED
     if not gigabytes:
         gpu = model.device.type == "cuda"
         whole = torch.cuda.get_device_properties(model.device).total_memory if gpu else _ram()
         gigabytes = 0.8 * whole / GB if gpu else min(4.0, 0.5 * whole / GB)
-    return 0.65 * max(0.0, gigabytes * GB - BYTES_PER_WEIGHT * model.num_parameters() - PROGRAM - 16 * SCORES)
+    room = gigabytes * GB - BYTES_PER_WEIGHT * model.num_parameters() - PROGRAM - 16 * SCORES
+    return min(most, 0.65 * max(0.0, room))
 
 
 def _ram():

@@ -15,6 +15,7 @@ completions that have ended leave the batch.
 """
 
 import contextlib
+import functools
 import math
 from dataclasses import dataclass, fields
 
@@ -148,6 +149,7 @@ def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generato
     mask, logp = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(shape, device=model.device)
     running = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
     rows = torch.arange(len(tokens), device=model.device)  # whose next tokens are computed
+    closing = _closing(tokenizer, logits.shape[-1], tuple(stop)).to(model.device) if stop else None
     large = is_large(model)
     leaves = large and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
     for step in range(max_new_tokens):
@@ -171,7 +173,9 @@ def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generato
         mask[rows, step] = live
         running[rows] = live & ~torch.isin(chosen[:, 0], ends)
         if stop:
-            running[running.clone()] = ~_stopped(tokenizer, tokens[running, : step + 1], stop)
+            maybe = running.clone()
+            maybe[rows] &= closing[chosen[:, 0]]
+            running[maybe] = ~_stopped(tokenizer, tokens[maybe, : step + 1], stop)
         left = int(running.sum())
         if left == 0:
             break
@@ -349,6 +353,19 @@ def _quantile(weights, level):
     """Column of each row (B, V) at a level (B, 1) of its distribution: one random number a draw, and not V."""
     cumulative = weights.double().cumsum(-1)
     return torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True).clamp(max=weights.shape[-1] - 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _closing(tokenizer, size, stop):
+    """Tokens of a vocabulary (size,) that may complete a text of `stop`: those that hold the last character of one.
+
+    A token on its own may be decoded without its space, or be a part of a character that is not ASCII: then any may.
+    """
+    last = {text[-1] for text in stop}
+    if not all(character.isascii() and character != " " for character in last):
+        return torch.ones(size, dtype=torch.bool)
+    texts = tokenizer.batch_decode([[token] for token in range(size)], skip_special_tokens=True)
+    return torch.tensor([not last.isdisjoint(text) for text in texts])
 
 
 def _stopped(tokenizer, tokens, stop):

@@ -153,6 +153,9 @@ def _multiplies_bfloat16():
 def load(name, device="cpu", trust_remote_code=False):
     """Load a causal language model, in evaluation mode and float32, and its tokenizer, which pads on the left.
 
+    On a GPU this process no longer uses cuDNN's attention: of prompts that are padded to 64 or 192 tokens its gradient
+    is not a number, on H100 and H200 with PyTorch 2.11 (PyTorch issue 196678; seen here in training on word problems).
+
     Parameters
     ----------
     name : str or path
@@ -186,6 +189,8 @@ def load(name, device="cpu", trust_remote_code=False):
             f"hub, got {str(name)!r}."
         )
     source = source or name
+    if torch.device(device).type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         with _without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=trust_remote_code)

@@ -3,7 +3,8 @@
 One engine runs every study, the training studies of `pmdllm.study.declared` and the validation of
 `pmdllm.validation.declared` alike: `run` computes what the tables lack, `plan` and `describe` say what that is, `check`
 runs a few cells anew and compares. A cell whose row is in the table with the same options is finished, whoever ran it.
-So short runs on several machines add up, and an empty folder of tables runs everything anew.
+So short runs on several machines add up, and an empty folder of tables runs everything anew. Of a finished cell the
+folder of its run stays, without model and checkpoint where these are large: two gigabytes each at 135M parameters.
 
 A study has a ``name`` and
 

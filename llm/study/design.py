@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ..config import Config, from_preset
+from ..run.folder import write_atomically
 from . import tables
 from .tables import Stage, Table, accuracy, of
 
@@ -120,10 +121,15 @@ class Cell:
         self.config(runs)
 
     def run(self, runs):
-        """Train, or go on training, in the folder ``folder`` of `runs`."""
-        from ..train import train
+        """Train, or go on training, in the folder of `runs`; a candidate that diverges is a bad one."""
+        from ..train import Diverged, train
 
-        train(self.config(runs), progress=False)
+        try:
+            train(self.config(runs), progress=False)
+        except Diverged as error:
+            if self.trials or not self.trial:
+                raise
+            write_atomically(runs / self.folder / tables.DIVERGED, f"{error}\n")
 
     def rows(self, runs):
         """Return the rows of the finished run by table."""
@@ -245,12 +251,13 @@ class Study:
 
 
 def choose(setting, tuning, seeds):
-    """Return the trial with the largest mean validation avg@k in the table `tuning`; None if none has all `seeds`."""
+    """Return the trial with the largest mean validation avg@k in the table `tuning`; None while one lacks a seed."""
     if len(setting.trials) == 1:
         return setting.trials[0]
     scores = []
     for trial in setting.trials:
         rows = of(tuning, (setting.tuned_as or setting.columns) | trial)
-        if set(seeds) <= set(rows.get("seed", ())):
-            scores.append((rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean(), trial))
-    return max(scores, key=lambda scored: scored[0])[1] if scores else None
+        if not set(seeds) <= set(rows.get("seed", ())):
+            return None
+        scores.append((rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean(), trial))
+    return max(scores, key=lambda scored: scored[0])[1]

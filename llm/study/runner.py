@@ -1,5 +1,6 @@
 """The engine: runs the cells that a study's tables lack, in worker processes; one that fails takes no other down."""
 
+import shutil
 import time
 import traceback
 from concurrent.futures import as_completed
@@ -9,6 +10,8 @@ from multiprocessing import get_context
 from .tables import claim, writable
 
 __all__ = ["compute", "describe", "plan", "run"]
+
+LARGE_RUN = 100_000_000
 
 
 def run(study, folder, runs, jobs=1, log=print):
@@ -70,6 +73,8 @@ def compute(cells, runs, jobs, keep, log, known):
         left -= cell.seconds(known)
         if error is None:
             rows, error = _call(keep, cell, [runs])
+        if error is None:
+            drop_weights(runs / cell.folder)
         if error is not None:
             failed.append(cell)
             log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
@@ -117,6 +122,15 @@ def _run(cell, runs):
     cell.run(runs)
     (runs / cell.folder / "error.log").unlink(missing_ok=True)
     return time.monotonic() - start
+
+
+def drop_weights(folder):
+    """Delete models and checkpoints of `folder` where they take more than LARGE_RUN bytes; its logs stay."""
+    weights = [folder / "model", folder / "checkpoints"]
+    files = [file for place in weights for file in place.glob("*")]
+    if sum(file.stat().st_size for file in files) > LARGE_RUN:
+        for place in weights:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _make_base(cell, runs):

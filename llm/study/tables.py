@@ -172,12 +172,25 @@ def of(table, values):
     return table[np.logical_and.reduce([table[name] == value for name, value in values.items()])]
 
 
+DIVERGED = "diverged.txt"
+
+
 def results(cell, runs):
-    """Return the row of a finished training run: its setting, ``result.json``, last validation, and how it was made."""
+    """Return the row of a finished training run: its setting, ``result.json``, last validation, and how it was made.
+
+    Of one that diverged, which the file DIVERGED says, the accuracies are 0.
+    """
     folder = runs / cell.folder
-    last = {name: value for name, value in _lines(folder)[-1].items() if name.startswith("validation/")}
+    last = _lines(folder)[-1]
+    if (folder / DIVERGED).exists():
+        result = {name: value for name, value in last.items() if not name.startswith("validation/")}
+        names = f"avg@{cell.resolved['eval_samples']}", "greedy"
+        last = {f"{split}/{name}": 0.0 for split in ("validation", "test") for name in names}
+    else:
+        result = json.loads((folder / "result.json").read_text())
+        last = {name: value for name, value in last.items() if name.startswith("validation/")}
     row = {"study": cell.study} | cell.columns | cell.trial | {"trials": cell.trials, "seed": cell.seed} | last
-    row |= json.loads((folder / "result.json").read_text()) | {"options": cell.identity}
+    row |= result | {"options": cell.identity}
     return pd.DataFrame([row | made_on(cell.config(runs).device) | {"command": cell.command(runs)}])
 
 

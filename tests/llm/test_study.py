@@ -252,26 +252,39 @@ def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monk
 @settings(max_examples=40)
 @given(st.data())
 def test_choice_is_the_largest_mean(data):
-    """Against a loop over trials; trials that lack a tuning seed do not take part, other seeds do not count."""
+    """Against a loop over trials, none while one of them lacks a tuning seed; other seeds do not count."""
     trials = grid(learning_rate=(1.0, 2.0, 3.0), tau=(0.1, 0.5))
     setting = Setting({"method": "m"}, {}, trials)
     scores = {
         (number, seed): data.draw(st.integers(0, 50)) / 50
         for number, seed in itertools.product(range(6), (100, 101, 5))
-        if data.draw(st.integers(0, 3)) > 0
+        if data.draw(st.integers(0, 40)) > 0
     }
     rows = [
         {"method": "m", "seed": seed, "validation/avg@8_ci": 9.0, "validation/avg@8": score} | trials[number]
         for (number, seed), score in scores.items()
     ]
     table = pd.DataFrame([*rows, {"method": "other", "seed": 100, "validation/avg@8": 1.0} | trials[0]])
-    complete = [n for n in range(6) if {(n, 100), (n, 101)} <= set(scores)]
     chosen = study.choose(setting, table, (100, 101))
-    if not complete:
-        assert chosen is None
+    if all((n, seed) in scores for n in range(6) for seed in (100, 101)):
+        means = [scores[n, 100] + scores[n, 101] for n in range(6)]
+        assert means[trials.index(chosen)] == max(means)
     else:
-        means = {n: scores[n, 100] + scores[n, 101] for n in complete}
-        assert means[trials.index(chosen)] == max(means.values())
+        assert chosen is None
+
+
+def test_a_candidate_that_diverges_is_not_chosen(preset, tmp_path):
+    """It has a row of accuracy 0 and is not tried again; a chosen one that diverges fails, and says so."""
+    trials = ({"learning_rate": 1e-3}, {"learning_rate": 1e9})
+    declared = Study("wild", (Setting({"method": "m"}, {}, trials),), (0,), (100,), preset=preset)
+    assert not study.run(declared, tmp_path, tmp_path / "runs", log=Log())
+    tuning = pd.read_csv(tmp_path / "study_wild_tuning.csv").set_index("learning_rate")
+    assert tuning.loc[1e9, "validation/greedy"] == 0 and len(tuning) == 2
+    assert pd.read_csv(tmp_path / "study_wild.csv").learning_rate.to_list() == [1e-3]
+    assert study.plan(declared, tmp_path) == ([], [])
+    alone = Study("lost", (Setting({"method": "m"}, trials[1]),), (0,), preset=preset)
+    log = Log()
+    assert study.run(alone, tmp_path, tmp_path / "runs", log=log) and "Diverged" in log[0]
 
 
 def test_choice_is_taken_over(preset, tmp_path):
