@@ -5,13 +5,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one figure a process; also keeps sums in one order
 
 import argparse
-import multiprocessing
 import signal
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from tqdm import tqdm
+
+from pmdtheory import sweeps
 
 from . import harness, replication
 
@@ -55,6 +55,8 @@ def _arguments(argv):
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help="figures to make (default: all)")
     parser.add_argument("--fast", action="store_true", help="a reduced setting of each: a subset of the same rows")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
+    where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
+    parser.add_argument("--backend", choices=sweeps.BACKENDS, default="loky", help=where)
     parser.add_argument(
         "--update", action="store_true", help="replace the committed tables, pictures, gallery and table of the README"
     )
@@ -69,34 +71,28 @@ def _arguments(argv):
     return arguments
 
 
-def _run(names, fast, jobs, update):
+def _run(names, fast, jobs, backend, update):
     whole = "all" in names
     names = list(harness.NAMES) if whole else list(dict.fromkeys(names))
     for folder in (harness.BUILD, *((harness.DATA, harness.OUTPUT) if update else ())):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()  # fails now rather than after the computation
     harness.finish()
-    outcomes = {}
-    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        futures = {pool.submit(harness.run, name, fast, update): name for name in names}
-        try:
-            for future in tqdm(as_completed(futures), total=len(futures), unit="figure", disable=None):
-                outcomes[futures[future]] = future.result()
-        except (ValueError, OSError) as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise ValueError(f"{futures[future]}: {error}") from error
-        except KeyboardInterrupt:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+    made, failed = {}, {}
+    ended = sweeps.outcomes(harness.run, names, (fast, update), jobs, backend)
+    for name, outcome, error in tqdm(ended, total=len(names), unit="figure", disable=None):
+        made[name] = outcome
+        if error:
+            failed[name] = error[0].partition(": ")[2] or error[0]
+    names = [name for name in names if name not in failed]
     for name in names:
-        outcome = outcomes[name]
+        outcome = made[name]
         print(f"{name} ({outcome.seconds:.1f} s): {outcome.finding}")
         for difference in outcome.differences[:_SHOWN]:
             print(f"  DIFFERS: {difference}")
         if len(outcome.differences) > _SHOWN:
             print(f"  ... and {len(outcome.differences) - _SHOWN} more")
-    differing = [name for name in names if outcomes[name].differences]
+    differing = [name for name in names if made[name].differences]
     stale = _pages(update) if whole or update else []
     for page in stale:
         print(f"DIFFERS: {page} is not what the committed tables say (make reproduce UPDATE=1 writes it)")
@@ -105,7 +101,9 @@ def _run(names, fast, jobs, update):
     else:
         where = os.path.relpath(harness.BUILD, harness.HERE.parent)
         print(f"All {len(names)} tables agree with the committed ones; tables and pictures are in {where}.")
-    return 1 if differing or stale else 0
+    for name, line in failed.items():
+        print(f"python -m figures: {name}: {line}", file=sys.stderr)
+    return 2 if failed else 1 if differing or stale else 0
 
 
 def _pages(update):

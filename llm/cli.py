@@ -39,7 +39,7 @@ KEPT = {
     **dict.fromkeys(("compare", "study", "validate"), "finished cells are kept, and the same command goes on"),
 }
 # What the extra [llm] brings, as it is imported.
-EXTRA = {"accelerate", "gguf", "math_verify", "pebble", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
+EXTRA = {"accelerate", "gguf", "math_verify", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
 def main(argv=None):
@@ -251,6 +251,7 @@ def _compare(arguments):
     parser.add_argument("--preset", help="preset of pmd-llm train (default: tiny-cpu)")
     parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
     parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time, one thread each; 1 on GPU (default: 1)")
+    _add_backend(parser)
     given, rest = parser.parse_known_args(arguments)
 
     from . import study
@@ -260,7 +261,7 @@ def _compare(arguments):
     output = given.output or compare.default_folder(declared)
     compare.check_start(declared, output)
     print(f"Comparison in {output}", flush=True)
-    failed = study.run(declared, output, output / "runs", given.jobs, _log)
+    failed = study.run(declared, output, output / "runs", given.jobs, _log, given.backend)
     table = declared.results(output).read()
     if len(table):
         compare.draw(output)
@@ -279,6 +280,7 @@ def _study(arguments):
     parser.add_argument("--tables", type=Path, default=Path("figures/data"), help="default: figures/data")
     parser.add_argument("--runs", type=Path, default=Path("build/study"), help="default: build/study")
     parser.add_argument("--jobs", type=_jobs, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
+    _add_backend(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the predicted hours")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
     given = parser.parse_args(arguments)
@@ -309,7 +311,7 @@ def _study(arguments):
         return 1 if departures or not compared else 0
     failed = []
     for each in chosen:
-        failed += study.run(each, given.tables, given.runs, given.jobs, _log)
+        failed += study.run(each, given.tables, given.runs, given.jobs, _log, given.backend)
     if not failed:
         print(f"Every cell of {', '.join(names)} is in {given.tables}.")
     return _failed(failed)
@@ -376,6 +378,13 @@ def _law(arguments):
         found.draw(given.figure)
         print(f"The picture is {given.figure}")
     return 0
+
+
+def _add_backend(parser):
+    from pmdtheory.sweeps import BACKENDS
+
+    where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
+    parser.add_argument("--backend", choices=BACKENDS, default="loky", help=where)
 
 
 def _jobs(text):

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pmdtheory"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["simplex", "stationarity", "intervals", "roots"],
+    ["simplex", "stationarity", "intervals", "roots", "sweeps"],
     ["divergences", "partition", "plotting"],
     ["overestimated", "baselines"],
     ["solver", "knobs"],

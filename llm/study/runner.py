@@ -1,11 +1,10 @@
-"""The engine: runs the cells that a study's tables lack, in worker processes; one that fails takes no other down."""
+"""The engine: runs the cells that a study's tables lack, in the worker processes of `pmdtheory.sweeps`."""
 
 import shutil
 import time
-import traceback
-from concurrent.futures import as_completed
 from itertools import chain
-from multiprocessing import get_context
+
+from pmdtheory.sweeps import attempt, outcomes
 
 from .tables import claim, writable
 
@@ -14,7 +13,7 @@ __all__ = ["compute", "describe", "plan", "run"]
 LARGE_RUN = 100_000_000
 
 
-def run(study, folder, runs, jobs=1, log=print):
+def run(study, folder, runs, jobs=1, log=print, backend="loky"):
     """Run what the tables of a study lack, merging the rows of each cell as it ends; return the cells that failed.
 
     Before anything is run, a ValueError says that a cell has an invalid configuration, a table is damaged or not of
@@ -29,7 +28,8 @@ def run(study, folder, runs, jobs=1, log=print):
         writable(runs)
         with claim(runs, study.name):
             for stage in study.stages(folder):
-                failed += compute(stage.unfinished(), runs, jobs, stage.merge, log, stage.tables["results"].read())
+                known = stage.tables["results"].read()
+                failed += compute(stage.unfinished(), runs, jobs, stage.merge, log, known, backend)
     return failed
 
 
@@ -60,19 +60,20 @@ def describe(studies, folder, runs, jobs=1, log=print):
     log(f"{total:.1f} h in all, {jobs} at a time")
 
 
-def compute(cells, runs, jobs, keep, log, known):
+def compute(cells, runs, jobs, keep, log, known, backend="loky"):
     """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
     spent, expected, left = 0.0, 0.0, sum(cell.seconds(known) for cell in cells)
     bases = {cell.base(runs): cell for cell in cells if cell.base(runs) is not None}
     makers = [cell for folder, cell in bases.items() if not folder.exists()]
-    broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs) if error}
+    broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs, backend) if error}
     broken = {folder: (f"its base could not be made: {line}", text) for folder, (line, text) in broken.items()}
     baseless = [(cell, None, broken[cell.base(runs)]) for cell in cells if cell.base(runs) in broken]
     started, failed = [cell for cell in cells if cell.base(runs) not in broken], []
-    for number, (cell, seconds, error) in enumerate(chain(baseless, outcomes(_run, started, [runs], jobs)), start=1):
+    ended = chain(baseless, outcomes(_run, started, [runs], jobs, backend))
+    for number, (cell, seconds, error) in enumerate(ended, start=1):
         left -= cell.seconds(known)
         if error is None:
-            rows, error = _call(keep, cell, [runs])
+            rows, error = attempt(keep, cell, [runs])
         if error is None:
             drop_weights(runs / cell.folder)
         if error is not None:
@@ -83,38 +84,6 @@ def compute(cells, runs, jobs, keep, log, known):
         hours = left * spent / expected / jobs / 3600
         log(f"[{number}/{len(cells)}] {cell}: {cell.headline(rows)}; {seconds:.0f} s, about {hours:.1f} h left")
     return failed
-
-
-def outcomes(function, items, arguments, jobs):
-    """Yield each item when ``function(item, *arguments)`` has ended, with what it returned and its error, or None.
-
-    An error is a pair, a line and the whole of it. With one job (a GPU) all happens in this process.
-    """
-    if jobs == 1 or not items:
-        for item in items:
-            yield item, *_call(function, item, arguments)
-        return
-    from pebble import ProcessPool
-
-    pool = ProcessPool(min(jobs, len(items)), context=get_context("spawn"))
-    try:
-        futures = {pool.schedule(_call, args=[function, item, arguments]): item for item in items}
-        for future in as_completed(futures):
-            died = future.exception()
-            code = f"its process ended with code {died.exitcode}" if hasattr(died, "exitcode") else str(died)
-            yield futures[future], *((None, (code, code)) if died else future.result())
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
-
-
-def _call(function, item, arguments):
-    try:
-        return function(item, *arguments), None
-    except Exception as error:
-        line = " ".join("".join(traceback.format_exception_only(error)).split())
-        return None, (line if len(line) < 400 else f"{line[:400]} ...", "".join(traceback.format_exception(error)))
 
 
 def _run(cell, runs):

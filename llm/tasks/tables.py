@@ -105,7 +105,10 @@ def _datasets(path, config=None, **options):
         return {split: list(_numbered(rows)) for split, rows in loaded.items()}
     except Exception as error:  # the hub, the network and pyarrow raise dozens of kinds
         first = str(error).strip().split("\n")[0]
-        raise ValueError(f"{options.get('data_files', path)!r} cannot be loaded by datasets: {first}") from None
+        raise ValueError(
+            f"{options.get('data_files', path)!r} cannot be loaded by datasets ({first}): is there a network, and "
+            "is the table whole? file:rows.jsonl takes one from the disk."
+        ) from None
 
 
 def _numbered(rows):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import cli, models, study
 from pmdllm.config import Config, parse
-from pmdllm.study import Setting, Study, Table, grid, runner
+from pmdllm.study import Setting, Study, Table, grid
 from pmdllm.study.declared import ON_REQUEST, STUDIES
 from pmdllm.study.tables import appearing, claim
 from pmdllm.tasks import load
@@ -182,17 +181,16 @@ def test_processes_and_errors(small, tmp_path):
     assert len(pd.read_csv(paths(folder)[0])) == 2
 
 
-def test_a_cell_whose_process_dies_is_a_failure(small, tmp_path):
-    """The outcome of a call in a process that is gone names the code it ended with; the others are there."""
-    items = [0, 3, 0]
-    ended = list(runner.outcomes(_leave, items, [], jobs=2))
-    assert sorted(error is None for _, _, error in ended) == [False, True, True]
-    (line,) = (error[0] for _, _, error in ended if error)
-    assert "code 3" in line
-
-
-def _leave(code):
-    return os._exit(code) if code else code
+def test_a_cluster_gives_the_numbers_of_one_process(small, tmp_path):
+    """The rows of two Dask workers; a cell that fails there is named, and the others are kept."""
+    broken = Setting({"method": "broken"}, {"model": str(tmp_path / "nowhere")})
+    simple = replace(small, settings=(small.settings[0], broken), seeds=(0,), tuning_seeds=())
+    folder, log = tmp_path / "tables", Log()
+    (failed,) = study.run(simple, folder, tmp_path / "runs", jobs=2, log=log, backend="dask")
+    assert failed.columns == {"method": "broken"} and any("FAILED: ValueError" in line for line in log)
+    study.run(simple, tmp_path / "alone", tmp_path / "other-runs", log=Log())
+    a, b = (without(paths(where)[0], "seconds", "command") for where in (folder, tmp_path / "alone"))
+    pd.testing.assert_frame_equal(a, b)
 
 
 def test_command_does_the_same_run(small):
