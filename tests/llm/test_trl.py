@@ -20,6 +20,7 @@ import pytest
 import torch
 import trl
 from datasets import Dataset
+from peft import LoraConfig
 from pmdllm import integrations, models, tasks
 from pmdllm.batch import Batch
 from pmdllm.config import Config
@@ -77,7 +78,7 @@ def move(model, size, seed):
             weight += size * torch.randn(weight.shape, generator=generator)
 
 
-def make_trainer(model, tokenizer, feed, folder, optimizer=None, **changes):
+def make_trainer(model, tokenizer, feed, folder, optimizer=None, peft_config=None, **changes):
     options = {
         "algorithm": "pmd-mean", "num_generations": N, "per_device_train_batch_size": N,
         "gradient_accumulation_steps": 2, "steps_per_generation": P, "max_completion_length": LENGTH,
@@ -88,6 +89,7 @@ def make_trainer(model, tokenizer, feed, folder, optimizer=None, **changes):
     return PMDTrainer(
         model, feed.reward, PMDConfig(str(folder), **(options | changes)), processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"prompt": ["1+1="] * P}), rollout_func=feed, optimizers=(optimizer, None),
+        peft_config=peft_config,
     )  # fmt: skip
 
 
@@ -314,6 +316,35 @@ def test_vllm_ratio_and_masks_of_an_environment(updates):
     residual = piece["advantages"][:, None] - args.tau * fitted
     expected = -(weight / each[name] / piece["count"])[:, None] * residual * mask
     torch.testing.assert_close(logp.grad, expected, atol=1e-7, rtol=1e-5)
+
+
+def test_adapters_get_the_lean_loops_gradient(tmp_path):
+    """LoRA by PEFT: W + c (B A)ᵀ, so that ∂L/∂B = c (∂L/∂W)ᵀ Aᵀ, at s = 0 and after B has moved; nothing else moves."""
+    model, tokenizer = base()
+    config = lean_config()
+    batch = draw(feed := Feed(), model, tokenizer, config, seed=1)
+    adapters = LoraConfig(r=2, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True)
+    trainer = make_trainer(deepcopy(model), tokenizer, feed, tmp_path, peft_config=adapters)
+    trainer.model.train()
+    trainer._prepare_inputs([{"prompt": "1+1="}] * P * N)
+    pieces, layers = trainer._buffered_inputs, [block.attn.c_attn for block in model.transformer.h]
+    named = dict(trainer.model.named_parameters())
+    trained = [name for name, weight in named.items() if weight.requires_grad]
+    assert len(trained) == 2 * len(layers) and all("lora" in name for name in trained)
+    A, B = ([named[name] for name in trained if f"lora_{letter}" in name] for letter in "AB")
+    for minibatch, window in zip(batch.minibatches(IN_ORDER), (pieces[:2], pieces[2:])):
+        model.zero_grad()
+        trainer.model.zero_grad()
+        loss = minibatch.backward(model, config.method, settings_of(config), nullcontext)["loss"]
+        parts = [trainer._compute_loss(trainer.model, piece) for piece in window]
+        sum(parts).backward()
+        assert sum(part.item() for part in parts) == pytest.approx(loss, rel=1e-5)
+        for a, b, layer in zip(A, B, layers):
+            torch.testing.assert_close(b.grad, 3 * layer.weight.grad.T @ a.T, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            for a, b, layer in zip(A, B, layers):
+                b += 0.1 * torch.randn(b.shape, generator=torch.Generator().manual_seed(3))
+                layer.weight += 3 * (b @ a).T
 
 
 class Resampled(Feed):
