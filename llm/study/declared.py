@@ -166,7 +166,7 @@ WORD_PROBLEMS = Study(
         )
         for method in ("pmd-mean-loo", "grpo")
     ),
-    seeds=SEEDS[:3],
+    seeds=SEEDS,
     preset="smollm2-135m",
     guess=(0.4, 0.25),
 )
