@@ -14,6 +14,7 @@ import torch
 from . import metrics
 from .credit import credit
 from .logp import passes, token_logp
+from .losses import free_advantages
 from .rollout import Rollouts
 from .tasks import Problem
 
@@ -57,24 +58,41 @@ class Minibatch:
         values = defaultdict(float)
         with arithmetic():
             cut = passes(model, self.rollouts, most_rows, memory)
+        advantage = self.advantage
+        if algorithm.is_free:
+            advantage = self._free_advantages(model, cut, arithmetic, settings)
         for rows in cut:
             rows = rows.to(logps.device)
             piece = self.rollouts.rows(rows).trimmed()
             with arithmetic():
                 logp, entropy = token_logp(model, piece)
             own = replace(settings, weight=None if self.weight is None else self.weight[rows])
-            loss, details = algorithm.loss(logp, piece.logp, piece.mask, self.advantage[rows], own)
+            loss, details = algorithm.loss(logp, piece.logp, piece.mask, advantage[rows], own)
             share = len(piece) / len(self.rollouts)
             (loss * share).backward()
             logps[rows, : logp.shape[1]], entropies[rows, : logp.shape[1]] = logp.detach(), entropy
             for name, value in (details | {"loss": loss.detach()}).items():
                 values[name] += share * float(value)
         s = (logps - self.rollouts.logp).sum(1)
-        by_group = torch.zeros(self.valid.shape, device=s.device).masked_scatter(self.valid, s)
-        weights = metrics.implied_lambda(by_group, self.valid)
+        weights = metrics.implied_lambda(self._by_group(s), self.valid)
         values |= metrics.log_ratio_statistics(s, settings.clip_low, settings.clip_high) | metrics.kl_estimates(s)
         values |= metrics.entropy_statistics(entropies, self.rollouts.mask)
         return values | {"lambda/mean": weights.mean(), "lambda/max": weights.max()}
+
+
+    @torch.no_grad()
+    def _free_advantages(self, model, cut, arithmetic, settings):
+        """Advantages over baselines that follow the policy, (B,): one more reading of the completions."""
+        s = torch.zeros_like(self.advantage)
+        for rows in cut:
+            piece = self.rollouts.rows(rows.to(s.device)).trimmed()
+            with arithmetic():
+                s[rows] = (token_logp(model, piece)[0] - piece.logp).sum(1).to(s.dtype)
+        groups = self._by_group(self.advantage), self._by_group(s)
+        return free_advantages(*groups, settings.tau, self.valid, settings.chi2_coef)[self.valid]
+
+    def _by_group(self, values):
+        return torch.zeros_like(self.valid, dtype=values.dtype).masked_scatter(self.valid, values)
 
 
 @dataclass
@@ -129,7 +147,7 @@ class Batch:
         valid = ended if config.truncated == "drop" else torch.ones_like(ended)
         given = credit(
             algorithm, rewards, valid, tau, config.target_kl, config.importance_weights, config.filter_low,
-            config.filter_high,
+            config.filter_high, config.baseline_tau,
         )  # fmt: skip
         valid, kept = given.valid, given.kept
         return cls(

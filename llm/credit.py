@@ -46,7 +46,8 @@ class Credit:
 
 
 def credit(
-    algorithm, rewards, valid, tau, target_kl=0.0, importance_weights=False, filter_low=None, filter_high=None
+    algorithm, rewards, valid, tau, target_kl=0.0, importance_weights=False, filter_low=None, filter_high=None,
+    baseline_tau=0.0,
 ):  # fmt: skip
     """Give credit to the completions of P groups.
 
@@ -64,6 +65,8 @@ def credit(
         Whether losses are weighted by e^{r/τ}/Ẑ, `pmdllm.losses.importance_weights`.
     filter_low, filter_high : float, optional
         Only groups with a mean reward above the one and below the other are kept.
+    baseline_tau : float
+        Temperature β₁ of a baseline that has one, if it is not τ; 0: it is. Statement 22.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def credit(
     low = -math.inf if filter_low is None else filter_low
     high = math.inf if filter_high is None else filter_high
     return Credit(
-        advantage=algorithm.advantage(rewards, tau, valid, target_kl),
+        advantage=algorithm.advantage(rewards, baseline_tau or tau, valid, target_kl),
         weight=weights_of(rewards, tau, valid) if importance_weights else None,
         valid=valid,
         kept=valid.any(1) & (mean > low) & (mean < high),

@@ -28,6 +28,18 @@ gspo                       mean; A divided by the standard deviation   ρ_t = e^
 pmd:NAME                   any of `pmdtheory.baselines.BASELINES`      s, sequence            none
 =========================  ==========================================  =====================  =======================
 
+and members of `pmdtheory.family`, by their names there:
+
+=========================  ==========================================  ================================================
+free-baseline              the group's mean of r − τ s at π_θ          s, sequence
+fixed-chi2                 the group's mean of r − τ s − κ (ρ − 1)     s, sequence; κ (ρ − 1 − s) is added to L
+standardised               mean; A divided by the group's σ̂_n           s, sequence; τ in standard deviations
+quantile                   τ log[τ (e^{1/τ} − 1)]; r is its rank       s, sequence; τ in units of a rank
+kimi-k2.5                  mean                                        L = −(ρ A − τ s²), sequence
+=========================  ==========================================  ================================================
+
+The first two follow the policy (``Algorithm.is_free``): `free_advantages` recomputes A before each update.
+
 N is 1 (``none``), the completion's length |y| (``seq-mean-token-mean``) or the constant ``max_length``
 (``seq-mean-token-sum-norm``). It means the same for all: at π_θ = π_old every loss has the gradient −(A/N) ∇log π_θ,
 REINFORCE with a baseline. A sequence ratio (rloo) enters once, Σ_t having one term; the geometric one (gspo) stands at
@@ -55,7 +67,7 @@ References
 ----------
 Statements 10, 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv
 2501.12599, eq. 3; GRPO, arXiv 2402.03300, eq. 3; Dr. GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; GSPO, arXiv
-2507.18071, eq. 5.
+2507.18071, eq. 5. Those of the members of the family stand in ``docs/family.md``.
 """
 
 import math
@@ -74,9 +86,11 @@ __all__ = [
     "advantages",
     "algorithm",
     "clipped_policy_gradient",
+    "free_advantages",
     "importance_weights",
     "log_ratio",
     "log_ratio_regression",
+    "ratio_with_squared_penalty",
 ]
 
 LENGTH_NORMALIZATIONS = ("none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
@@ -97,8 +111,10 @@ def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
         Temperature τ > 0 in reward units; the means do not use it.
     mask : boolean tensor (P, n), optional
         False where there is no rollout; its reward may be anything.
-    scale : {'none', 'std'}
-        'std' divides by the group's standard deviation (n − 1 in it) plus 1e-4.
+    scale : {'none', 'std', 'sd', 'rank'}
+        'std' divides by the group's standard deviation (n − 1 in it) plus 1e-4, 'sd' by that with n in it, 0/0 being 0
+        (Statement 25). 'rank' puts the share of the group
+        whose reward is at most r in r's place and subtracts τ log[τ (e^{1/τ} − 1)], whatever the baseline (QRPO).
     target_kl : float
         KL divergence in nats, for a baseline that aims at one.
 
@@ -112,17 +128,28 @@ def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
     >>> advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), BASELINES["loo_mean"], tau=0.1)
     tensor([[ 1.0000, -0.3333, -0.3333, -0.3333]])
     """
-    _one_of("scale", scale, ("none", "std"))
+    _one_of("scale", scale, ("none", "std", "sd", "rank"))
     rewards = rewards.detach()
+    if scale == "rank":
+        return _ranks(rewards, tau, mask)
     subtracted = baseline(rewards, tau, mask, target_kl)
     valid = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
     advantage = torch.where(valid, rewards, subtracted) - subtracted
-    if scale == "std":
-        count = valid.sum(-1, keepdim=True)
-        centred = torch.where(valid, rewards, 0) - BASELINES["mean"](rewards, tau, mask)
-        variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-        advantage = advantage / (variance.sqrt() + STD_FLOOR)
+    if scale in ("std", "sd"):
+        count = valid.sum(-1, keepdim=True) - (1 if scale == "std" else 0)
+        centred = torch.where(valid, torch.where(valid, rewards, 0) - BASELINES["mean"](rewards, tau, mask), 0)
+        deviation = (centred.square().sum(-1, keepdim=True) / count.clamp(min=1)).sqrt()
+        advantage = advantage / (deviation + STD_FLOOR if scale == "std" else torch.where(deviation > 0, deviation, 1))
     return advantage
+
+
+def _ranks(rewards, tau, mask):
+    valid = torch.ones_like(rewards, dtype=torch.bool) if mask is None else mask
+    below = ((rewards[..., None, :] <= rewards[..., :, None]) & valid[..., None, :]).sum(-1)
+    wide = torch.promote_types(rewards.dtype, torch.float32)
+    rank = below.to(wide) / valid.sum(-1, keepdim=True).clamp(min=1)
+    log_partition = 1 + tau * math.log(tau * -math.expm1(-1 / tau))  # of a reward that is uniform in [0, 1]
+    return torch.where(valid, rank - log_partition, 0)
 
 
 def importance_weights(rewards, tau, mask=None):
@@ -167,12 +194,13 @@ def log_ratio(logp, old_logp, mask):
 
 def log_ratio_regression(
     logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
-    weight=None, count=None,
+    weight=None, count=None, chi2_coef=0.0,
 ):  # fmt: skip
     """Policy mirror descent: the squared distance of log-ratios from their targets A/τ.
 
     (τ/2)(A/τ − s)² / N for each completion, or Σ_t (τ/2)(A/τ − s_t)² / N with ``granularity="token"``; then the mean
-    over completions. The gradient is −(A − τ s) ∇log π_θ / N.
+    over completions. The gradient is −(A − τ s) ∇log π_θ / N, and with a ``chi2_coef`` κ, which adds κ (ρ − 1 − s),
+    it is −(A − τ s − κ (ρ − 1)) ∇log π_θ / N.
 
     Parameters
     ----------
@@ -192,6 +220,8 @@ def log_ratio_regression(
         Factor of each completion's loss, such as `importance_weights`; a constant.
     count : int or tensor (), optional
         Completions that the mean is over, where these B are a part of them. Default: those of the B that have a token.
+    chi2_coef : float
+        κ ≥ 0 in reward units; Statement 3 with a baseline that is free.
 
     Returns
     -------
@@ -217,6 +247,8 @@ def log_ratio_regression(
     valid, fitted = (mask, s) if granularity == "token" else (mask.any(-1, keepdim=True), total[:, None])
     squares = torch.where(valid, advantage[:, None] - tau * fitted, 0).square()
     loss = (weight * squares.sum(-1)).sum() / (2 * tau)
+    if chi2_coef:
+        loss = loss + chi2_coef * (weight * torch.where(valid, _exp(fitted) - 1 - fitted, 0).sum(-1)).sum()
     return loss, {"residual": _average(squares, valid).sqrt()}
 
 
@@ -278,6 +310,57 @@ def clipped_policy_gradient(
     return loss, {"clip_fraction": _average(is_clipped.to(rho.dtype), valid)}
 
 
+def ratio_with_squared_penalty(
+    logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
+    weight=None, count=None,
+):  # fmt: skip
+    """Kimi K2.5's form: the gain over the policy, the penalty over the anchor; −(ρ A − τ s²) / N, ρ = e^s.
+
+    Arguments and outputs as in `log_ratio_regression`, of the completion's log-ratio alone; ``residual`` is that of the
+    gradient, ρ A − 2 τ s. Statement 27; arXiv 2602.02276.
+    """
+    _one_of("granularity", granularity, ("sequence",))
+    if not 0 < tau < math.inf:
+        raise ValueError(f"tau must be positive and finite, got {tau}.")
+    s, advantage, weight = _read(logp, old_logp, mask, advantage, weight, length_normalization, max_length, count)
+    s, valid = s.sum(-1), mask.any(-1)
+    gain = _exp(s) * advantage
+    loss = -(weight * torch.where(valid, gain - tau * s.square(), 0)).sum()
+    return loss, {"residual": _average((gain - 2 * tau * s).square(), valid).sqrt()}
+
+
+def free_advantages(advantage, log_ratios, tau, valid, chi2_coef=0.0):
+    """Advantages over the baseline that leaves no mean residual: V = mean of r − τ s − κ (ρ − 1) over the group.
+
+    What is regressed then is the residual's deviation from its mean, and the loss that of its variance within groups:
+    AGRO, GVPO, VarGrad and REBEL. A group's V uses all of it, so it is computed before minibatches are cut.
+
+    Parameters
+    ----------
+    advantage, log_ratios : tensor (P, n)
+        A = r − b̂ over any baseline, and s at the present policy.
+    tau, chi2_coef : float
+        τ and κ.
+    valid : boolean tensor (P, n)
+        Completions that count.
+
+    Returns
+    -------
+    tensor (P, n)
+        A constant, 0 where not valid.
+
+    Examples
+    --------
+    >>> A, s = torch.tensor([[0.5, -0.5]]), torch.tensor([[2.0, 0.0]])
+    >>> free_advantages(A, s, tau=0.5, valid=A > -1)
+    tensor([[1., 0.]])
+    """
+    s = log_ratios.detach()
+    residual = torch.where(valid, advantage - tau * s - chi2_coef * (_exp(s) - 1), 0)
+    mean = residual.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(valid, advantage - mean, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Settings:
     """What `Algorithm.loss` needs besides the batch, as in the objectives; each reads what concerns it.
@@ -293,6 +376,7 @@ class Settings:
     max_length: float | None = None
     weight: torch.Tensor | None = None
     count: int | torch.Tensor | None = None
+    chi2_coef: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -304,13 +388,15 @@ class Algorithm:
     baseline : pmdtheory.baselines.Baseline
         b̂.
     objective : callable
-        `log_ratio_regression` or `clipped_policy_gradient`.
+        `log_ratio_regression`, `ratio_with_squared_penalty` or `clipped_policy_gradient`.
     granularity : str
         What s or ρ is taken of, as in the objective.
     length_normalization : str
         N, unless the settings say otherwise.
-    scale : {'none', 'std'}
+    scale : {'none', 'std', 'sd', 'rank'}
         As in `advantages`.
+    is_free : bool
+        Whether the baseline follows the policy: `free_advantages` recomputes A at each update.
     """
 
     baseline: Baseline
@@ -318,11 +404,12 @@ class Algorithm:
     granularity: str = "sequence"
     length_normalization: str = "none"
     scale: str = "none"
+    is_free: bool = False
 
     @property
-    def is_regression(self):
-        """Whether it regresses log-ratios, and so has a temperature; else it clips ratios."""
-        return self.objective is log_ratio_regression
+    def has_temperature(self):
+        """Whether a penalty τ holds the log-ratio; else ratios are clipped."""
+        return self.objective is not clipped_policy_gradient
 
     def advantage(self, rewards, tau, mask=None, target_kl=0.0):
         """`advantages` (P, n) over this algorithm's baseline, in its scale."""
@@ -330,11 +417,12 @@ class Algorithm:
 
     def loss(self, logp, old_logp, mask, advantage, settings):
         """Loss and metrics of a batch: arguments as in the objective, the rest in a `Settings`."""
-        scope = (settings.tau,) if self.is_regression else (settings.clip_low, settings.clip_high)
+        scope = (settings.tau,) if self.has_temperature else (settings.clip_low, settings.clip_high)
         normalization = settings.length_normalization or self.length_normalization
+        penalty = {"chi2_coef": settings.chi2_coef} if self.is_free else {}
         return self.objective(
             logp, old_logp, mask, advantage, *scope, self.granularity, normalization, settings.max_length,
-            settings.weight, settings.count,
+            settings.weight, settings.count, **penalty,
         )  # fmt: skip
 
 
@@ -350,6 +438,11 @@ ALGORITHMS = {
     "dr-grpo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "token", _SUM),
     "rloo": Algorithm(BASELINES["loo_mean"], clipped_policy_gradient),
     "gspo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "geometric", _PER_TOKEN, "std"),
+    "free-baseline": Algorithm(BASELINES["mean"], log_ratio_regression, is_free=True),
+    "fixed-chi2": Algorithm(BASELINES["mean"], log_ratio_regression, is_free=True),
+    "standardised": Algorithm(BASELINES["mean"], log_ratio_regression, scale="sd"),
+    "quantile": Algorithm(BASELINES["mean"], log_ratio_regression, scale="rank"),
+    "kimi-k2.5": Algorithm(BASELINES["mean"], ratio_with_squared_penalty),
 }
 
 

@@ -174,7 +174,9 @@ class Run:
         """Make one update on a minibatch."""
         config = self.config
         chosen = None if config.length_normalization == "auto" else config.length_normalization
-        settings = Settings(minibatch.tau, config.clip_low, config.clip_high, chosen, self.max_new_tokens)
+        settings = Settings(
+            minibatch.tau, config.clip_low, config.clip_high, chosen, self.max_new_tokens, chi2_coef=config.chi2_coef
+        )
         self.set_learning_rate(minibatch.number)
         self.optimizer.zero_grad()
         self.model.train(config.gradient_checkpointing)  # Transformers recomputes in this mode only, and caches in none

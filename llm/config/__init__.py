@@ -101,6 +101,8 @@ class Config:
     tau: float = option(0.1, "regularisation temperature τ, in reward units", **TEMPERATURE)
     target_kl: float = option(0.0, "KL(p‖q) aimed at, by pmd-target or by τ; 0: off", at_least=0, at_most=1e3)
     tau_factor: float = option(0.0, "τ is multiplied by this after every batch; 0: off", at_least=0, at_most=10)
+    baseline_tau: float = option(0.0, "β₁ of a log-partition baseline; 0: τ", at_least=0, at_most=1e6)
+    chi2_coef: float = option(0.0, "κ of fixed-chi2, in reward units", at_least=0, at_most=1e6)
     clip_low: float = option(0.2, "ratios below 1 − clip_low are clipped (policy-gradient methods)", above=0, below=1)
     clip_high: float = option(0.2, "ratios above 1 + clip_high are clipped (the same)", above=0, at_most=1e6)
     length_normalization: str = option("auto", "divisor of a completion's loss; auto: the algorithm's", choices=NORMS)
@@ -163,7 +165,12 @@ class Config:
             must_be(self, "filter_low", f"below filter_high = {self.filter_high}", self.filter_low < self.filter_high)
         if baseline.needs_target:
             must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
-        for name in () if self.method.is_regression else ("target_kl", "tau_factor"):
+        must_be(self, "baseline_tau", f"0 for {self.algorithm}, whose baseline has none",
+                self.baseline_tau == 0 or baseline.uses_tau)  # fmt: skip
+        fixed = self.algorithm == "fixed-chi2"
+        reason = "positive for fixed-chi2" if fixed else f"0 for {self.algorithm}, which has no χ² penalty of its own"
+        must_be(self, "chi2_coef", reason, (self.chi2_coef > 0) == fixed)
+        for name in () if self.method.has_temperature else ("target_kl", "tau_factor"):
             must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
         must_be(self, "tau_factor", "0 where target_kl moves τ already", not (self.tau_factor and moves_tau))
         reason = "0 with one update per rollout batch: λ is 0 before it"
@@ -185,8 +192,8 @@ class Config:
     @property
     def tau_is_without_effect(self):
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
-        uses_tau = self.importance_weights or self.method.baseline.uses_tau
-        return self._updates_once and self.method.is_regression and not uses_tau
+        uses_tau = self.importance_weights or self.method.baseline.uses_tau or self.method.scale == "rank"
+        return self._updates_once and self.method.has_temperature and not uses_tau
 
     @property
     def _updates_once(self):

@@ -28,10 +28,11 @@ from pmdtheory.baselines import BASELINES
 from pmdtheory.instrument.response import TARGET_KL
 
 from .. import tasks
-from ..losses import Settings, advantages, algorithm
+from ..losses import Settings, advantages, algorithm, free_advantages, log_ratio
 
 __all__ = ["SIGNATURES", "TRL_LOSSES", "load"]
 
+CHI2_COEF = 0.1
 TRL_LOSSES = {
     "grpo": {},
     "bnpo": {},
@@ -73,8 +74,12 @@ def _ours(name):
     rows = algorithm(name)
 
     def loss(logp, old_logp, mask, rewards, tau):
-        A = rows.advantage(rewards[None], tau, target_kl=TARGET_KL)[0]
-        return rows.loss(logp, old_logp, mask, A, Settings(tau, max_length=mask.shape[1]))[0]
+        settings = Settings(tau, max_length=mask.shape[1], chi2_coef=CHI2_COEF if name == "fixed-chi2" else 0.0)
+        A = rows.advantage(rewards[None], tau, target_kl=TARGET_KL)
+        if rows.is_free:
+            s = log_ratio(logp, old_logp, mask).sum(-1)[None]
+            A = free_advantages(A, s, tau, torch.ones_like(A, dtype=torch.bool), settings.chi2_coef)
+        return rows.loss(logp, old_logp, mask, A[0], settings)[0]
 
     return loss
 

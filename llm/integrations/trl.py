@@ -78,7 +78,8 @@ class PMDConfig(trl.GRPOConfig):
     Parameters
     ----------
     algorithm : str
-        A regression of `pmdllm.losses.ALGORITHMS`, or ``pmd:NAME`` with a name of `pmdtheory.baselines.BASELINES`.
+        One of `pmdllm.losses.ALGORITHMS` with a temperature, or ``pmd:NAME`` with a name of
+        `pmdtheory.baselines.BASELINES`.
     tau : float
         Temperature τ > 0 in reward units.
     target_kl : float
@@ -124,7 +125,9 @@ class PMDConfig(trl.GRPOConfig):
         super().__post_init__()
         must_be(self, "tau", "positive and finite", 0 < self.tau < float("inf"))
         must_be(self, "length_normalization", f"one of {', '.join(NORMS)}", self.length_normalization in NORMS)
-        must_be(self, "algorithm", "a regression such as pmd-mean (TRL has the others)", self.method.is_regression)
+        must_be(self, "algorithm", "a regression such as pmd-mean (TRL has the others)", self.method.has_temperature)
+        free = f"another than {self.algorithm}, whose baseline follows the policy: pmd-llm train has it"
+        must_be(self, "algorithm", free, not self.method.is_free)
         needs_target = self.method.baseline.needs_target
         must_be(self, "target_kl", f"positive for {self.algorithm}", self.target_kl > 0 or not needs_target)
         must_be(self, "reset_optimizer_every", "at least 0", self.reset_optimizer_every >= 0)

@@ -37,7 +37,7 @@ from ..losses import ALGORITHMS, Settings, log_ratio
 __all__ = ["ESTIMATORS", "LOSSES", "PMDLossConfig"]
 
 FIRST, BEYOND = "0.9.1", "0.10"
-ESTIMATORS = tuple(name for name, method in ALGORITHMS.items() if name.startswith("pmd-") and method.is_regression)
+ESTIMATORS = tuple(name for name, method in ALGORITHMS.items() if name.startswith("pmd-") and method.has_temperature)
 LOSSES = {"pmd-sequence": ALGORITHMS["pmd-mean"], "pmd-token": ALGORITHMS["kimi-token"]}
 NORMALIZATIONS = {
     "seq-mean-token-sum": "none",

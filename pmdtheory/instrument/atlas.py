@@ -68,6 +68,8 @@ def candidates(response):
     ]
     if response.form == "truncated regression":
         found.append(Candidate("truncated-importance", "19", _member("truncated-importance", cap=response.cap)))
+    if response.form == "regression with a fixed χ² penalty":
+        found.append(Candidate("fixed-chi2", "3", _fixed_chi2(response.terms[2] / response.terms[1])))
     if response.form == "quadratic penalty":
         found.append(Candidate("cfpo", "28", _member("cfpo", epsilon=-1 / response.terms[4]), has_tau=False))
     if response.form == "log-likelihood" and response.baseline == "none":
@@ -83,6 +85,12 @@ def candidates(response):
 
 def _member(name, **options):
     return lambda prompt, taus: MEMBERS[name].law(prompt.policy, prompt.reward, taus, **options).policy
+
+
+def _fixed_chi2(share):
+    """κ is `share` of τ."""
+    law = MEMBERS["fixed-chi2"].law
+    return lambda prompt, taus: law(prompt.policy, prompt.reward, taus, chi2_coef=share * taus).policy
 
 
 def _kimi(prompt, taus):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..family import kimi_k25
 from . import atlas, flow, response
 from .bench import EASY, HARD
 
@@ -96,6 +97,8 @@ class Identification:
         if self.law == "no interior law":
             ends = "the ratio runs until nothing pulls any more" if self.response.clip else "nothing holds the ratio"
             text = f"{self.name} has no interior law: {ends}."
+            if self.statement == "27":
+                text = f"{self.name} has no law with ρ ≤ e: one action takes most. A larger τ has one (Statement 27)."
         elif self.law == "unknown":
             near = self.matches[0]
             text = f"{self.name} is on no law of the atlas; {near.name} is the nearest, {near.distance:.2g} away in L1."
@@ -183,8 +186,16 @@ def identify(loss, tau=0.25, name=None):
     law, statement, at = best.name, best.statement, best.tau
     if found.form in _UNBOUNDED or (best.distance > _ON_THE_LAW and not all(s.isolated and s.interior for s in stops)):
         law, statement, at = "no interior law", "30", np.nan
+    elif best.distance > _ON_THE_LAW and found.form == "penalty over the anchor" and not _kimi_has_law(found):
+        law, statement, at = "no interior law", "27", np.nan
     elif best.distance > _ON_THE_LAW:
         law, statement, at = "unknown", "", np.nan
     elif law == "pmd-mean" and found.equal_groups == "no gradient":
         law, statement = "filtered", "24"
     return Identification(name or getattr(loss, "__name__", "the loss"), law, statement, at, tau, found, stops, matches)
+
+
+def _kimi_has_law(found):
+    """Whether ρ A − 2 τ s, of the measured τ, has an interior law on the hard prompt."""
+    best = HARD.reward.max() - HARD.policy @ HARD.reward
+    return bool(kimi_k25.has_law(HARD.policy, HARD.reward, -found.terms[1] * best / 2))

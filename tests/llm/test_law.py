@@ -26,6 +26,11 @@ OURS = {  # law, form, level, power of |y|, scale
     "dr-grpo": ("no interior law", CLIPPED, "token", 0, "linear"),
     "rloo": ("no interior law", CLIPPED, "sequence", 0, "linear"),
     "gspo": ("no interior law", CLIPPED, "geometric", -1, "standardised"),
+    "free-baseline": ("KL law", "regression", "sequence", 0, "linear"),
+    "fixed-chi2": ("fixed-chi2", "regression with a fixed χ² penalty", "sequence", 0, "linear"),
+    "standardised": ("standardised", "regression", "sequence", 0, "standardised"),
+    "quantile": ("quantile", "regression", "sequence", 0, "standardised"),
+    "kimi-k2.5": ("kimi-k2.5", "penalty over the anchor", "sequence", 0, "linear"),
 }
 TRL = {
     "grpo": (CLIPPED, "token", -1, "standardised"),
@@ -70,7 +75,8 @@ def test_every_algorithm_has_an_expected_law():
 
 @pytest.mark.parametrize("name", OURS)
 def test_our_algorithms(name):
-    found = identify(law.load(name), TAU, name)
+    tau = 0.4 if name == "kimi-k2.5" else TAU
+    found = identify(law.load(name), tau, name)
     expected, form, level, power, scale = OURS[name]
     assert (found.law, found.response.form, found.response.level) == (expected, form, level)
     assert (found.response.length, found.response.scale) == (power, scale)
@@ -78,11 +84,18 @@ def test_our_algorithms(name):
     assert found.interior == (expected != "no interior law")
     if found.interior:
         near, next_one = found.matches[:2]
-        assert found.tau == pytest.approx(TAU, rel=1e-6) and near.distance < 1e-8 and next_one.distance > 1e-3
-        assert found.response.equal_groups == "pulled back" and found.response.follows_tau
+        assert found.tau == pytest.approx(tau, rel=1e-6) and near.distance < 1e-7 and next_one.distance > 1e-3
+        assert found.response.equal_groups == "pulled back"
+        assert found.response.follows_tau or form != "regression" or name == "quantile"
     else:
         assert found.response.clip == pytest.approx((0.8, 1.2), abs=1e-6)
         assert found.response.equal_groups == "no gradient" and "no interior law" in found.sentence()
+
+
+def test_a_temperature_without_a_law_is_named():
+    """Statement 27: below it one action takes most; the hard prompt's is between the two."""
+    found = identify(law.load("kimi-k2.5"), TAU, "kimi-k2.5")
+    assert (found.law, found.statement) == ("no interior law", "27") and "A larger τ has one" in found.sentence()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -15,13 +16,16 @@ from pmdllm.losses import (
     advantages,
     algorithm,
     clipped_policy_gradient,
+    free_advantages,
     importance_weights,
     log_ratio,
     log_ratio_regression,
+    ratio_with_squared_penalty,
 )
 
 from pmdtheory import baseline_update, baselines, kl_update, pmd_mean_update
 from pmdtheory.baselines import BASELINES, Baseline
+from pmdtheory.family import MEMBERS
 
 NORMALIZATIONS = ("none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 RATIOS = ("token", "sequence", "geometric")
@@ -303,14 +307,78 @@ def test_scaled_advantage_is_in_sample_standard_deviations():
     assert_close(advantages(rewards, BASELINES["mean"], TAU, scale="std"), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("chi2_coef", [0.0, 0.4])
+def test_a_free_baseline_gives_the_gradient_of_the_variance_within_groups(chi2_coef):
+    """And with a χ² penalty, which is no variance, the pull of the residual's deviation from its group's mean."""
+    batch = make_batch(empty=(2,))
+    valid = batch.mask.any(1).reshape(3, 4)
+    name = "fixed-chi2" if chi2_coef else "free-baseline"
+    algorithm, chosen = ALGORITHMS[name], dataclasses.replace(SETTINGS, chi2_coef=chi2_coef)
+    s = log_ratio(*batch.inputs).sum(1)
+    first = algorithm.advantage(batch.rewards, TAU, valid)
+    A = free_advantages(first, s.reshape(3, 4), TAU, valid, chi2_coef)
+    loss, _ = algorithm.loss(*batch.inputs, A.flatten(), chosen)
+    u = torch.where(valid, batch.rewards - TAU * s.reshape(3, 4) - chi2_coef * s.reshape(3, 4).exp(), 0)
+    mean = u.sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+    if not chi2_coef:
+        variance = torch.where(valid, (u - mean).square(), 0).sum() / valid.sum() / (2 * TAU)
+        (expected,) = torch.autograd.grad(variance, batch.logp, retain_graph=True)
+        assert_close(gradient(loss, batch), expected)
+        return
+    pull = torch.where(valid, u - mean, 0).detach().flatten()
+    assert_close(gradient(loss, batch), -gradient((pull * s).sum() / valid.sum(), batch))
+
+
+def test_a_fixed_chi2_penalty_is_at_its_law():
+    """On the law of Statement 3 every residual of a group is the same, so that nothing pulls; elsewhere it does."""
+    p, r, tau, kappa = np.array([0.5, 0.2, 0.3]), np.array([0.0, 1.0, 0.4]), 0.2, 0.3
+    q = MEMBERS["fixed-chi2"].law(p, r, tau, chi2_coef=kappa).policy
+    rewards, valid = torch.tensor(r)[None], torch.ones(1, 3, dtype=torch.bool)
+    for policy, pulls in ((q, False), (MEMBERS["pmd-mean"].law(p, r, tau).policy, True)):
+        s = torch.tensor(np.log(policy / p))[None]
+        A = free_advantages(rewards, s, tau, valid, kappa)
+        left = (A - tau * s - kappa * (s.exp() - 1)).abs().max()
+        assert (left > 1e-3) == pulls and (pulls or left < 1e-12)
+
+
+def test_kimi_k25_is_its_formula():
+    batch = make_batch(empty=(2,))
+    advantage = batch.rewards.flatten()
+    loss, metrics = ratio_with_squared_penalty(*batch.inputs, advantage, TAU)
+    s = [sum(values) for values in log_ratios(batch)]
+    terms = [math.exp(x) * a - TAU * x * x for i, (x, a) in enumerate(zip(s, advantage.tolist())) if i != 2]
+    assert loss.item() == pytest.approx(-sum(terms) / 11, rel=1e-12)
+    pulls = [math.exp(x) * a - 2 * TAU * x for i, (x, a) in enumerate(zip(s, advantage.tolist())) if i != 2]
+    assert metrics["residual"].item() == pytest.approx(math.sqrt(sum(x * x for x in pulls) / 11), rel=1e-12)
+
+
+def test_quantile_advantages_are_ranks_over_a_known_log_partition():
+    """Of the family's law, whose population is the group; completions that do not count have no rank."""
+    rewards, tau = torch.tensor([[0.1, 0.7, 0.7, 0.3, 9.0]], dtype=torch.float64), 0.2
+    valid = torch.tensor([[True, True, True, True, False]])
+    A = ALGORITHMS["quantile"].advantage(rewards, tau, valid)[0]
+    known = tau * mpmath.log(mpmath.quad(lambda x: mpmath.exp(x / tau), [0, 1]))
+    assert_close(A, torch.tensor([0.25, 1.0, 1.0, 0.5, 0.0], dtype=A.dtype) - float(known) * valid[0].to(A.dtype))
+    law = MEMBERS["quantile"].law(np.full(4, 0.25), rewards[0, :4].numpy(), tau)
+    lam = np.exp(-law.log_ratio) * ((A[:4].numpy() / tau) - law.log_ratio)
+    assert np.ptp(lam) < 1e-9
+
+
+def test_standardised_advantages_of_equal_rewards_are_zero_and_of_others_have_variance_one():
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 5.0], [2.0, 2.0, 2.0, 2.0]], dtype=torch.float64)
+    A = ALGORITHMS["standardised"].advantage(rewards, TAU, torch.tensor([[True, True, True, False], [True] * 4]))
+    assert_close(A[0], torch.tensor([2**0.5, -(2**-0.5), -(2**-0.5), 0.0], dtype=A.dtype))
+    assert (A[1] == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"quantile"}))
 @pytest.mark.parametrize("reward", [0.0, 1.0, -0.1, 1 / 3])
 def test_equal_rewards_have_advantage_zero(name, reward):
     assert (ALGORITHMS[name].advantage(torch.full((2, 8), reward), 0.01) == 0).all()
 
 
 @pytest.mark.parametrize("rewards", [torch.tensor([[1, 0, 0]]), torch.tensor([[True, False, False]])])
-@pytest.mark.parametrize("scale", ["none", "std"])
+@pytest.mark.parametrize("scale", ["none", "std", "sd", "rank"])
 def test_verdicts_are_rewards(rewards, scale):
     expected = advantages(torch.tensor([[1.0, 0.0, 0.0]]), BASELINES["mean"], TAU, scale=scale)
     assert torch.equal(advantages(rewards, BASELINES["mean"], TAU, scale=scale), expected)
@@ -508,7 +576,7 @@ def bad_calls():
         "max_length must be a positive number, got None": lambda: clip(
             logp, old_logp, mask, A, *CLIP, length_normalization="seq-mean-token-sum-norm"
         ),
-        "scale must be one of none, std, got 'max'": lambda: advantages(
+        "scale must be one of none, std, sd, rank, got 'max'": lambda: advantages(
             batch.rewards, BASELINES["mean"], TAU, scale="max"
         ),
         "algorithm must be one of .*, or pmd: and one of .*, got 'median'": lambda: algorithm("median"),

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import string
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from pmdllm import models
 from pmdllm.config import Config, from_preset
+from pmdllm.logp import token_logp
+from pmdllm.losses import Settings
 from pmdllm.run.folder import RunFolder
 from pmdllm.tasks import Problem, load
 from pmdllm.tasks.answers import Verdict
@@ -110,6 +113,27 @@ def test_updates_are_those_written_out_by_hand(small, tmp_path, micro_batch):
             expected = start[name] - config.learning_rate * (move + 0.1 * start[name])
             torch.testing.assert_close(q.detach(), expected, atol=1e-6, rtol=1e-5)
         twin.load_state_dict(run.model.state_dict())
+
+
+@pytest.mark.parametrize("changes", [{"algorithm": "free-baseline"}, {"algorithm": "fixed-chi2", "chi2_coef": 0.2}])
+def test_a_free_baseline_is_that_of_whole_groups_at_the_present_policy(small, tmp_path, changes):
+    """The second update of a batch, in passes that cut groups: the gradient written out over each group."""
+    run = ready(tiny(small, tmp_path, micro_batch=3, max_grad_norm=0.0, learning_rate=1e-2, **changes))
+    batch, rng, kappa = run.next_batch(), np.random.default_rng(0), changes.get("chi2_coef", 0.0)
+    batch.advantage = torch.rand(batch.advantage.shape, generator=torch.Generator().manual_seed(0))
+    first, second, *_ = batch.minibatches(rng)
+    run.update(first)
+    rows = second.rollouts
+    s = (token_logp(run.model, rows)[0] - rows.logp).sum(1)
+    groups, tau = second.valid.shape, run.config.tau
+    u = (second.advantage - tau * s - kappa * (s.exp() - 1)).detach().reshape(groups)
+    expected = torch.autograd.grad(-((u - u.mean(1, keepdim=True)).flatten() * s).mean(), list(run.model.parameters()))
+    run.model.zero_grad()
+    settings = Settings(tau, chi2_coef=kappa)
+    second.backward(run.model, run.algorithm, settings, nullcontext, most_rows=3)
+    assert s.detach().abs().max() > 0.01
+    for weight, gradient in zip(run.model.parameters(), expected):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_the_gradient_norm_is_bounded(small, tmp_path):
@@ -488,7 +512,9 @@ def test_a_filter_does_not_slow_the_decay_of_the_learning_rate(small, tmp_path):
     "changes",
     [{"dtype": "bfloat16"}, {"gradient_checkpointing": True}, {"algorithm": "gspo"}, {"algorithm": "dr-grpo"},
      {"algorithm": "kimi-token", "length_normalization": "seq-mean-token-mean"}, {"algorithm": "pmd-part-loo"},
-     {"algorithm": "pmd:log_partition"}],
+     {"algorithm": "pmd:log_partition"}, {"algorithm": "free-baseline"}, {"algorithm": "fixed-chi2", "chi2_coef": 0.1},
+     {"algorithm": "standardised"}, {"algorithm": "quantile"}, {"algorithm": "kimi-k2.5"},
+     {"algorithm": "pmd-part-loo", "baseline_tau": 2.0}],
 )  # fmt: skip
 def test_other_arithmetic_and_algorithms_run(small, tmp_path, changes):
     run = rewarded(ready(tiny(small, tmp_path, **changes)), COIN)
