@@ -33,7 +33,7 @@ def compute(means, tau, actions):
     """One row per prompt, law and action; no rows where there is no interior law."""
     reward, rows = np.linspace(0, 1, actions), []
     for mean in means:
-        policy = _tilted(reward, mean)
+        policy = tilted(reward, mean)
         for name, options in OPTIONS.items():
             try:
                 law = MEMBERS[name].law(policy, reward, tau, **options)
@@ -45,7 +45,7 @@ def compute(means, tau, actions):
     return pd.concat(rows, ignore_index=True)
 
 
-def _tilted(reward, mean):
+def tilted(reward, mean):
     """Uniform policy tilted exponentially until its mean reward is `mean`, by bisection."""
     low, high = -100.0, 100.0
     for _ in range(100):
