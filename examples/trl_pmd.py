@@ -27,6 +27,12 @@ class Script:
     task: str = field(default="arithmetic", metadata={"help": "What pmd-llm train --task takes."})
 
 
+def draw(task, count, seed):
+    """Draw problems one by one, so that a task with few of them may give one twice."""
+    rng = np.random.default_rng(seed)
+    return [task.sample(1, rng)[0] for _ in range(count)]
+
+
 def main(arguments=None):
     """Train, and return the trainer."""
     parser = HfArgumentParser((Script, PMDConfig))
@@ -38,7 +44,7 @@ def main(arguments=None):
     script, config = parser.parse_args_into_dataclasses(arguments)
     task = tasks.load(script.task)
     model, tokenizer = models.load(script.model, torch.device("cpu"))
-    problems = task.sample(4096, np.random.default_rng(config.seed))
+    problems = draw(task, 4096, config.seed)
     chats = tokenizer.chat_template is not None
     prompts = [[{"role": "user", "content": problem.prompt}] if chats else problem.prompt for problem in problems]
     dataset = Dataset.from_dict({"prompt": prompts, "answer": [problem.answer for problem in problems]})

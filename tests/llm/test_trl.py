@@ -470,6 +470,15 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path):
     assert max(abs(np.subtract(found["defective"], one))) > 1e-2
 
 
+@pytest.mark.parametrize("name", ["arithmetic", "sums", "word_problems"])
+def test_the_example_draws_as_many_prompts_as_it_likes(name):
+    """Also of a task with 205 of them."""
+    from examples.trl_pmd import draw
+
+    drawn = draw(tasks.load(name), 1000, seed=0)
+    assert len(drawn) == 1000 and drawn == draw(tasks.load(name), 1000, seed=0) != draw(tasks.load(name), 1000, seed=1)
+
+
 def test_ten_lines_of_the_page_run(tmp_path, monkeypatch):
     """The block of docs/engines.md, as it stands."""
     monkeypatch.chdir(tmp_path)
