@@ -57,12 +57,11 @@ class Minibatch:
         logps, entropies = (torch.zeros_like(self.rollouts.logp) for _ in range(2))
         values = defaultdict(float)
         with arithmetic():
-            cut = passes(model, self.rollouts, most_rows, memory)
+            cut = [rows.to(logps.device) for rows in passes(model, self.rollouts, most_rows, memory)]
         advantage = self.advantage
         if algorithm.is_free:
             advantage = self._free_advantages(model, cut, arithmetic, settings)
         for rows in cut:
-            rows = rows.to(logps.device)
             piece = self.rollouts.rows(rows).trimmed()
             with arithmetic():
                 logp, entropy = token_logp(model, piece)
@@ -79,13 +78,12 @@ class Minibatch:
         values |= metrics.entropy_statistics(entropies, self.rollouts.mask)
         return values | {"lambda/mean": weights.mean(), "lambda/max": weights.max()}
 
-
     @torch.no_grad()
     def _free_advantages(self, model, cut, arithmetic, settings):
         """Advantages over baselines that follow the policy, (B,): one more reading of the completions."""
         s = torch.zeros_like(self.advantage)
         for rows in cut:
-            piece = self.rollouts.rows(rows.to(s.device)).trimmed()
+            piece = self.rollouts.rows(rows).trimmed()
             with arithmetic():
                 s[rows] = (token_logp(model, piece)[0] - piece.logp).sum(1).to(s.dtype)
         groups = self._by_group(self.advantage), self._by_group(s)

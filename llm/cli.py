@@ -304,7 +304,8 @@ def _study(arguments):
         study.describe(chosen, given.tables, given.runs, given.jobs, _log)
         return 0
     if given.check:
-        compared, departures = study.check(chosen, given.tables, given.runs / "check", given.jobs, _log)
+        again = given.runs / "check"
+        compared, departures = study.check(chosen, given.tables, again, given.jobs, _log, backend=given.backend)
         for departure in departures:
             print(f"DEPARTS: {departure}")
         print(f"{compared} numbers compared with the committed tables, {len(departures)} departures.")

@@ -411,6 +411,11 @@ class Algorithm:
         """Whether a penalty τ holds the log-ratio; else ratios are clipped."""
         return self.objective is not clipped_policy_gradient
 
+    @property
+    def advantage_uses_tau(self):
+        """Whether advantages depend on τ."""
+        return self.baseline.uses_tau or self.scale == "rank"
+
     def advantage(self, rewards, tau, mask=None, target_kl=0.0):
         """`advantages` (P, n) over this algorithm's baseline, in its scale."""
         return advantages(rewards, self.baseline, tau, mask, self.scale, target_kl)

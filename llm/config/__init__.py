@@ -192,7 +192,7 @@ class Config:
     @property
     def tau_is_without_effect(self):
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
-        uses_tau = self.importance_weights or self.method.baseline.uses_tau or self.method.scale == "rank"
+        uses_tau = self.importance_weights or self.method.advantage_uses_tau
         return self._updates_once and self.method.has_temperature and not uses_tau
 
     @property

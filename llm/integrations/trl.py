@@ -149,7 +149,7 @@ class PMDConfig(trl.GRPOConfig):
         if self.save_strategy == "steps" and self.save_steps >= 1:
             boundary = f"a multiple of {updates}, the updates per generation: resuming is exact there only"
             must_be(self, "save_steps", boundary, self.save_steps % updates == 0)
-        if updates == 1 and not (self.importance_weights or self.method.baseline.uses_tau):
+        if updates == 1 and not (self.importance_weights or self.method.advantage_uses_tau):
             warnings.warn(
                 f"algorithm {self.algorithm!r} with one update per generation: the log-ratio is 0 at it, and a mean "
                 "baseline does not depend on τ, so tau has no effect. Raise steps_per_generation or num_iterations.",

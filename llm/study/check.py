@@ -10,7 +10,7 @@ from .tables import claim, of
 __all__ = ["check", "prediction_interval"]
 
 
-def check(studies, folder, runs, jobs=1, log=print, level=0.95):
+def check(studies, folder, runs, jobs=1, log=print, level=0.95, backend="loky"):
     """Run a few cells anew and compare them with the committed rows of their settings.
 
     Returns how many numbers were compared, and in words what failed, departs, or could not be compared. A new number
@@ -41,7 +41,7 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95):
         if committed:
             with claim(runs, study.name):
                 shutil.rmtree(runs / study.name, ignore_errors=True)
-                failed = compute(list(committed), runs, jobs, keep, log, known)
+                failed = compute(list(committed), runs, jobs, keep, log, known, backend)
             departures += [f"{cell}: failed" for cell in failed]
     for cell, rows, name, values, floor, value in numbers:
         low, high = prediction_interval(values, floor, 1 - (1 - level) / len(numbers))
