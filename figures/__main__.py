@@ -55,8 +55,7 @@ def _arguments(argv):
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help="figures to make (default: all)")
     parser.add_argument("--fast", action="store_true", help="a reduced setting of each: a subset of the same rows")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
-    where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
-    parser.add_argument("--backend", choices=sweeps.BACKENDS, default="loky", help=where)
+    sweeps.add_backend(parser)
     parser.add_argument(
         "--update", action="store_true", help="replace the committed tables, pictures, gallery and table of the README"
     )

@@ -12,6 +12,8 @@ from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
+from pmdtheory import sweeps
+
 from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
 from .run.signals import raised_signals
 
@@ -251,7 +253,7 @@ def _compare(arguments):
     parser.add_argument("--preset", help="preset of pmd-llm train (default: tiny-cpu)")
     parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
     parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time, one thread each; 1 on GPU (default: 1)")
-    _add_backend(parser)
+    sweeps.add_backend(parser)
     given, rest = parser.parse_known_args(arguments)
 
     from . import study
@@ -280,7 +282,7 @@ def _study(arguments):
     parser.add_argument("--tables", type=Path, default=Path("figures/data"), help="default: figures/data")
     parser.add_argument("--runs", type=Path, default=Path("build/study"), help="default: build/study")
     parser.add_argument("--jobs", type=_jobs, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
-    _add_backend(parser)
+    sweeps.add_backend(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the predicted hours")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
     given = parser.parse_args(arguments)
@@ -379,13 +381,6 @@ def _law(arguments):
         found.draw(given.figure)
         print(f"The picture is {given.figure}")
     return 0
-
-
-def _add_backend(parser):
-    from pmdtheory.sweeps import BACKENDS
-
-    where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
-    parser.add_argument("--backend", choices=BACKENDS, default="loky", help=where)
 
 
 def _jobs(text):

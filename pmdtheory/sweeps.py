@@ -17,7 +17,7 @@ import signal
 import traceback
 from concurrent.futures import as_completed
 
-__all__ = ["BACKENDS", "attempt", "outcomes"]
+__all__ = ["BACKENDS", "add_backend", "attempt", "outcomes"]
 
 LONGEST = 400  # characters of the line that an error is told in
 EXIT = re.compile(r"\b[A-Z]{3,}\(-?\d+\)")  # how loky says that a process ended: EXIT(3), SIGKILL(-9)
@@ -63,6 +63,12 @@ def outcomes(function, items, arguments=(), jobs=1, backend="loky"):
     with BACKENDS[backend](jobs) as results:
         for number, outcome in results(tasks):
             yield items[number], *outcome
+
+
+def add_backend(parser):
+    """Add the option ``--backend`` to an argument parser."""
+    where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
+    parser.add_argument("--backend", choices=BACKENDS, default="loky", help=where)
 
 
 def attempt(function, item, arguments):
