@@ -78,12 +78,15 @@ def _run(names, fast, jobs, backend, update):
         tempfile.TemporaryFile(dir=folder).close()  # fails now rather than after the computation
     harness.finish()
     made, failed = {}, {}
-    ended = sweeps.outcomes(harness.run, names, (fast, update), jobs, backend)
+    ended = sweeps.outcomes(harness.attempt, names, (fast, update), jobs, backend)
     for name, outcome, error in tqdm(ended, total=len(names), unit="figure", disable=None):
-        made[name] = outcome
         if error:
-            failed[name] = error[0].partition(": ")[2] or error[0]
-    names = [name for name in names if name not in failed]
+            failed[name] = error[1].rstrip()  # a fault of this program: the whole traceback
+        elif isinstance(outcome, str):
+            failed[name] = outcome
+        else:
+            made[name] = outcome
+    names = [name for name in names if name in made]
     for name in names:
         outcome = made[name]
         print(f"{name} ({outcome.seconds:.1f} s): {outcome.finding}")
@@ -97,7 +100,7 @@ def _run(names, fast, jobs, backend, update):
         print(f"DIFFERS: {page} is not what the committed tables say (make reproduce UPDATE=1 writes it)")
     if differing:
         print(f"{len(differing)} of {len(names)} tables differ from the committed ones: {', '.join(differing)}.")
-    else:
+    elif made:
         where = os.path.relpath(harness.BUILD, harness.HERE.parent)
         print(f"All {len(names)} tables agree with the committed ones; tables and pictures are in {where}.")
     for name, line in failed.items():

@@ -13,6 +13,8 @@ import pandas as pd
 from pmdtheory import kl_update, plotting
 from pmdtheory.family import MEMBERS
 
+from . import marks
+
 FULL = {"means": (0.21, 0.79), "tau": 0.3, "actions": 41}
 FAST = FULL
 KEYS = ["prompt", "law", "index"]
@@ -58,16 +60,10 @@ def tilted(reward, mean):
 def plot(table):
     """A panel per prompt."""
     figure, axes = plotting.panels(1, table.prompt.nunique(), height=3.0)
-    names = list(OPTIONS)
-    colours = dict(zip(names[2:], (
-        plotting.ORANGE, plotting.SKY, plotting.GREEN, plotting.PURPLE, plotting.BLACK, plotting.OLIVE, plotting.WINE,
-    )))  # fmt: skip
-    styles = {"on-policy": plotting.KL, "pmd-mean": plotting.MEAN}
     for axis, (prompt, part) in zip(np.ravel(axes), table.groupby("prompt")):
-        for name in names:
+        for name in OPTIONS:
             curve = part[part.law == name]
-            style = styles.get(name) or {"color": colours[name], "linewidth": 1.0}
-            axis.plot(curve.reward, curve.log_ratio, label="KL law" if name == "on-policy" else name, **style)
+            axis.plot(curve.reward, curve.log_ratio, label=marks.name_of_law(name), **marks.LAWS[name])
         axis.axhline(0, **plotting.BOUND)
         axis.set(xlabel="reward", ylabel="log-ratio $s$", title=f"mean reward {prompt:g}", ylim=(-6, 3.2))
     handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
@@ -80,6 +76,6 @@ def finding(table):
     hard = table[table.prompt == table.prompt.min()]
     after = hard.groupby("law").after.first().sort_values()
     missing = [name for name in OPTIONS if name not in after.index]
-    listed = ", ".join(f"{'KL law' if name == 'on-policy' else name} {value:.3f}" for name, value in after.items())
+    listed = ", ".join(f"{marks.name_of_law(name)} {value:.3f}" for name, value in after.items())
     none = f"; no interior law: {', '.join(missing)}" if missing else ""
     return f"From mean reward {hard.prompt.iloc[0]:g} one step leads to {listed}{none}."

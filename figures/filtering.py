@@ -59,6 +59,7 @@ def plot(table):
     axes[-1].axhline(1, **plotting.BOUND)
     axes[-1].set(xlabel="rollouts $n$", ylabel="largest gain / KL update's")
     axes[-1].set_xticks(sizes, [f"{n}" for n in sizes])
+    axes[-1].set_yticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"])
     axes[-1].minorticks_off()
     axes[-1].legend()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes) + 2)

@@ -128,6 +128,14 @@ def run(name, fast=False, update=False, build=BUILD):
     return Outcome(name, figure.finding(*tables), differences, time.perf_counter() - began)
 
 
+def attempt(name, fast=False, update=False):
+    """`run`, where an error that one line tells, a ``ValueError`` or ``OSError``, is returned as that line."""
+    try:
+        return run(name, fast, update)
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
+
+
 def inputs(figure):
     """Paths of the committed tables that a study's figure draws; none for a figure that computes its own."""
     return [DATA / f"{table}.csv" for table in getattr(figure, "TABLES", ())]

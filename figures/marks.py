@@ -17,6 +17,30 @@ NAMES = {
 }
 """Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
 
+LAWS = {
+    "on-policy": plotting.KL,
+    "pmd-mean": plotting.MEAN,
+    **{
+        name: {"color": colour, "linewidth": 1.0}
+        for name, colour in {
+            "two-temperatures": plotting.ORANGE,
+            "truncated-importance": plotting.SKY,
+            "standardised": plotting.GREEN,
+            "quantile": plotting.PURPLE,
+            "cfpo": plotting.BLACK,
+            "asymre": plotting.OLIVE,
+            "kimi-k2.5": plotting.WINE,
+            "fixed-chi2": plotting.TEAL,
+        }.items()
+    },
+}
+"""Line of each law of the family that figures draw together."""
+
+
+def name_of_law(law):
+    """Name of a law of the family in a picture."""
+    return "KL law" if law == "on-policy" else law
+
 
 def name_of(method, names=NAMES):
     """Name of a method; of one that no figure knows, what its table calls it."""

@@ -13,6 +13,7 @@ import pandas as pd
 from pmdtheory import plotting
 from pmdtheory.family import MEMBERS
 
+from . import marks
 from .family import tilted
 
 FULL = {"means": (0.21, 0.79), "taus": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0), "error": 0.3, "actions": 41}
@@ -51,19 +52,13 @@ def compute(means, taus, error, actions):
 def plot(table):
     """Largest change by prompt, and the mean change on the hard one."""
     figure, axes = plotting.panels(1, 3, height=2.8)
-    names = list(LAWS)
-    colours = dict(zip(names[2:], (
-        plotting.ORANGE, plotting.SKY, plotting.BLACK, plotting.GREEN, plotting.PURPLE, plotting.OLIVE,
-    )))  # fmt: skip
-    styles = {"on-policy": plotting.KL, "pmd-mean": plotting.MEAN}
     prompts = sorted(table.prompt.unique())
     shown = [(prompts[0], "largest"), (prompts[-1], "largest"), (prompts[0], "mean")]
     for axis, (prompt, column) in zip(axes, shown):
         part = table[table.prompt == prompt]
-        for name in names:
+        for name in LAWS:
             curve = part[part.law == name].sort_values("tau")
-            style = styles.get(name) or {"color": colours[name], "linewidth": 1.0}
-            axis.loglog(curve.tau, curve[column], label="KL law" if name == "on-policy" else name, **style)
+            axis.loglog(curve.tau, curve[column], label=marks.name_of_law(name), **marks.LAWS[name])
         axis.set(xlabel=r"temperature $\tau$", title=f"mean reward {prompt:g}", ylabel=f"{column} change, L1")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
@@ -72,9 +67,8 @@ def plot(table):
 def finding(table):
     """The largest change on the hard prompt at the smallest τ, least first."""
     hard = table[(table.prompt == table.prompt.min()) & (table.tau == table.tau.min())].set_index("law")
-    listed = ", ".join(
-        f"{'KL law' if name == 'on-policy' else name} {value:.2f}" for name, value in hard.largest.sort_values().items()
-    )
+    least_first = hard.largest.sort_values()
+    listed = ", ".join(f"{marks.name_of_law(name)} {value:.2f}" for name, value in least_first.items())
     pairs = table.pivot_table(index=["prompt", "tau"], columns="law", values=["largest", "mean"])
     fewer = {name: (pairs[name, "pmd-mean"] < pairs[name, "on-policy"]).sum() for name in ("largest", "mean")}
     return (

@@ -246,7 +246,8 @@ def _compare(arguments):
     parser = Parser(
         prog="pmd-llm compare",
         description="Train several algorithms at several seeds under one budget; write results.csv, curves.csv and "
-        "panels.png to the output folder. Every option of pmd-llm train can be given as well.",
+        "panels.png to the output folder; of a large model the logs are kept, not the weights. Every option of "
+        "pmd-llm train can be given as well.",
     )
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")

@@ -78,6 +78,7 @@ import torch
 
 from pmdtheory import knobs  # noqa: F401  registers its baselines
 from pmdtheory.baselines import BASELINES, Baseline
+from pmdtheory.partition import log_partition_of_ranks
 
 __all__ = [
     "ALGORITHMS",
@@ -148,8 +149,7 @@ def _ranks(rewards, tau, mask):
     below = ((rewards[..., None, :] <= rewards[..., :, None]) & valid[..., None, :]).sum(-1)
     wide = torch.promote_types(rewards.dtype, torch.float32)
     rank = below.to(wide) / valid.sum(-1, keepdim=True).clamp(min=1)
-    log_partition = 1 + tau * math.log(tau * -math.expm1(-1 / tau))  # of a reward that is uniform in [0, 1]
-    return torch.where(valid, rank - log_partition, 0)
+    return torch.where(valid, rank - float(log_partition_of_ranks(tau)), 0)
 
 
 def importance_weights(rewards, tau, mask=None):
@@ -397,6 +397,8 @@ class Algorithm:
         As in `advantages`.
     is_free : bool
         Whether the baseline follows the policy: `free_advantages` recomputes A at each update.
+    needs_chi2 : bool
+        Whether a χ² penalty of coefficient ``chi2_coef`` is added.
     """
 
     baseline: Baseline
@@ -405,6 +407,7 @@ class Algorithm:
     length_normalization: str = "none"
     scale: str = "none"
     is_free: bool = False
+    needs_chi2: bool = False
 
     @property
     def has_temperature(self):
@@ -424,7 +427,7 @@ class Algorithm:
         """Loss and metrics of a batch: arguments as in the objective, the rest in a `Settings`."""
         scope = (settings.tau,) if self.has_temperature else (settings.clip_low, settings.clip_high)
         normalization = settings.length_normalization or self.length_normalization
-        penalty = {"chi2_coef": settings.chi2_coef} if self.is_free else {}
+        penalty = {"chi2_coef": settings.chi2_coef} if self.needs_chi2 else {}
         return self.objective(
             logp, old_logp, mask, advantage, *scope, self.granularity, normalization, settings.max_length,
             settings.weight, settings.count, **penalty,
@@ -444,7 +447,7 @@ ALGORITHMS = {
     "rloo": Algorithm(BASELINES["loo_mean"], clipped_policy_gradient),
     "gspo": Algorithm(BASELINES["mean"], clipped_policy_gradient, "geometric", _PER_TOKEN, "std"),
     "free-baseline": Algorithm(BASELINES["mean"], log_ratio_regression, is_free=True),
-    "fixed-chi2": Algorithm(BASELINES["mean"], log_ratio_regression, is_free=True),
+    "fixed-chi2": Algorithm(BASELINES["mean"], log_ratio_regression, is_free=True, needs_chi2=True),
     "standardised": Algorithm(BASELINES["mean"], log_ratio_regression, scale="sd"),
     "quantile": Algorithm(BASELINES["mean"], log_ratio_regression, scale="rank"),
     "kimi-k2.5": Algorithm(BASELINES["mean"], ratio_with_squared_penalty),

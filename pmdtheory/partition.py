@@ -15,6 +15,12 @@ def jensen_gap(p, D):
     return _log_mean(p, D, _mean_growth(p, D, lambda x: excess(x, np.expm1(x))))
 
 
+def log_partition_of_ranks(tau):
+    """τ log Z = τ log(τ (e^{1/τ} − 1)) of a reward that is uniform in [0, 1], as ranks without ties are."""
+    with np.errstate(divide="ignore"):
+        return 1 + tau * np.log(tau * -np.expm1(-1 / tau))
+
+
 def _log_mean(p, x, growth):
     """log(1 + growth), growth = E_p[e^x] − 1; from the logarithms of p e^x where that cancels or overflows."""
     near = (growth > -0.5) & np.isfinite(growth)

@@ -252,6 +252,15 @@ def test_a_foreign_or_damaged_table_is_one_line(folders, name, table, content, m
     assert f"figures/data/{table}.csv" in line
 
 
+def test_a_fault_of_a_figure_shows_where_it_arose(folders, monkeypatch, capsys):
+    """The whole traceback, and no word about tables that agree."""
+    monkeypatch.setattr(harness.module("zero_temperature"), "compute", lambda **_: {}["missing"])
+    assert command.main(["zero_temperature"]) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" in err and "KeyError: 'missing'" in err and "test_figures.py" in err
+    assert "agree" not in out
+
+
 def test_output_that_cannot_be_written_is_one_line_before_anything_is_computed(folders, monkeypatch, capsys):
     """A file where the folder should be."""
     monkeypatch.setattr(harness, "BUILD", folders / "README.md" / "build")

@@ -167,9 +167,10 @@ class Config:
             must_be(self, "target_kl", f"positive for {self.algorithm}, whose baseline aims at it", self.target_kl > 0)
         must_be(self, "baseline_tau", f"0 for {self.algorithm}, whose baseline has none",
                 self.baseline_tau == 0 or baseline.uses_tau)  # fmt: skip
-        fixed = self.algorithm == "fixed-chi2"
-        reason = "positive for fixed-chi2" if fixed else f"0 for {self.algorithm}, which has no χ² penalty of its own"
-        must_be(self, "chi2_coef", reason, (self.chi2_coef > 0) == fixed)
+        needed = self.method.needs_chi2
+        sign, whether = ("positive", "a") if needed else ("0", "no")
+        reason = f"{sign} for {self.algorithm}, which has {whether} χ² penalty of its own"
+        must_be(self, "chi2_coef", reason, (self.chi2_coef > 0) == needed)
         for name in () if self.method.has_temperature else ("target_kl", "tau_factor"):
             must_be(self, name, f"0 for {self.algorithm}, which has no temperature", getattr(self, name) == 0)
         must_be(self, "tau_factor", "0 where target_kl moves τ already", not (self.tau_factor and moves_tau))

@@ -74,7 +74,7 @@ def _ours(name):
     rows = algorithm(name)
 
     def loss(logp, old_logp, mask, rewards, tau):
-        settings = Settings(tau, max_length=mask.shape[1], chi2_coef=CHI2_COEF if name == "fixed-chi2" else 0.0)
+        settings = Settings(tau, max_length=mask.shape[1], chi2_coef=CHI2_COEF if rows.needs_chi2 else 0.0)
         A = rows.advantage(rewards[None], tau, target_kl=TARGET_KL)
         if rows.is_free:
             s = log_ratio(logp, old_logp, mask).sum(-1)[None]

@@ -13,7 +13,7 @@ Statement 29.
 
 import numpy as np
 
-from .. import convex, simplex, updates
+from .. import convex, partition, simplex, updates
 from .member import Member
 
 
@@ -63,8 +63,7 @@ def _parts(policy, reward, tau, ranks):
     p, r, tau = simplex.problem(policy, reward, tau)
     below = np.einsum("...jk,...k->...j", r[..., :, None] > r[..., None, :], p)
     level = np.einsum("...jk,...k->...j", r[..., :, None] == r[..., None, :], p)
-    with np.errstate(divide="ignore"):
-        baseline = 1 + tau * np.log(tau * -np.expm1(-1 / tau))
+    baseline = partition.log_partition_of_ranks(tau)
     if ranks == "exact":
         size = np.where(level > 0, level, 1.0)
         x = size / tau[..., None]
