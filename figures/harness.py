@@ -63,6 +63,7 @@ NAMES = (
     "three_cases",
     "mdp_convergence",
     "mdp_lambda_map",
+    "recovery",
     "inexact_evaluation",
     "training_seeds",
     "training_temperature",

@@ -53,9 +53,9 @@ def with_lengths(rng, problems):
 
 
 def with_sampler(rng, problems):
-    """With a sampler of mean reward at most τ log Z of the anchor: if need be the anchor tilted to low rewards."""
+    """With a sampler of mean reward at most τ log Z of the anchor, near it or far; else the anchor tilted down."""
     for n, (p, r, tau) in contexts(rng, problems):
-        g = updates.kl_update(p, rng.normal(size=p.shape), 1.0).policy
+        g = updates.kl_update(p, rng.normal(size=p.shape), 10 ** rng.uniform(-0.5, 2, n)).policy
         above = np.einsum("nk,nk->n", g, r) > updates.kl_update(p, r, tau).baseline
         low = updates.kl_update(p, -r, np.ptp(r, axis=-1)).policy
         yield n, (p, r, tau, np.where(above[:, None], low, g))

@@ -53,6 +53,13 @@ def contexts_with_high_baselines(rng, problems):
         yield n, (p, tau[:, None] * D, tau, tau[:, None] * shift)
 
 
+def contexts_with_errors(rng, problems):
+    """With an error in each reward, the largest of them from 0.01 to 30 times τ."""
+    for n, (p, r, tau) in contexts(rng, problems):
+        error = rng.uniform(-1, 1, p.shape)
+        yield n, (p, r, tau, error * (tau * 10 ** rng.uniform(-2, 1.5, n))[:, None])
+
+
 def _policies(rng, n, K):
     exponent = rng.choice([-3.0, -30.0, -300.0], (n, 1))
     one_hot = 10 ** (exponent * rng.uniform(0.9, 1.0, (n, K)))
