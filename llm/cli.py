@@ -12,8 +12,6 @@ from dataclasses import field, fields, make_dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pmdtheory import sweeps
-
 from .config import COUNT, COUNT_OR_0, SEED, TEMPERATURE, Config, Parser, check, option, parse, presets
 from .run.signals import raised_signals
 
@@ -243,6 +241,8 @@ def _evaluate(arguments):
 
 
 def _compare(arguments):
+    from pmdtheory import sweeps
+
     parser = Parser(
         prog="pmd-llm compare",
         description="Train several algorithms at several seeds under one budget; write results.csv, curves.csv and "
@@ -274,6 +274,8 @@ def _compare(arguments):
 
 
 def _study(arguments):
+    from pmdtheory import sweeps
+
     parser = Parser(
         prog="pmd-llm study",
         description="Train what the tables of the declared studies lack, two cells at a time. It can be interrupted "
