@@ -1,6 +1,7 @@
 """Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
 
 from . import baselines, divergences, knobs
+from .penalised import penalised_update
 from .updates import Update, baseline_update, kl_update, largest_baseline, mixed_update, pmd_mean_update
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "knobs",
     "largest_baseline",
     "mixed_update",
+    "penalised_update",
     "pmd_mean_update",
 ]
 

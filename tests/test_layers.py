@@ -17,7 +17,7 @@ LAYERS = [
     ["overestimated", "baselines"],
     ["solver", "knobs"],
     ["updates"],
-    ["convex", "sampled", "laws"],
+    ["convex", "penalised", "sampled", "laws"],
     ["loglinear", "bandit", "mdp", "family"],
     ["theorems", "instrument"],
     ["cli"],

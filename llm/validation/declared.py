@@ -68,12 +68,13 @@ class ValidateConfig:
     outer_steps: int = option(12, "outer steps of the recursion", **COUNT)
 
     prompts: int = option(12, "prompts of a cell, except in the held-out experiment", at_least=1, at_most=Sums.size)
-    tau: float = option(0.3, "temperature of rollouts, completions, batch, held-out; reward: graded", **TEMPERATURE)
-    recursion_tau: float = option(1.0, "temperature of the recursion; reward: binary", **TEMPERATURE)
+    tau: float = option(0.3, "temperature of graded rewards, except in the population experiment", **TEMPERATURE)
+    recursion_tau: float = option(1.0, "temperature of binary rewards, and of kimi-k2.5", **TEMPERATURE)
     n: int = option(16, "rollouts per prompt of completions, batch and recursion", at_least=2, at_most=10_000)
     evaluations: int = option(1000, "gradients of L-BFGS in a step: population and batch; more for τ < 0.125", **COUNT)
     history: int = option(100, "steps that L-BFGS remembers, 8 bytes each per trained parameter", **COUNT)
     steps: int = option(1000, "gradient steps of Adam in an outer step: rollouts and completions", **COUNT)
+    family_steps: int = option(2000, "gradient steps of Adam in an outer step of the family experiment", **COUNT)
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
     held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment", **COUNT)
@@ -178,7 +179,7 @@ class Fit:
     def base(self, runs):
         """Return the folder of the base, None if it need not be made."""
         made = self.cell.kind.fit and not self.config.model
-        return base_folder(self.config, self.seed, runs / self.config.study) if made else None
+        return base_folder(self.config, self.seed, runs / self.config.study, self.cell.task) if made else None
 
     def make_base(self, runs):
         """Return the base, made if need be, in a tuple; from here on this process has the threads of the cell."""
@@ -186,7 +187,7 @@ class Fit:
             torch.set_num_threads(self.config.threads)
         if self.cell.kind.fit is None:
             return ()
-        return (base(self.config, self.seed, runs / self.config.study),)
+        return (base(self.config, self.seed, runs / self.config.study, self.cell.task),)
 
     def validate(self, runs):
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""

@@ -8,6 +8,7 @@ Everything but the last happens on a task of `pmdllm.validation.sums`, where the
     batch         one outer step on one fixed batch of n rollouts, against Statement 14
     recursion     a chain of outer steps, population loss and n fresh rollouts, with the bounds of Statement 9
     held-out      one outer step on few and many prompts; prompts it was not trained on obey the law, or not
+    family        one outer step on other losses, against their own laws (`pmdllm.validation.members`)
     training      outer steps of ordinary training on its own task, where nothing is enumerated: f from rollouts
 
 An outer step starts from a base, which is also the anchor p: a small network trained from scratch for each seed, or a
@@ -31,8 +32,9 @@ from pmdtheory.sampled import sampled_update
 from pmdtheory.theorems import binary_reward
 
 from ..losses import ALGORITHMS
-from . import fit, ordinary_training
+from . import fit, members, ordinary_training
 from .enumeration import Policy
+from .sums import Sums
 
 __all__ = ["EXPERIMENTS", "HELD_OUT", "Cell", "Experiment", "Step", "actions_table"]
 
@@ -62,19 +64,32 @@ class Cell:
         return EXPERIMENTS[self.experiment]
 
     @property
+    def loss(self):
+        """The `pmdllm.losses.Algorithm` that is fitted."""
+        return ALGORITHMS[members.MEMBERS[self.algorithm].algorithm if self.kind.of_family else self.algorithm]
+
+    @property
+    def task(self):
+        """The task that a base which is trained from scratch learns."""
+        return Sums(uneven=self.kind.of_family and members.MEMBERS[self.algorithm].uneven)
+
+    @property
     def baseline(self):
         """Name of the loss's baseline."""
-        return ALGORITHMS[self.algorithm].baseline.name
+        return self.loss.baseline.name
 
     @property
     def effective_tau(self):
         """Temperature of the expected loss: a plain mean over n fresh rollouts has targets smaller by 1 − 1/n."""
-        fresh = self.baseline == "mean" and math.isfinite(self.n) and not self.kind.fixed_batch
+        own = self.kind.fixed_batch or self.kind.of_family
+        fresh = self.baseline == "mean" and math.isfinite(self.n) and not own
         return self.tau * self.n / (self.n - 1) if fresh else self.tau
 
-    def law(self, anchor, actions=None):
-        """Return the update that this cell's loss leads to from an anchor."""
+    def law(self, policy, anchor, actions=None):
+        """Return the update that this cell's loss leads to from an anchor of a `Policy`."""
         p, r = anchor.policy, anchor.rewards.numpy()
+        if self.kind.of_family:
+            return members.law(self.algorithm, policy, anchor, self.tau)
         if self.kind.fixed_batch:
             drawn = np.take_along_axis(r, actions, axis=1)
             return sampled_update(p, actions, drawn, self.tau, baseline=self.baseline)
@@ -95,7 +110,7 @@ class Step:
 
     def __post_init__(self):
         self.fitted = self.base.copy()
-        self.problem = self.fitted, self.anchor, ALGORITHMS[self.cell.algorithm], self.cell.tau
+        self.problem = self.fitted, self.anchor, self.cell.loss, self.cell.tau
 
     @property
     def evaluations(self):
@@ -105,7 +120,7 @@ class Step:
     def population(self, batch=None):
         """The population loss, optionally of `batch` prompts at a time."""
         batch = batch and min(batch, self.cell.size)
-        return fit.population(*self.problem, self.cell.law(self.anchor), batch, self.rng)
+        return fit.population(*self.problem, self.cell.law(self.base, self.anchor), batch, self.rng)
 
     def rollouts(self):
         """The loss of n fresh rollouts."""
@@ -129,7 +144,7 @@ class Step:
         with torch.no_grad():
             logp = self.fitted(anchor.prompts).log_softmax(-1)
         log_ratio, p, r = (logp - anchor.logp).numpy(), anchor.policy, anchor.rewards.numpy()
-        fixed, law = cell.kind.fixed_batch, cell.law(anchor, actions)
+        fixed, law = cell.kind.fixed_batch, cell.law(self.base, anchor, actions)
         seen = (actions[:, :, None] == np.arange(p.shape[1])).any(axis=1) if fixed else None
         statistics = laws.compare(p, r, cell.effective_tau, log_ratio, law, seen)
         statistics |= {"expected_reward": (p * r).sum(axis=1), "expected_reward_law": (law.policy * r).sum(axis=1)}
@@ -213,7 +228,8 @@ class Experiment:
     `settings` returns reward, τ, algorithm, n and size of each setting of a `ValidateConfig`; `options` names what else
     decides the outcome. `fit` fits the network of a `Step`. `run` takes a cell, its `ValidateConfig` and, with a `fit`,
     a base, and returns tables. A step may have one `fixed_batch` of rollouts, be judged at `unseen`
-    prompts too, and keep all `actions`.
+    prompts too, and keep all `actions`. It may be `of_family`: its algorithms are then those of
+    `pmdllm.validation.members`.
     """
 
     settings: Callable
@@ -223,6 +239,7 @@ class Experiment:
     fixed_batch: bool = False
     unseen: bool = False
     actions: bool = False
+    of_family: bool = False
 
 
 PLAIN, LOO = ("pmd-mean", "pmd-part"), ("pmd-mean-loo", "pmd-part-loo")
@@ -268,6 +285,17 @@ EXPERIMENTS = {
             step.population(step.config.held_out_batch), step.config.held_out_steps, watch
         ),
         unseen=True,
+    ),
+    "family": Experiment(
+        lambda c: [
+            (member.reward, getattr(c, member.tau), name, member.n, c.prompts)
+            for name, member in members.MEMBERS.items()
+        ],
+        options=("family_steps", "learning_rate"),
+        fit=lambda step, watch: step.adam(
+            members.MEMBERS[step.cell.algorithm].loss(step), step.config.family_steps, watch
+        ),
+        of_family=True,
     ),
     "training": Experiment(
         lambda c: product(["binary"], (0.1, 0.5), LOO, [c.n], [c.training_prompts]),

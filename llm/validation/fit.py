@@ -150,29 +150,31 @@ def _minimise(optimizer, loss, watch, every, steps=1, schedule=None):
         watch(done)
 
 
-def base(config, seed, folder=None):
-    """Return the `Policy` of a base: pretrained, or of a seed, trained unless it is in the folder of bases."""
+def base(config, seed, folder=None, task=None):
+    """Return the `Policy` of a base: pretrained, or of a seed and task, trained unless it is in the folder of bases."""
     if config.model:
         model, tokenizer = models.load(config.model, models.device(config.device))
         return Policy(model, tokenizer, ChatSums(tokenizer, config.answers), config.blocks)
-    path = base_folder(config, seed, folder)
+    task = task or Sums()
+    path = base_folder(config, seed, folder, task)
     if not path.exists():
-        model, tokenizer, _ = warmup.fit(_recipe(config, seed), Sums())
+        model, tokenizer, _ = warmup.fit(_recipe(config, seed, task), task)
         with appearing(path) as unfinished:
             models.save(model, tokenizer, unfinished)
-    return Policy(*models.load(path), Sums())
+    return Policy(*models.load(path), task)
 
 
-def base_folder(config, seed, folder=None):
-    """Return the folder of the base of a seed, whose name depends on its recipe."""
-    digest = hashlib.sha256(_recipe(config, seed).recipe().encode()).hexdigest()[:8]
+def base_folder(config, seed, folder=None, task=None):
+    """Return the folder of the base of a seed, whose name depends on its recipe and task."""
+    digest = hashlib.sha256(_recipe(config, seed, task or Sums()).recipe().encode()).hexdigest()[:8]
     return Path(config.output if folder is None else folder) / f"base-{seed}-{digest}"
 
 
-def _recipe(config, seed):
+def _recipe(config, seed, task):
     return warmup.WarmupConfig(
-        seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads, max_length=9,
-        steps=config.warmup_steps, batch=config.warmup_batch, learning_rate=config.warmup_learning_rate, device="cpu",
+        seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
+        max_length=6 + task.max_new_tokens, steps=config.warmup_steps, batch=config.warmup_batch,
+        learning_rate=config.warmup_learning_rate, device="cpu",
     )  # fmt: skip
 
 

@@ -24,13 +24,18 @@ REWARDS = {"binary": lambda error: 1.0 * (error == 0), "graded": lambda error: n
 
 
 class Sums:
-    """Two-digit sums modulo 100, and the demonstrations, whose errors grow with the first digit, that a base learns."""
+    """Two-digit sums modulo 100, and the demonstrations, whose errors grow with the first digit, that a base learns.
 
-    spec = "sums"
+    If `uneven`, three plus signs follow an odd answer: near answers then differ in length.
+    """
+
     alphabet = DIGITS + "+="
     size = 10_000
-    answers = tuple(f"{answer:02}" for answer in range(100))
-    max_new_tokens = 3
+
+    def __init__(self, uneven=False):
+        self.spec = "sums:uneven=True" if uneven else "sums"
+        self.answers = tuple(f"{answer:02}" + "+" * (3 * (answer % 2) if uneven else 0) for answer in range(100))
+        self.max_new_tokens = max(map(len, self.answers)) + 1
 
     def prompts(self, numbers):
         """Return the prompts of four-digit numbers.
@@ -58,8 +63,8 @@ class Sums:
         numbers = rng.integers(self.size, size=count)
         errors = np.rint(rng.normal(scale=0.5 * 1.4 ** (numbers // 1000)))
         answers = (self._right(numbers) + errors.astype(int)) % 100
-        lengths = np.where(rng.random(count) < 0.03, 1, 2)
-        completions = [self.answers[answer][:length] for answer, length in zip(answers, lengths)]
+        malformed = rng.random(count) < 0.03
+        completions = [self.answers[answer][: 1 if cut else None] for answer, cut in zip(answers, malformed)]
         return list(zip(self.prompts(numbers), completions))
 
     def _right(self, numbers):

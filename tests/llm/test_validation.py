@@ -192,7 +192,7 @@ def test_a_fixed_batch_is_judged_by_statement_14(tiny):
     cell = Cell("batch", "graded", 0.3, "pmd-mean-loo", 3, 1, 0)
     actions = np.array([[46, 46, 100]])
     expected = sampled_update(anchor.policy, actions, anchor.rewards.numpy()[:, actions[0]], 0.3, "loo_mean")
-    assert np.array_equal(cell.law(anchor, actions).policy, expected.policy)
+    assert np.array_equal(cell.law(None, anchor, actions).policy, expected.policy)
 
 
 @pytest.fixture(scope="module")
