@@ -75,7 +75,9 @@ def test_runs_with_its_sliders_at_their_ends(script, monkeypatch):
 def test_starts_in_any_folder_once_the_package_is_installed(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE.parent))  # what an installation leaves on the path
     notebook = jupytext.read(script)
-    setup = next(i for i, cell in enumerate(notebook.cells) if "sys.path.insert" in cell.source)
-    notebook.cells = [*notebook.cells[: setup + 1], new_code_cell("import figures, pmdtheory")]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    setup = next((i for i, cell in enumerate(code) if "sys.path.insert" in cell.source), 0)
+    needed = "figures, pmdtheory" if "sys.path.insert" in code[setup].source else "pmdtheory"
+    notebook.cells = [*code[: setup + 1], new_code_cell(f"import {needed}")]
     execute(notebook, tmp_path)
     assert not list(tmp_path.iterdir())
