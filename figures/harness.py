@@ -71,6 +71,7 @@ NAMES = (
     "training_staleness",
     "training_knob",
     "network_laws",
+    "network_family",
     "network_against_theory",
     "network_limits",
 )

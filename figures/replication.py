@@ -15,7 +15,7 @@ from scipy.stats import fisher_exact
 
 from pmdtheory.intervals import SHARE, mean_interval, rank_test
 
-from . import harness, training_staleness, training_temperature
+from . import harness, network_family, training_staleness, training_temperature
 from .marks import NAMES, below_base
 from .network import LABELS, LOSSES, OWN, SHARES
 from .training_staleness import TARGET, UPDATES, reaching_target
@@ -28,7 +28,7 @@ LEVEL = 0.05
 
 def table():
     """Return the table as Markdown."""
-    rows = [law(), pretrained_law(), conservative(), finite_samples(), stable(), better(), faster()]
+    rows = [law(), pretrained_law(), family(), conservative(), finite_samples(), stable(), better(), faster()]
     lines = ["| claim | evidence: mean ± 95% interval over seeds | verdict |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
@@ -69,6 +69,19 @@ def pretrained_law():
         f"{'; '.join(parts)} (last block, {prompts} prompts a seed, {cells.seed.nunique()} seeds, graded reward, "
         f"τ = {cells.tau.max():g}; `pmd-llm validate --preset smollm2-135m`)",
         "holds" if on and all(on) else "does not hold" if on and not any(on) else "not told apart",
+    )
+
+
+def family():
+    """A network fitted to another loss is on that one's law."""
+    cells = network_family.fits(_read("validate", network_family))
+    apart = cells.ratio >= network_family.LEAST
+    names = ", ".join(sorted(cells.algorithm.unique()))
+    return (
+        "other losses lead networks to their own laws",
+        f"PMD-mean's law is {cells.ratio.min():.0f} to {cells.ratio.max():.0f} times as far as the loss's own in "
+        f"{len(cells)} fits ({names}; {cells.seed.nunique()} seeds; *network family*)",
+        "holds" if len(cells) and apart.all() else f"holds in {apart.sum()} of {len(cells)} fits",
     )
 
 

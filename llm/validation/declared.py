@@ -39,6 +39,8 @@ PRESETS = {"validate": "full", "validate_pretrained": "smollm2-135m"}
 """The studies, by the names of their tables, and the presets that declare them."""
 WITHIN = {"validate": 0.02, "validate_pretrained": 0.05}
 """How far f may be from its law, by study."""
+TOLD_APART = 5.0
+"""How many times as far as its own law PMD-mean's has to be from a network that is fitted to another loss."""
 NETWORK = ("hidden_size", "layers", "heads", "warmup_steps", "warmup_batch", "warmup_learning_rate")
 PRETRAINED = ("model", "answers", "blocks", "history")
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -310,7 +312,8 @@ def departures(table, within=WITHIN["validate"]):
     """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
 
     For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
-    against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large.
+    against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large. Of the
+    family's cells, that from PMD-mean's law is at least `TOLD_APART` times that from the law of the loss.
     """
     departing = []
     for _, row in of(table, {"experiment": "population"}).iterrows():
@@ -323,6 +326,10 @@ def departures(table, within=WITHIN["validate"]):
         }
         where = ", ".join(f"{name} {row[name]}" for name in ("reward", "tau", "algorithm", "seed"))
         departing += [f"{where}: {claim}" for claim, holds in claims.items() if not holds]
+    for _, row in of(table, {"experiment": "family"}).iterrows():
+        ratio = row["from_lambert"] / row["from_law"]
+        if not ratio >= TOLD_APART:
+            departing.append(f"family, loss {row['algorithm']}, seed {row['seed']}: divergence ratio {ratio:.1f}")
     return departing
 
 

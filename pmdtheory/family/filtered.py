@@ -94,5 +94,6 @@ MEMBER = Member(
     exists="E_p e^{(r − r̄)/(wτ)} ≥ 1; below, a local one that overshoots the KL update, while there is one",
     statement="24",
     function=law,
+    example={"rollouts": 8},
     convex=_convex,
 )

@@ -17,5 +17,6 @@ MEMBER = Member(
     exists="always",
     statement="3",
     function=updates.mixed_update,
+    example={"chi2_coef": 0.3},
     convex=convex.mixed,
 )

@@ -64,5 +64,6 @@ MEMBER = Member(
     exists="always",
     statement="23",
     function=law,
+    example={"lengths": (10, 20)},
     convex=_convex,
 )

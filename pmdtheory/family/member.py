@@ -1,7 +1,7 @@
 """What an entry of the atlas says about a loss, and how its law is asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Member"]
 
@@ -30,6 +30,8 @@ class Member:
         ``function(policy, reward, tau, **options) -> Update``.
     convex : callable or None
         The same policy from CVXPY, with the same arguments, where the problem is convex.
+    example : dict
+        Options that the law cannot do without, for two actions, the better one second.
 
     Examples
     --------
@@ -47,6 +49,7 @@ class Member:
     statement: str
     function: Callable
     convex: Callable | None = None
+    example: dict = field(default_factory=dict)
 
     def law(self, policy, reward, tau, **options):
         """Return the policy that the loss leads to from its anchor.

@@ -79,5 +79,6 @@ MEMBER = Member(
     exists="E_g[r] ≤ τ log Z",
     statement="26",
     function=law,
+    example={"sampler": (0.92, 0.08)},
     convex=_convex,
 )

@@ -10,9 +10,10 @@ Each loss below leads to one policy q, from an anchor p, rewards r (r̄ their me
 s = log(q/p), ρ = q/p, |y| a completion's length. λ, C, m and κ are the numbers that make q sum to 1. The laws are
 proved in the [theorems](../pmdtheory/theorems/README.md) and computed by
 `pmdtheory.family.MEMBERS[name].law(policy, reward, tau, ...)`; `pmd-llm law` finds out which one a loss of yours is on.
+*Caution*: the success rate after one step from .1, a hard prompt, at τ = .3; the lower, the more cautious.
 
-| name | offered by | the loss | what decides | law | exists | statement |
-|---|---|---|---|---|---|---|
+| name | offered by | the loss | what decides | law | caution | exists | statement |
+|---|---|---|---|---|---|---|---|
 """
 _TAIL = """
 Clipped surrogates (PPO, GRPO, DAPO, GSPO) are not here: they have no interior law. Their flow stops when the last class
@@ -25,11 +26,22 @@ def page():
     rows = []
     for member in MEMBERS.values():
         cells = (
-            f"`{member.name}`", member.papers, member.formula, member.decides, member.law_formula, member.exists,
+            f"`{member.name}`", member.papers, member.formula, member.decides, member.law_formula, caution(member),
+            member.exists,
             member.statement,
         )  # fmt: skip
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return _HEAD + "".join(rows) + _TAIL
+
+
+def caution(member):
+    """Success rate after a step from .1, with the options that it was made with."""
+    try:
+        after = member.law([0.9, 0.1], [0.0, 1.0], tau=0.3, **member.example).policy[1]
+    except ValueError:
+        return "no law there"
+    options = ", ".join(f"{name} {value}" for name, value in member.example.items())
+    return f"{after:.2f}".removeprefix("0") + (f" ({options})" if options else "")
 
 
 if __name__ == "__main__":

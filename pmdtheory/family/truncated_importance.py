@@ -97,4 +97,5 @@ MEMBER = Member(
     exists="V ≤ τ log Z",
     statement="19",
     function=law,
+    example={"cap": 1.5},
 )

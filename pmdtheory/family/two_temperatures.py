@@ -69,5 +69,6 @@ MEMBER = Member(
     exists="β₁ ≥ β₂; below, a local one while V ≤ b_max",
     statement="22",
     function=law,
+    example={"baseline_tau": 0.9},
     convex=_convex,
 )

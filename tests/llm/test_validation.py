@@ -26,7 +26,8 @@ from pmdtheory.sampled import sampled_update
 TINY = ValidateConfig(
     hidden_size=16, heads=2, layers=1, warmup_steps=60, warmup_batch=32, prompts=2, evaluations=6, steps=6, n=4,
     rollouts="4", sizes="3", rewards="graded", taus="0.1", outer_steps=2, recursion_evaluations=4, recursion_steps=4,
-    held_out_steps=3, held_out_batch=2, training_prompts=4, training_iterations=2, training_epochs=2,
+    held_out_steps=3, held_out_batch=2, training_prompts=4, training_iterations=2, training_epochs=2, family_steps=3,
+    recursion_tau=4.0,
 )  # fmt: skip
 
 
