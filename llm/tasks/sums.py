@@ -35,6 +35,8 @@ class Sums(Pool):
         Some of ``+-*``.
     largest : int
         Largest operand, from 3 to 9999; the least is 1.
+    second : int
+        Largest operand after the first, from 3 to `largest`; 0: `largest` too.
     negative : bool
         Allow what is below zero.
     """
@@ -42,7 +44,9 @@ class Sums(Pool):
     attempts = 5_000
     stop = ("\n\n",)
 
-    def __init__(self, operations: str = "1", operators: str = "+-*", largest: int = 10, negative: bool = False):
+    def __init__(
+        self, operations: str = "1", operators: str = "+-*", largest: int = 10, negative: bool = False, second: int = 0
+    ):
         match = re.fullmatch(r"(\d)(?:-(\d))?", str(operations), re.ASCII)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high:
@@ -51,10 +55,13 @@ class Sums(Pool):
             raise ValueError(f"operators must be some of + - *, each once, got {operators!r}.")
         if not 3 <= largest <= 9999:
             raise ValueError(f"largest must be an integer from 3 to 9999, got {largest}.")
+        if second and not 3 <= second <= largest:
+            raise ValueError(f"second must be 0 or an integer from 3 to largest = {largest}, got {second}.")
         self.operations, self.operators = range(low, high + 1), operators
-        self.largest, self.negative = largest, negative
+        self.largest, self.second, self.negative = largest, second or largest, negative
         self.max_new_tokens = 16 * high
         self.spec = f"sums:operations={operations},operators={operators},largest={largest},negative={negative}"
+        self.spec += f",second={second}" if second else ""
 
     def judge(self, completions, answers):
         """Compare the last number of each completion with the answer."""
@@ -72,8 +79,8 @@ class Sums(Pool):
         if self.operations != range(1, 2) or self.largest > 100:
             return None
         splits = {"train": [], "validation": [], "test": []}
-        texts = (f"{a} {o} {b}" for o in self.operators for a in self._operands(o) for b in self._operands(o))
-        problems = filter(None, map(self._problem, texts))
+        pairs = ((o, a, b) for o in self.operators for a in self._operands(o) for b in self._operands(o, self.second))
+        problems = filter(None, (self._problem(f"{a} {o} {b}") for o, a, b in pairs))
         for problem in sorted(problems, key=lambda problem: fraction(problem.prompt)):
             splits[split_of(problem.prompt, HELD_OUT)].append(problem)
         return splits
@@ -84,14 +91,16 @@ class Sums(Pool):
         while True:
             count = self.operations[rng.integers(len(self.operations))]
             operators = [self.operators[i] for i in rng.integers(len(self.operators), size=count)]
-            ranges = [self._operands("".join(operators[max(0, i - 1) : i + 1])) for i in range(count + 1)]
+            near = ["".join(operators[max(0, i - 1) : i + 1]) for i in range(count + 1)]
+            ranges = [self._operands(near[0]), *(self._operands(some, self.second) for some in near[1:])]
             operands = [str(rng.integers(operand.start, operand.stop)) for operand in ranges]
             problem = self._problem(" ".join(word for pair in zip(operands, [*operators, ""]) for word in pair).strip())
             yield problem if problem and split_of(problem.prompt, HELD_OUT) == split else None
 
-    def _operands(self, operators):
+    def _operands(self, operators, largest=None):
         """What a number next to these operators may be."""
-        return range(1, (min(FACTOR, self.largest) if "*" in operators else self.largest) + 1)
+        largest = largest or self.largest
+        return range(1, (min(FACTOR, largest) if "*" in operators else largest) + 1)
 
     def _problem(self, text):
         """The problem of a sum, None if something is negative that must not be."""

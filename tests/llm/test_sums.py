@@ -9,7 +9,7 @@ from pmdllm.tasks.sums import last_numbers
 
 LEVELS = (
     "sums:largest=30", "sums:operations=2,largest=30", "sums:operations=1-3,largest=30,negative=true",
-    "sums:operations=3,operators=+-,largest=99",
+    "sums:operations=3,operators=+-,largest=99", "sums:largest=30,second=9", "sums:operations=2,largest=99,second=5",
 )  # fmt: skip
 
 
@@ -52,6 +52,9 @@ def test_levels_hold_what_they_say():
     assert min(numbers) >= 1 and 90 < max(numbers) <= 99
     factors = [int(n) for p in drawn("sums:operators=*,largest=99", 60) for n in re.findall(r"\d+", p.prompt)]
     assert max(factors) == 12
+    for spec in ("sums:largest=30,second=9", "sums:operations=2,largest=30,second=9"):
+        operands = [[int(n) for n in re.findall(r"\d+", p.prompt)] for p in drawn(spec, 200)]
+        assert max(numbers[0] for numbers in operands) > 20 and max(max(numbers[1:]) for numbers in operands) == 9
     assert any(p.answer.startswith("-") for p in drawn("sums:negative=true", 100))
 
 
@@ -81,6 +84,7 @@ def test_what_follows_a_stop_text_or_precedes_the_end_of_a_thought_is_no_answer(
         ("operators=/", "operators must be some of"),
         ("operators=++", "operators must be some of"),
         ("largest=2", "largest must be an integer from 3 to 9999"),
+        ("largest=9,second=10", "second must be 0 or an integer from 3 to largest = 9"),
     ],
 )
 def test_bad_options(options, message):
