@@ -40,7 +40,7 @@ def test_no_training_prompt_is_held_out(spec):
     task = tasks.load(spec)
     held_out = [{p.prompt for p in task.held_out(split, 60)} for split in ("validation", "test")]
     assert not held_out[0] & held_out[1]
-    assert not {p.prompt for p in task.sample(800, np.random.default_rng(2))} & (held_out[0] | held_out[1])
+    assert not {p.prompt for p in task.sample(400, np.random.default_rng(2))} & (held_out[0] | held_out[1])
     again = tasks.load(spec)
     assert [p.prompt for p in again.held_out("test", 60)] == [p.prompt for p in task.held_out("test", 60)]
 
