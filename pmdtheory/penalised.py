@@ -8,8 +8,8 @@ With a convex f, f' = φ in reward units, and V, C the numbers that make q sum t
     \text{adaptive:}\quad & E_p[w(ρ)(r − \bar r − τ s)^2],\ w = ρ/φ(ρ) \text{ stopped}, & τ s + C φ(ρ) &= r − \bar r
 
 φ = κρ is `pmdtheory.mixed_update`, and φ = ρ, adaptive, PMD-mean: the second line is what a loss with stopped
-importance weights w leads to (Statement 19). Both move less than the KL update in likelihood-ratio order, hence in
-every f-divergence, and gain at least τ KL(q‖p) if φ(ρ) increases.
+importance weights w leads to. Both move less than the KL update in likelihood-ratio order, hence in every f-divergence,
+and gain at least τ KL(q‖p) (Statement 19).
 
 References
 ----------
