@@ -17,7 +17,7 @@ LAYERS = [
     ["overestimated", "baselines"],
     ["solver", "knobs"],
     ["updates"],
-    ["convex", "penalised", "sampled", "laws"],
+    ["convex", "differentiable", "penalised", "sampled", "laws"],
     ["loglinear", "bandit", "mdp", "family"],
     ["theorems", "instrument"],
     ["cli"],

@@ -1,0 +1,109 @@
+"""The PyTorch path: values against the core, derivatives against finite differences, and second ones."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pmdtheory import baseline_update, differentiable, kl_update, mixed_update, pmd_mean_update  # noqa: E402
+from pmdtheory.theorems import family_problems  # noqa: E402
+
+CORE = {
+    "kl": (kl_update, ()),
+    "pmd_mean": (pmd_mean_update, ()),
+    "baseline": (baseline_update, (-0.3,)),
+    "mixed": (mixed_update, (0.4,)),
+}
+each = pytest.mark.parametrize("name", CORE)
+
+
+def tensors(*arrays):
+    return [torch.from_numpy(np.asarray(x, dtype=float)) for x in arrays]
+
+
+@each
+def test_values_are_those_of_the_core(name):
+    core, extra = CORE[name]
+    for _, (p, r, tau) in family_problems.contexts(np.random.default_rng(1), 400):
+        if name == "baseline":
+            r = r - np.einsum("nk,nk->n", p, r)[:, None]  # so that −0.3 is below the mean
+        own, known = getattr(differentiable, name)(*tensors(p, r, tau), *extra), core(p, r, tau, *extra)
+        assert np.abs(own.policy.numpy() - known.policy).sum(axis=-1).max() < 1e-12
+        np.testing.assert_allclose(own.log_ratio.numpy(), known.log_ratio, atol=1e-10)
+        np.testing.assert_allclose(own.chi2_weight.numpy(), known.chi2_weight, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(own.baseline.numpy(), known.baseline, rtol=1e-10, atol=1e-10)
+
+
+@each
+def test_zeros_batches_and_constant_rewards(name):
+    core, extra = CORE[name]
+    p, r = [[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]], np.array([[[1.0, 9.0, 0.0]], [[0.5, 0.5, 0.5]]])
+    r = r - (r * np.array(p)).sum(-1, keepdims=True) if name == "baseline" else r
+    own, known = getattr(differentiable, name)(*tensors(p, r), 0.7, *extra), core(p, r, 0.7, *extra)
+    assert own.policy.shape == known.policy.shape == (2, 2, 3)
+    np.testing.assert_allclose(own.policy.numpy(), known.policy, atol=1e-13)
+    assert own.policy[0, 0, 1] == 0 and own.log_ratio[0, 0, 1] == 0
+
+
+@each
+@pytest.mark.parametrize("output", range(4))
+def test_derivatives_against_finite_differences(name, output):
+    """Of the policy through its logits, of rewards, τ, and the baseline or κ; first and second."""
+    rng = np.random.default_rng(7)
+    logits, r, tau = tensors(rng.normal(size=(2, 4)), rng.random((2, 4)), [0.6, 1.3])
+    extra = [torch.tensor(x).double() for x in CORE[name][1]]
+    if name == "kl" and output == 2:
+        pytest.skip("λ is 0")
+
+    def function(logits, r, tau, *extra):
+        p = logits.softmax(-1)
+        return getattr(differentiable, name)(p, r, tau, *extra)[output]
+
+    inputs = [x.requires_grad_(True) for x in (logits, r, tau, *extra)]
+    assert torch.autograd.gradcheck(function, inputs, rtol=1e-6, atol=1e-8)
+    assert torch.autograd.gradgradcheck(function, inputs, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_penalty_mixed_is_the_kl_update():
+    p, r = tensors([0.1, 0.2, 0.7], [1.0, 0.0, 0.5])
+    assert torch.allclose(differentiable.mixed(p, r, 0.05, 0.0).policy, differentiable.kl(p, r, 0.05).policy, atol=1e-13)
+
+
+def test_single_precision():
+    p, r = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.0, 1.0, 0.5])
+    for name, (core, extra) in CORE.items():
+        own = getattr(differentiable, name)(p, r, 0.3, *extra).policy
+        assert own.dtype == torch.float32
+        np.testing.assert_allclose(own.numpy(), core(p.double().numpy(), r.numpy(), 0.3, *extra).policy, atol=2e-6)
+
+
+def test_a_network_is_trained_through_an_update():
+    """Rewards are learned from what the update leads to: gradient descent through PMD-mean finds those of a policy."""
+    p = torch.tensor([0.25, 0.25, 0.5]).double()
+    wanted = differentiable.pmd_mean(p, torch.tensor([0.0, 1.0, 0.2]).double(), 0.5).policy
+    r = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([r], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-12)
+
+    def loss():
+        optimizer.zero_grad()
+        q = differentiable.pmd_mean(p, r, 0.5).policy
+        value = (wanted * (wanted / q).log()).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    np.testing.assert_allclose((r - r[0]).detach().numpy(), [0.0, 1.0, 0.2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: differentiable.kl(torch.tensor([1, 0]), torch.tensor([0.0, 1.0]), 1.0), "policy must be a tensor"),
+        (lambda: differentiable.kl(torch.ones(2) / 2, torch.ones(3), 1.0), "reward must have one entry per action, 2"),
+        (lambda: differentiable.baseline(torch.ones(2) / 2, torch.tensor([0.0, 1.0]), 1.0, 0.9), "at most tau"),
+        (lambda: differentiable.pmd_mean(torch.tensor([0.5, 0.5]), torch.tensor([0.0, torch.nan]), 1.0), "off by nan"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
