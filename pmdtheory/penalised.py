@@ -9,7 +9,9 @@ With a convex f, f' = φ in reward units, and V, C the numbers that make q sum t
 
 φ = κρ is `pmdtheory.mixed_update`, and φ = ρ, adaptive, PMD-mean: the second line is what a loss with stopped
 importance weights w leads to. Both move less than the KL update in likelihood-ratio order, hence in every f-divergence,
-and gain at least τ KL(q‖p) (Statement 19).
+and gain at least τ KL(q‖p) (Statement 19). Where φ jumps the law holds with a value within the jump.
+
+q is accurate to rounding of 1, not of itself: an action whose mass stays below 1e-16 is only known to.
 
 References
 ----------
@@ -24,7 +26,9 @@ from .updates import Update, centred_targets
 
 __all__ = ["penalised_update"]
 
-_LARGEST = 700.0  # of a logarithm, so that ρ and φ stay finite
+_GRID = np.exp(np.linspace(-700, 700, 5601))
+_FEW = np.arange(2700, 2900, 10).reshape(4, 5)  # around 1, as an array of two dimensions
+_SEEN = np.abs(np.log(_GRID)) <= 30 + 1e-9  # ratios at which a derivative has to be a number or infinite
 
 
 def penalised_update(policy, reward, tau, derivative, adaptive=False):
@@ -35,7 +39,8 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     policy, reward, tau
         As in `pmdtheory.kl_update`.
     derivative : callable
-        φ = f' of an array of ratios ρ > 0, elementwise, nondecreasing, reward units.
+        φ = f' of an array of ratios ρ > 0 of any shape, elementwise, nondecreasing, reward units. It may overflow;
+        where that leaves no number it is held constant.
     adaptive : bool
         Whether φ, then positive and in any units, is scaled by the C that makes r̄ the baseline.
 
@@ -47,7 +52,7 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     Raises
     ------
     ValueError
-        Also if φ is not such a function.
+        Also if φ is not such a function, or the problem is too extreme for it.
 
     Examples
     --------
@@ -64,7 +69,7 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     D = np.where(p > 0, centred_targets(p, r, tau)[0], 0.0).reshape(-1, K)
     flat, t = p.reshape(-1, K), tau.reshape(-1)
     mean = np.einsum("nk,nk->n", flat, np.broadcast_to(r, p.shape).reshape(-1, K))
-    unit = float(phi(np.ones(1))[0]) / t
+    unit = float(phi(np.zeros(1))[0]) / t
     top = D.max(axis=1, where=flat > 0, initial=0.0)
 
     def log_ratios(x, rows):
@@ -91,13 +96,20 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     x = np.where(moves, low, 0.0 if adaptive else -unit)
     if moves.any():
         rows = np.flatnonzero(moves)
-        found = elementwise.find_root(surplus, (low[rows], high[rows]), args=(rows,), maxiter=500)
-        x[rows] = np.where(found.success, found.x, low[rows])  # no change of sign: a policy that does not move
+        found = elementwise.find_root(surplus, (low[rows], high[rows]), args=(rows,), maxiter=500, tolerances={"fatol": 2e-16})
+        x[rows] = np.where(found.success, found.x, low[rows])  # no change of sign if a policy hardly moves
     s = np.where(flat > 0, log_ratios(x, np.arange(len(t))), 0.0)
     s[~moves] = 0.0
-    with np.errstate(under="ignore"):
+    with np.errstate(all="ignore"):
         q = flat * np.exp(s)
-    total = q.sum(axis=1, keepdims=True)
+        total = q.sum(axis=1, keepdims=True)
+        wrong = np.flatnonzero(~(np.abs(total[:, 0] - 1) < 1e-9))
+    if wrong.size:
+        index = tuple(int(i) for i in np.unravel_index(wrong[0], shape)) if shape else ()
+        raise ValueError(
+            "policy, reward / tau and derivative must be less extreme: a policy with this penalty was not found"
+            f"{f' at index {index}' if index else ''}."
+        )
     q, s = q / total, np.where(flat > 0, s - np.log(total), 0.0)
     weight = x / t if adaptive else 1 / t
     baseline = mean if adaptive else mean + t * x
@@ -107,31 +119,43 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
 
 def _solve(level, scale, tau, phi):
     """s with s + scale φ(e^s)/τ = level, (N, K): between 0 and where φ stays at φ(1)."""
-    far = level - scale * phi(np.ones(1))[0] / tau
+    far = level - scale * phi(np.zeros(1))[0] / tau
     edge = 1e-9 * (1 + np.abs(far))
     low, high = np.minimum(far, 0.0) - edge, np.maximum(far, 0.0) + edge
 
     def excess(s, level, weight):
-        return s + weight * phi(np.exp(np.clip(s, -_LARGEST, _LARGEST))) - level
+        with np.errstate(over="ignore"):
+            return s + weight * phi(s) - level
 
     weight = np.broadcast_to(scale / tau, level.shape)
     return elementwise.find_root(excess, (low, high), args=(level, weight), maxiter=500).x
 
 
 def _checked(derivative, adaptive):
-    """The function, after a look at its values from e^-30 to e^30."""
-    grid = np.exp(np.linspace(-30, 30, 241))
-    with np.errstate(all="ignore"):
-        values = np.asarray(derivative(grid), dtype=float)
-    if values.shape != grid.shape:
-        raise ValueError(f"derivative must map an array of ratios to one of the same shape, got {values.shape}.")
-    if not np.all(np.isfinite(values)) or np.any(np.diff(values) < -1e-12 * np.abs(values[1:])):
-        raise ValueError("derivative must be finite and nondecreasing in the ratio, as of a convex penalty.")
-    if adaptive and not np.all(values > 0):
+    """φ as a function of s = log ρ, after a look at its values."""
+    accepted = "derivative must be a function that maps an array of ratios, of any shape, to their φ, elementwise"
+    if not callable(derivative):
+        raise ValueError(f"{accepted}, got {derivative!r}.")
+    try:
+        with np.errstate(all="ignore"):
+            values, few = np.asarray(derivative(_GRID.copy())), np.asarray(derivative(_GRID[_FEW]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{accepted}: {error}.") from None
+    if values.dtype.kind not in "biuf" or values.shape != _GRID.shape or few.shape != _FEW.shape:
+        raise ValueError(f"{accepted}; of {_GRID.shape} numbers it made {values.shape} of type {values.dtype}.")
+    values = values.astype(float)
+    if not np.allclose(few.astype(float), values[_FEW].astype(float), rtol=1e-9, atol=0, equal_nan=True):
+        raise ValueError(f"{accepted}: its values depend on the other ratios of the array.")
+    good = np.flatnonzero(np.isfinite(values))
+    falls = np.any(np.diff(values[good]) < -1e-12 * np.abs(values[good[1:]])) if good.size else True
+    if falls or np.isnan(values[_SEEN]).any() or not np.isfinite(values[_GRID.size // 2]):
+        raise ValueError("derivative must be a number and nondecreasing for ratios from e^-30 to e^30, finite at 1.")
+    if adaptive and not np.all(values[_SEEN] > 0):
         raise ValueError("derivative must be positive where it is adaptive: ρ/φ(ρ) is a weight.")
+    low, high = np.log(_GRID[good[0]]), np.log(_GRID[good[-1]])
 
-    def phi(rho):
-        with np.errstate(over="ignore"):
-            return np.nan_to_num(np.asarray(derivative(rho), dtype=float), posinf=1e300, neginf=-1e300)
+    def phi(s):
+        with np.errstate(all="ignore"):
+            return np.asarray(derivative(np.exp(np.clip(s, low, high))), dtype=float)
 
     return phi

@@ -81,12 +81,44 @@ def test_shapes_and_constant_rewards():
     assert zeros.policy[1] == 0 and zeros.log_ratio[1] == 0
 
 
+@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("tau", [1.0, 0.01, 0.001, 1e-4])
+def test_penalties_that_saturate(power, adaptive, tau):
+    """Beyond where ρ^k/(1 + ρ^k) is still a number: the law, action by action, and one constant."""
+    p, r = np.array([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 0.7])
+    phi = lambda rho: rho**power / (1 + rho**power)  # noqa: E731
+    if adaptive and tau < 0.001:
+        pytest.skip("C is beyond 1e3 there")
+    own = penalised_update(p, r, tau, phi, adaptive=adaptive)
+    with np.errstate(over="ignore"):
+        left = own.log_ratio + own.chi2_weight * phi(np.exp(own.log_ratio))
+    kept = own.policy > 1e-12
+    target = (r - (p @ r if adaptive else own.baseline)) / tau
+    np.testing.assert_allclose(left[kept], target[kept], rtol=1e-9, atol=1e-9)
+    assert own.policy.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_penalties_that_overflow():
+    """e^ρ and ρ^30 hold every ratio near 1; what cannot be solved is said."""
+    for phi in (np.exp, lambda rho: rho**30):
+        update = penalised_update([0.5, 0.5], [0.0, 1.0], 0.01, phi)
+        assert 1 < update.policy[1] / 0.5 < 2
+    with pytest.raises(ValueError, match="less extreme"):
+        penalised_update([1e-300, 1.0], [1.0, 0.0], 0.001, lambda rho: rho, adaptive=True)
+
+
 @pytest.mark.parametrize(
     ("derivative", "adaptive", "message"),
     [
         (lambda rho: -rho, False, "nondecreasing"),
-        (lambda rho: np.log(rho - 1), False, "finite"),
-        (lambda rho: 1.0, False, "same shape"),
+        (lambda rho: np.log(rho - 1), False, "must be a number"),
+        (lambda rho: 1.0, False, "elementwise"),
+        (lambda rho: rho / rho.sum(), False, "depend on the other ratios"),
+        (lambda rho: [float(x) for x in rho], False, "elementwise"),
+        (lambda rho: rho * 1j, False, "elementwise"),
+        (lambda rho: np.array([1.0, 2.0]) * rho, False, "elementwise"),
+        (None, False, "must be a function"),
         (lambda rho: rho - 1, True, "positive"),
     ],
 )
