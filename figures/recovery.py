@@ -29,7 +29,7 @@ def detour(gamma=0.9):
 
 
 def bound(tau):
-    """Iterations, at least, from the first policy on until the probability of leading on is ½ (Statement 32(e))."""
+    """Iterations, at least, until the probability of leading on is ½ again, for τ ≤ 4 (Statement 32(e))."""
     least = np.log(16 / tau)
     return 1 + np.log2((0.205 / tau + least) / least)
 

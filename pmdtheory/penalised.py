@@ -69,13 +69,13 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     D = np.where(p > 0, centred_targets(p, r, tau)[0], 0.0).reshape(-1, K)
     flat, t = p.reshape(-1, K), tau.reshape(-1)
     mean = np.einsum("nk,nk->n", flat, np.broadcast_to(r, p.shape).reshape(-1, K))
-    unit = float(phi(np.zeros(1))[0]) / t
+    unit = float(phi(np.zeros(1))[0])  # φ(1): where it is fixed, V takes it up
     top = D.max(axis=1, where=flat > 0, initial=0.0)
 
     def log_ratios(x, rows):
         """s at the shift or coefficient x of these contexts."""
         level, scale = (D[rows], x[:, None]) if adaptive else (D[rows] - x[:, None], 1.0)
-        return _solve(level, scale, t[rows, None], phi)
+        return _solve(level, scale, t[rows, None], phi if adaptive else lambda s: phi(s) - unit)
 
     def surplus(x, rows):
         """Logarithm of the mass, which falls in x."""
@@ -87,16 +87,17 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
         return highest + np.log(np.exp(logs - highest[:, None]).sum(axis=1))
 
     if adaptive:
-        low, high = np.zeros(len(t)), top / unit
+        low, high = np.zeros(len(t)), top * t / unit
     else:
-        low, high = D.min(axis=1, where=flat > 0, initial=0.0) - unit, top - unit
+        low, high = D.min(axis=1, where=flat > 0, initial=0.0), top
     margin = 1e-9 * (1 + np.abs(low) + np.abs(high))
     low, high = (low if adaptive else low - margin), high + margin
     moves = top > 0
-    x = np.where(moves, low, 0.0 if adaptive else -unit)
+    x = np.where(moves, low, 0.0)
     if moves.any():
         rows = np.flatnonzero(moves)
-        found = elementwise.find_root(surplus, (low[rows], high[rows]), args=(rows,), maxiter=500, tolerances={"fatol": 2e-16})
+        exact = {"fatol": 2e-16}
+        found = elementwise.find_root(surplus, (low[rows], high[rows]), args=(rows,), maxiter=500, tolerances=exact)
         x[rows] = np.where(found.success, found.x, low[rows])  # no change of sign if a policy hardly moves
     s = np.where(flat > 0, log_ratios(x, np.arange(len(t))), 0.0)
     s[~moves] = 0.0
@@ -112,7 +113,7 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
         )
     q, s = q / total, np.where(flat > 0, s - np.log(total), 0.0)
     weight = x / t if adaptive else 1 / t
-    baseline = mean if adaptive else mean + t * x
+    baseline = mean if adaptive else mean + t * x - unit
     return Update(q.reshape(p.shape), s.reshape(p.shape), weight.reshape(shape), baseline.reshape(shape),
                   np.zeros(shape, dtype=bool))  # fmt: skip
 

@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 from figures import recovery
 from pmdtheory import baseline_update, kl_update, pmd_mean_update
+from pmdtheory.family import MEMBERS
 from pmdtheory.mdp import evaluate, garnet, iterate, optimal
 from pmdtheory.theorems import sensitivity
 from tests import reference
@@ -29,6 +30,36 @@ def test_the_derivative_against_50_digits():
             measured = [float((after - before) / mpf(2 * step)) for before, after in zip(*ends)]
         np.testing.assert_allclose(measured, expected, rtol=1e-8, atol=1e-9)
         assert np.abs(expected).sum() <= 2 * w @ np.abs(dD)
+
+
+LENGTHS = np.array([1.0, 4.0, 2.0, 9.0])
+FAMILY = {  # options, then φ and ρ φ' at ratios ρ
+    "truncated-importance": ({"cap": 1.1}, lambda x: np.maximum(1, x / 1.1), lambda x: np.where(x > 1.1, x / 1.1, 0)),
+    "length-divided": ({"lengths": LENGTHS}, lambda x: LENGTHS * x, lambda x: LENGTHS * x),
+    "on-policy": ({}, np.ones_like, np.zeros_like),
+    "fixed-chi2": ({"chi2_coef": 0.7}, np.ones_like, lambda x: x),  # C given, V found
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_derivatives_of_other_members(name):
+    """31(d) against central differences of their laws."""
+    options, phi, slope = FAMILY[name]
+    rng, step = np.random.default_rng(9), 1e-5
+    for _ in range(5):
+        p, tau = rng.dirichlet(np.ones(4)) * 0.9 + 0.025, 10 ** rng.uniform(-0.5, 0.5)
+        r, change = rng.normal(size=(2, 4))
+        law = MEMBERS[name].law(p, r, tau, **options)
+        ratio = np.exp(law.log_ratio)
+        target = r - (0 if name in ("fixed-chi2", "on-policy") else p @ r)
+        pull = target - tau * law.log_ratio
+        C = 0.7 if name == "fixed-chi2" else pull[0] / phi(ratio)[0]
+        w = law.policy / (tau + C * slope(ratio))
+        dD = change - (0 if name in ("fixed-chi2", "on-policy") else p @ change)
+        expected = w * (dD - phi(ratio) * (w @ dD) / (w @ phi(ratio)))
+        ends = [MEMBERS[name].law(p, r + sign * step * change, tau, **options).policy for sign in (-1, 1)]
+        np.testing.assert_allclose((ends[1] - ends[0]) / (2 * step), expected, rtol=1e-5, atol=1e-8)
+        assert np.abs(expected).sum() <= 2 * w @ np.abs(dD) + 1e-12
 
 
 def test_the_worst_reward_of_a_rare_action():

@@ -5,9 +5,9 @@ With u = λρ and w = q/(1 + u) a change dD of PMD-mean's targets moves the poli
 .. math:: dq = w\Big(dD − ρ\,\frac{\sum w\,dD}{\sum wρ}\Big), \qquad \|dq\|_1 ≤ 2 \sum w |dD|, \qquad
     w ≤ \min\Big(q, \frac pλ, \frac{p + \sqrt{p^2 + 2p}}{2}\Big).
 
-The KL update has q in place of w. The last bound holds for all rewards, so it also bounds the effect of errors of any
-size: one of size δ in the reward of an action of probability p moves PMD-mean by O(√p δ/τ), and the KL update, for some
-rewards, by 2 tanh(δ/(4τ)) however small p is.
+The KL update has dq = q (dD − E_q[dD]), so the same bound with q in place of w. The last bound holds for all rewards,
+so it also bounds the effect of errors of any size: one of size δ in the reward of an action of probability p moves
+PMD-mean by O(√p δ/τ), and the KL update, for some rewards, by 2 tanh(δ/(4τ)) however small p is.
 
 References
 ----------
@@ -99,8 +99,8 @@ def _single(policy, reward, tau, error):
     """Return the probability p of the action with the largest error, |δ|/τ, and (p, rewards before, after, tau)."""
     p, r, tau = simplex.problem(policy, reward, tau)
     size = np.where(p > 0, np.abs(error), -1.0)
-    changed = np.where(size == size.max(axis=-1, keepdims=True), r + error, r)
-    at = np.abs(changed - r).argmax(axis=-1)[..., None]
+    at = size.argmax(axis=-1)[..., None]
+    changed = np.where(np.arange(p.shape[-1]) == at, r + error, r)
     chosen, delta = (np.take_along_axis(x, at, axis=-1)[..., 0] for x in (p, np.abs(changed - r)))
     return chosen, delta / tau, (p, r, changed, tau)
 
