@@ -35,6 +35,8 @@ def plot(table):
     """A column of marks for each loss."""
     rows = fits(table)
     figure, (axis,) = plotting.panels(1, 1, width=5.0, height=2.9)
+    if rows.empty:
+        return figure
     names = list(dict.fromkeys(rows.sort_values("from_law").algorithm))
     for column, (colour, marker, label) in MARKS.items():
         face = colour if column == "from_law" else "none"

@@ -1,7 +1,6 @@
 """Policy mirror descent as used to post-train language models: exact updates, certificates, bandits, bounds."""
 
 from . import baselines, divergences, knobs
-from .penalised import penalised_update
 from .updates import Update, baseline_update, kl_update, largest_baseline, mixed_update, pmd_mean_update
 
 __all__ = [
@@ -20,9 +19,13 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Import `identify` when it is first asked for: most of the package does without it."""
+    """Import what most of the package does without when it is first asked for."""
     if name == "identify":
         from .instrument import identify
 
         return identify
+    if name == "penalised_update":
+        from .penalised import penalised_update
+
+        return penalised_update
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from pmdllm.validation.declared import ValidateConfig, Validation, summary
 from pmdllm.validation.experiments import WATCHED, Cell, actions_table
 from pmdllm.validation.fit import Anchor
 
-from figures import harness, network, network_against_theory, network_laws, network_limits
+from figures import harness, network, network_against_theory, network_family, network_laws, network_limits
 from pmdtheory import laws, pmd_mean_update
 from pmdtheory.theorems import binary_reward
 
@@ -26,7 +26,7 @@ def rows_of(cell, rng):
     reward = np.tile([1.0, 0.0, 0.0] if cell.reward == "binary" else [1.0, 0.5, 0.0], (4, 34))[:, :101]
     anchor = Anchor(["1+1="] * 4, torch.from_numpy(rng.dirichlet(np.ones(101), 4)).log(), torch.from_numpy(reward))
     actions = rng.integers(6, size=(4, 16))
-    law, p = cell.law(anchor, actions), anchor.policy
+    law, p = cell.law(None, anchor, actions), anchor.policy
     s = law.log_ratio + rng.normal(scale=1e-3, size=p.shape)
     s -= np.log((p * np.exp(s)).sum(axis=1, keepdims=True))
     seen = np.isin(np.arange(101), actions) & np.ones_like(p, dtype=bool) if cell.experiment == "batch" else None
@@ -103,6 +103,22 @@ def test_finding_names_what_is_off_its_law(tables):
     one = (table.experiment == "population") & (table.reward == "graded") & (table.tau == 0.1) & (table.seed == 2)
     off = table.assign(share=table.share.where(~one, 0.5))
     assert "far: graded τ 0.1 PMD-mean seed 2, graded τ 0.1 log-partition seed 2." in network_laws.finding(off, actions)
+
+
+def test_the_family_says_which_fit_is_as_near_to_pmd_means_law(tables, tmp_path, monkeypatch):
+    """Two losses, two seeds; and a table without any."""
+    table = pd.DataFrame({
+        "experiment": "family", "algorithm": ["on-policy", "on-policy", "filtered", "filtered"], "tau": 0.3,
+        "seed": [0, 1, 0, 1], "r2_law": [0.99, 0.98, 0.999, 0.997], "from_law": [1e-4, 1e-4, 1e-3, 1e-3],
+        "from_lambert": [1e-2, 1e-2, 2e-2, 2e-3], "from_kl_law": [1e-4, 1e-4, 3e-3, 3e-3],
+    })  # fmt: skip
+    words = network_family.finding(table)
+    assert "filtered 6, on-policy 100 (2 seeds)" in words
+    assert "Less than 5 times: filtered seed 1." in words and "0.980 to 0.999" in words
+    monkeypatch.setattr(harness, "DATA", tmp_path)
+    for rows, expected in ((table, "on-policy 100"), (tables["validate"].dropna(axis=1, how="all"), "no fit")):
+        rows.to_csv(tmp_path / "validate.csv", index=False)
+        assert expected in harness.run("network_family", build=tmp_path / "build").finding
 
 
 def test_axes_of_the_ratio_panel():
