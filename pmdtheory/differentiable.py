@@ -109,12 +109,7 @@ def mixed(policy, reward, tau, chi2_coef):
 
         top, low = _largest(p, D.detach()), _largest(p, -D.detach())
         n, s = _root(mass, -low - fixed, top - fixed)
-    for _ in range(2):
-        rho = s.exp()
-        F, G = s + a[..., None] * rho - (D - n[..., None]), torch.where(p > 0, p * rho, 0).sum(-1) - 1
-        inverse = 1 / (1 + a[..., None] * rho)
-        step = (G - (p * rho * F * inverse).sum(-1)) / (p * rho * inverse).sum(-1)
-        s, n = torch.where(p > 0, s - (F + step[..., None]) * inverse, 0), n + step
+    s, _, n = _implicit(p, D, s, a, n, finds_weight=False)
     return _solution(p, s, a, (p * r).sum(-1) + tau * n)
 
 
@@ -129,13 +124,21 @@ def _with_baseline(p, r, tau, b):
 
         top = _largest(p, fixed).clamp(min=0)
         weight, s = _root(mass, torch.zeros_like(top), top)
+    s, weight, _ = _implicit(p, D, s, weight, torch.zeros_like(weight), finds_weight=True)
+    return _solution(p, s, weight, b)
+
+
+def _implicit(p, D, s, weight, shift, finds_weight):
+    """Two of Newton's steps on s + λ e^s = D − n, E_p[e^s] = 1, in s and either λ or n: the solution's derivatives."""
     for _ in range(2):
         rho = s.exp()
-        F, G = s + weight[..., None] * rho - D, torch.where(p > 0, p * rho, 0).sum(-1) - 1
+        F, G = s + weight[..., None] * rho - (D - shift[..., None]), torch.where(p > 0, p * rho, 0).sum(-1) - 1
         inverse = 1 / (1 + weight[..., None] * rho)
-        step = (G - (p * rho * F * inverse).sum(-1)) / (p * rho * rho * inverse).sum(-1)
-        s, weight = torch.where(p > 0, s - (F + rho * step[..., None]) * inverse, 0), weight + step
-    return _solution(p, s, weight, b)
+        pull = rho if finds_weight else torch.ones_like(rho)  # ∂F/∂λ or ∂F/∂n
+        step = (G - (p * rho * F * inverse).sum(-1)) / (p * rho * pull * inverse).sum(-1)
+        s = torch.where(p > 0, s - (F + pull * step[..., None]) * inverse, 0)
+        weight, shift = (weight + step, shift) if finds_weight else (weight, shift + step)
+    return s, weight, shift
 
 
 def _solution(p, s, weight, baseline):
