@@ -311,8 +311,9 @@ sys.exit(cli.main(["fetch", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("step", ["_convert", "_describe"])
+@pytest.mark.parametrize(
+    ("step", "number"), [("_convert", signal.SIGTERM), ("_describe", signal.SIGINT), ("_convert", signal.SIGKILL)]
+)
 def test_killed_in_the_middle(written, cache, step, number):
     """No model is found, and nothing temporary stays, at the latest after the next fetch."""
     process = subprocess.Popen(
