@@ -311,9 +311,8 @@ sys.exit(cli.main(["fetch", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize(
-    ("step", "number"), [("_convert", signal.SIGTERM), ("_describe", signal.SIGINT), ("_convert", signal.SIGKILL)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("step", ["_convert", "_describe"])
 def test_killed_in_the_middle(written, cache, step, number):
     """No model is found, and nothing temporary stays, at the latest after the next fetch."""
     process = subprocess.Popen(

@@ -38,11 +38,14 @@ def test_every_step_of_a_demonstration_is_true_and_the_last_is_the_answer(spec):
 @pytest.mark.parametrize("spec", LEVELS)
 def test_no_training_prompt_is_held_out(spec):
     task = tasks.load(spec)
-    held_out = [{p.prompt for p in task.held_out(split, 60)} for split in ("validation", "test")]
+    small = task.problems if spec == "sums:largest=30,second=9" else None  # fewer than are asked for of the others
+    count = min(100, *(len(small[split]) for split in ("validation", "test"))) if small else 100
+    held_out = [{p.prompt for p in task.held_out(split, count)} for split in ("validation", "test")]
     assert not held_out[0] & held_out[1]
-    assert not {p.prompt for p in task.sample(400, np.random.default_rng(2))} & (held_out[0] | held_out[1])
+    drawn = task.sample(len(small["train"]) if small else 800, np.random.default_rng(2))
+    assert not {p.prompt for p in drawn} & (held_out[0] | held_out[1])
     again = tasks.load(spec)
-    assert [p.prompt for p in again.held_out("test", 60)] == [p.prompt for p in task.held_out("test", 60)]
+    assert [p.prompt for p in again.held_out("test", count)] == [p.prompt for p in task.held_out("test", count)]
 
 
 def test_levels_hold_what_they_say():
