@@ -21,7 +21,7 @@ Statements 3 and 19.
 import numpy as np
 from scipy.optimize import elementwise
 
-from . import simplex
+from . import partition, simplex
 from .updates import Update, centred_targets
 
 __all__ = ["penalised_update"]
@@ -66,9 +66,8 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     p, r, tau = simplex.problem(policy, reward, tau)
     phi = _checked(derivative, adaptive)
     shape, K = p.shape[:-1], p.shape[-1]
-    D = np.where(p > 0, centred_targets(p, r, tau)[0], 0.0).reshape(-1, K)
-    flat, t = p.reshape(-1, K), tau.reshape(-1)
-    mean = np.einsum("nk,nk->n", flat, np.broadcast_to(r, p.shape).reshape(-1, K))
+    D, own, m = centred_targets(p, r, tau)
+    flat, D, t, mean = p.reshape(-1, K), D.reshape(-1, K), tau.reshape(-1), (own + tau * m).reshape(-1)
     unit = float(phi(np.zeros(1))[0])  # φ(1): where it is fixed, V takes it up
     top = D.max(axis=1, where=flat > 0, initial=0.0)
 
@@ -80,11 +79,7 @@ def penalised_update(policy, reward, tau, derivative, adaptive=False):
     def surplus(x, rows):
         """Logarithm of the mass, which falls in x."""
         rows = np.asarray(rows, dtype=int)
-        s = log_ratios(x, rows)
-        with np.errstate(divide="ignore"):
-            logs = np.log(flat[rows]) + s
-        highest = logs.max(axis=1)
-        return highest + np.log(np.exp(logs - highest[:, None]).sum(axis=1))
+        return partition.log_mean_exp(flat[rows], log_ratios(x, rows))
 
     if adaptive:
         low, high = np.zeros(len(t)), top * t / unit

@@ -82,14 +82,14 @@ def test_shapes_and_constant_rewards():
 
 
 @pytest.mark.parametrize("power", [2, 3])
-@pytest.mark.parametrize("adaptive", [False, True])
-@pytest.mark.parametrize("tau", [1.0, 0.01, 0.001, 1e-4])
+@pytest.mark.parametrize(
+    ("adaptive", "tau"),
+    [(False, 1.0), (False, 0.01), (False, 1e-3), (False, 1e-4), (True, 1.0), (True, 0.01), (True, 1e-3)],
+)
 def test_penalties_that_saturate(power, adaptive, tau):
     """Beyond where ρ^k/(1 + ρ^k) is still a number: the law, action by action, and one constant."""
     p, r = np.array([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 0.7])
     phi = lambda rho: rho**power / (1 + rho**power)  # noqa: E731
-    if adaptive and tau < 0.001:
-        pytest.skip("C is beyond 1e3 there")
     own = penalised_update(p, r, tau, phi, adaptive=adaptive)
     with np.errstate(over="ignore"):
         left = own.log_ratio + own.chi2_weight * phi(np.exp(own.log_ratio))

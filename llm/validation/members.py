@@ -64,19 +64,23 @@ def lengths(policy):
     return torch.tensor([*(len(answer) for answer in policy.trie.answers), policy.max_new_tokens])
 
 
-def _population(weight=None, baseline=None, **settings):
-    """A loss over all actions: ``weight(logp, anchor, tau)`` (P, K), p by default, and ``baseline(p, r, tau)`` (P,)."""
+def _population(weight=None, baseline=None, fresh=False, **settings):
+    """A loss over all actions, weighted by p, by ``weight(p, r, tau)`` (P, K), or by the policy itself if `fresh`.
+
+    ``baseline(p, r, tau)`` (P,) is subtracted, by default the mean reward.
+    """
 
     def of(step):
         policy, anchor, algorithm, tau = step.problem
         p, r = anchor.logp.exp(), anchor.rewards
         subtracted = (p * r).sum(1) if baseline is None else torch.from_numpy(baseline(p.numpy(), r.numpy(), tau))
+        fixed = p if weight is None else torch.from_numpy(weight(anchor.policy, r.numpy(), tau))
         advantage, length = (r - subtracted[:, None]).flatten(), lengths(policy).repeat(len(r))
         mask = torch.arange(max(length)) < length[:, None]
 
         def loss():
             logp = policy(anchor.prompts)
-            drawn = p if weight is None else weight(logp.detach(), anchor, tau)
+            drawn = logp.detach().exp() if fresh else fixed
             rows = [torch.zeros(mask.shape, dtype=torch.float64) for _ in range(2)]
             rows[0][:, 0], rows[1][:, 0] = logp.flatten(), anchor.logp.flatten()  # all at the first token
             own = Settings(tau, weight=drawn.flatten() * r.shape[1], **settings)
@@ -115,13 +119,9 @@ def _groups(filter_low=None, filter_high=None):
     return of
 
 
-def _ideal(logp, anchor, tau):
-    return torch.from_numpy(kl_update(anchor.policy, anchor.rewards.numpy(), tau).policy)
-
-
 MEMBERS = {
-    "on-policy": Member("pmd-mean", _population(lambda logp, anchor, tau: logp.exp())),
-    "exponential-weights": Member("pmd-mean", _population(_ideal)),
+    "on-policy": Member("pmd-mean", _population(fresh=True)),
+    "exponential-weights": Member("pmd-mean", _population(lambda p, r, tau: kl_update(p, r, tau).policy)),
     "two-temperatures": Member(
         "pmd-part",
         _population(baseline=lambda p, r, tau: kl_update(p, r, FACTOR * tau).baseline),
