@@ -60,6 +60,7 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 
 # One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter and all tests
+	@$(BIN)/python -c 'from pmdtheory import compiled; compiled.ahead()'
 	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
 
 VERL := build/verl-venv

@@ -16,7 +16,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 _BLOCK = 256  # actions; a block of everything below fits the first cache
-_V, _WEIGHT, _LOG, _INVERSE, _PSI, _SLOPE, _CURVE, _STEP = (_BLOCK * i for i in range(8))  # where each begins in a buffer
+# Where each quantity begins in a buffer; distances that are known let the compiler see that they do not overlap.
+_V, _WEIGHT, _LOG, _INVERSE, _PSI, _SLOPE, _CURVE, _STEP = (_BLOCK * i for i in range(8))
 _STEPS = 30
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _ROUND = 6755399441055744.0  # 1.5 · 2^52: a number added to it is rounded to an integer, which the low bits then hold
@@ -77,7 +78,7 @@ def _rough_exp(x):
     """e^x within 1e-7 of itself, for |x| ≤ 708."""
     x = min(max(x, -708.0), 708.0)
     t = x * 1.4426950408889634 + _ROUND
-    f = x - (t - _ROUND) * _LN2_HIGH
+    f = x - (t - _ROUND) * 0.6931471805599453
     e = (((((r6 * f + r5) * f + r4) * f + r3) * f + r2) * f + r1) * f + r0
     return e * _as_float((_as_bits(t) + 1023) << 52)
 
@@ -97,7 +98,7 @@ def _wright(z):
     """ω(z) and its logarithm within 1e-6: a rational fit of W(x)/x, x = e^z ≤ e; above, one and a Halley step."""
     x = _rough_exp(min(z, 1.0))
     low = x * (1 + x * (2.66746362 + x * (1.58510434 + x * 0.1596718)))
-    low /= (1 + x * (3.66744217 + x * (3.75316069 + x * (1.07200223 + x * 0.05037889))))
+    low /= 1 + x * (3.66744217 + x * (3.75316069 + x * (1.07200223 + x * 0.05037889)))
     above = max(z, 1.0)
     omega = above - 4.21463 * ((above - 1) / (above + 7.82567))
     log_omega = _rough_log(omega)
@@ -292,7 +293,7 @@ def _rough_growth(p, x, scale):
 
 @loop
 def _centred(p, r, tau, D):
-    """Write D; returns the reward of the most probable action, E_p[D] before centring, whether all is as it should be."""
+    """Write D; returns the reward of the most probable action, the mean of D less that, and whether all is valid."""
     total = _total(p)
     if not (_no_sign(p) and abs(total - 1.0) <= 1e-14):
         return 0.0, 0.0, False
@@ -421,7 +422,7 @@ def _solve(p, r, tau, k, a, baselines):
             guess, top, found = 0.0, 0.0, -1
             if fine and weight[i] >= 0.0:
                 guess, top, found = _bracket(p[i], D[i - start], k, weight[i])
-                if found == 0 and baselines and weight[i] > 0.0:
+                if found == 0 and baselines and abs(a[i] - own) <= 1e-13 * max(abs(a[i]), abs(own)):
                     found = -1  # whether the baseline is that one reward is for others to say
             if found != 1:
                 D[i - start], s[i] = 0.0, 0.0
@@ -438,7 +439,7 @@ def _solve(p, r, tau, k, a, baselines):
             if v[i] == 1e-300:  # it stood for 0
                 v[i], s[i] = 0.0, 0.0
             mass = _total(q[i])
-            done[i] = state[i - start] == 0 and abs(mass - 1.0) < 1e-12 and (v[i] < 64.0 or k == 1.0)
+            done[i] = state[i - start] == 0 and abs(mass - 1.0) < 1e-12 and (v[i] < 256.0 or k == 1.0)
             weight[i] += k * v[i]
             _scale(q[i], 1.0 / mass)
     return q, s, v, weight, mean, done
@@ -582,3 +583,9 @@ def _of_levels(p, r, tau, *settings):
             q, s, *rest = _solve(mass, reward, tau, *settings)
             return *_spread(p, r, reward, q, s, mass), *rest
     return _solve(p, r, tau, *settings)
+
+
+def ahead():
+    """Compile everything now, or load it if that was done before."""
+    p, r, one = np.full((1, 3), 1 / 3), np.arange(3.0)[None], np.ones(1)
+    kl(p, r, one), pmd_mean(p, np.minimum(r, 1.0), one)
