@@ -62,7 +62,8 @@ def _as_bits(typing, number):
 
 @inline
 def _exponential(x):
-    """e^x − 1 and e^x for |x| ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2."""
+    """e^x − 1 and e^x for x ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2; below −708, e^x is 0."""
+    gone = x < -708.0
     x = min(max(x, -708.0), 708.0)
     t = x * 1.4426950408889634 + _ROUND
     n = t - _ROUND
@@ -70,7 +71,7 @@ def _exponential(x):
     e = ((((((((e9 * f + e8) * f + e7) * f + e6) * f + e5) * f + e4) * f + e3) * f + e2) * f + e1) * f + e0
     scale = _as_float((_as_bits(t) + 1023) << 52)
     e = scale * (f + f * f * e)
-    return e + (scale - 1.0), e + scale
+    return e + (scale - 1.0), (0.0 if gone else e + scale)
 
 
 @inline
@@ -446,12 +447,28 @@ def _solve(p, r, tau, k, a, baselines):
 
 
 @loop
-def _powers(p, x, q, terms):
-    """Write p e^x, and p (e^x − 1)."""
+def _rough_powers(p, x, top, q):
+    for j in range(p.size):
+        q[j] = p[j] * _rough_exp(x[j] - top)
+
+
+@loop
+def _power_terms(p, x, q, terms):
     for j in range(p.size):
         growth, rho = _exponential(x[j])
         terms[j] = p[j] * growth
         q[j] = p[j] * rho
+
+
+@loop
+def _powers(p, x, q, terms):
+    """Write q = p e^x and return E_p[e^x − 1]."""
+    result = 0.0
+    for start in range(0, p.size, _BLOCK):
+        end = min(start + _BLOCK, p.size)
+        _power_terms(p[start:end], x[start:end], q[start:end], terms)
+        result += _total(terms[: end - start])
+    return result
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
@@ -466,27 +483,21 @@ def _kl(p, r, tau):
         if not fine:
             continue
         top = _largest(x)
-        mode = _where(x, top)
-        for _ in range(2):  # measured from the best action, or from the mode of q if that is another's
-            if top > 0.0:
-                own = r[i, mode]
-                _targets_from(P, r[i], own, tau[i], x)
-            else:
-                x[:] = 0.0
-            growth = 0.0
-            for start in range(0, K, _BLOCK):
-                end = min(start + _BLOCK, K)
-                _powers(P[start:end], x[start:end], Q[start:end], terms)
-                growth += _total(terms[: end - start])
-            mode = _where(Q, _largest(Q))
-            if x[mode] > -8.0:
-                break
-        mass = _total(Q)
-        if not (mass > 1e-290 and _largest(x) < 700.0 and x[mode] > -8.0):
+        if top > 0.0:  # measured from the mode of q, differences of rewards lose nothing where q has its mass
+            _rough_powers(P, x, top, Q)
+            own = r[i, _where(Q, _largest(Q))]
+            _targets_from(P, r[i], own, tau[i], x)
+        else:
+            x[:] = 0.0
+        growth, mass = _powers(P, x, Q, terms), _total(Q)
+        if not (mass > 1e-290 and _largest(x) < 700.0):
             continue
         log_z = np.log1p(growth) if growth > -0.5 else np.log(mass)
+        far = _size(x) > 600.0 or mass < 1e-10  # p e^x may vanish where p e^{x − log Z} does not
         _less(P, log_z, x)
-        _scale(Q, 1.0 / mass)
+        if far:
+            _powers(P, x, Q, terms)
+        _scale(Q, 1.0 / (_total(Q) if far else mass))
         baseline[i], done[i] = own + tau[i] * log_z, True
     return q, s, baseline, done
 
