@@ -38,6 +38,9 @@ const charts = (() => {
   /** The same without trailing zeros, for ticks and settings. */
   const brief = (x, digits = 3) => format(x, digits).replace(/(\.\d*?)0+(?=$|×)/, "$1").replace(/\.(?=$|×)/, "");
 
+  /** A decade or a settled tick: 0.001, 10⁻⁵, 0.9999. */
+  const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-4 || Math.abs(x) >= 1e6) ? format(x, 1).replace("1×", "") : brief(x, 4));
+
   const decades = (low, high) => {
     const ticks = [];
     for (let k = Math.ceil(Math.log10(low) - 1e-9); k <= Math.log10(high) + 1e-9; k++) ticks.push(10 ** k);
@@ -83,11 +86,11 @@ const charts = (() => {
    * Axes in an <svg>, emptied first.
    *
    * x, y: {scale, domain, label, ticks, format}; a chart without x.label has no room below its axis. Returns the scales
-   * X and Y, `front` and `back` (groups clipped to the axes, the second behind) and the pixels of the box.
+   * X and Y, which the <svg> keeps as `scales`, the groups `front` and `back`, clipped to the axes, and the pixels of the box.
    */
   function frame(svg, { x, y, height, left = 52 }) {
     const width = Math.max(svg.parentElement.clientWidth, 240);
-    const box = { left, right: width - 14, top: 26, bottom: height - (x.label ? 42 : 10) };
+    const box = { left, right: width - 22, top: 26, bottom: height - (x.label ? 42 : 10) };
     svg.replaceChildren(...svg.querySelectorAll(":scope > title, :scope > desc"));
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
@@ -98,11 +101,11 @@ const charts = (() => {
     const yTicks = y.ticks ?? thinned(Y.ticks(5), Y, 22);
     for (const tick of xTicks) {
       grid.append(el("line", { x1: X(tick), x2: X(tick), y1: box.top, y2: box.bottom }));
-      text.append(el("text", { x: X(tick), y: box.bottom + 17, "text-anchor": "middle" }, (x.format ?? brief)(tick)));
+      text.append(el("text", { x: X(tick), y: box.bottom + 17, "text-anchor": "middle" }, (x.format ?? tickText)(tick)));
     }
     for (const tick of yTicks) {
       grid.append(el("line", { x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }));
-      text.append(el("text", { x: box.left - 8, y: Y(tick) + 4, "text-anchor": "end" }, (y.format ?? brief)(tick)));
+      text.append(el("text", { x: box.left - 8, y: Y(tick) + 4, "text-anchor": "end" }, (y.format ?? tickText)(tick)));
     }
     text.append(el("line", { class: "base", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     if (x.label) {
@@ -111,9 +114,10 @@ const charts = (() => {
     text.append(el("text", { class: "label", x: 2, y: 14 }, ...rich(y.label)));
     const clip = `${svg.id}-clip`;
     const shape = el("rect", {
-      x: box.left - 6, y: box.top - 6, width: box.right - box.left + 12, height: box.bottom - box.top + 6,
+      x: box.left - 6, y: box.top - 6, width: box.right - box.left + 12, height: box.bottom - box.top + 12,
     });
     const back = el("g", { "clip-path": `url(#${clip})` }), front = el("g", { "clip-path": `url(#${clip})` });
+    svg.scales = { X, Y };
     svg.append(el("defs", {}, el("clipPath", { id: clip }, shape)), grid, back, text, front);
     return { X, Y, back, front, box, width };
   }

@@ -12,14 +12,14 @@ const explore = (() => {
   const DEFAULTS = {
     J: 0.25, tau: 0.2, K: 8, rewards: "binary", seed: 1, own: [], laws: ["kl", "pmd-mean"], b: 0.5, kappa: 0.1, beta: 3,
   };
-  const LIMITS = { J: [1e-12, 1 - 1e-12], tau: [1e-3, 100], b: [-0.99, 2], kappa: [1e-3, 100], beta: [1, 1000] };
+  const LIMITS = { J: [1e-9, 1 - 1e-9], tau: [1e-3, 100], b: [-0.99, 2], kappa: [1e-3, 100], beta: [1, 1000] };
   const PRESETS = ["binary", "graded", "rare", "random"];
 
   /** Knobs of laws: a range input at `to(value)`, which `back` inverts. */
   const KNOBS = {
     baseline: {
       key: "b", low: -0.99, high: 2, step: 0.01, to: (x) => x, back: (x) => Math.round(x * 100) / 100,
-      label: "Position of <var>b</var>",
+      label: "Baseline <var>b</var>",
       ticks: [[-0.99, "−∞"], [0, "mean"], [1, "<var>τ</var> log <var>Z</var>"], [2, "<var>b</var><sub>max</sub>"]],
     },
     "fixed-chi2": { key: "kappa", low: -3, high: 2, step: 0.02, to: Math.log10, back: raise, label: "Weight <var>κ</var>" },
@@ -95,7 +95,7 @@ const explore = (() => {
       if (key === "seed" && Number.isInteger(number)) settings.seed = clamp(number, [0, 9999]);
       if (key === "laws") settings.laws = laws.map((law) => law.id).filter((id) => text.split(",").includes(id));
       if (key !== "rewards") continue;
-      const own = text.split(",").map(Number);
+      const own = text.split(",").map((part) => Math.round(Number(part) * 1e4) / 1e4);
       if (PRESETS.includes(text)) settings.rewards = text;
       else if (own.length >= 2 && own.length <= 50 && own.every((x) => x >= 0 && x <= 1)) {
         Object.assign(settings, { rewards: "own", own });
@@ -127,7 +127,9 @@ const explore = (() => {
   function solved(settings) {
     const r = rewardsOf(settings), p = updates.evenPolicy(r, shareOf(r, settings.J));
     const chosen = laws.filter((law) => settings.laws.includes(law.id));
-    return { r, p, J: updates.mean(p, r), steps: chosen.map((law) => step(law, p, r, settings)).filter(Boolean) };
+    const steps = chosen.map((law) => step(law, p, r, settings));
+    const failed = chosen.filter((_, i) => !steps[i]).map((law) => law.name);
+    return { r, p, J: updates.mean(p, r), steps: steps.filter(Boolean), failed };
   }
 
   const GRID = Array.from({ length: 81 }, (_, i) => 1 / (1 + 10 ** (4 - i / 10)));
@@ -153,9 +155,12 @@ const explore = (() => {
 
   /* ---------- the views ---------- */
 
-  const names = (steps, value) => steps.map((s) => `${value(s)} ${s.law.name}`).join(", ");
+  const names = (steps, value) => {
+    const parts = steps.map((s) => `${value(s)} (${s.law.name})`);
+    return parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts.join("");
+  };
   const find = (steps, id) => steps.find((s) => s.law.id === id);
-  const share = (x) => (x >= 0.0995 ? `${brief(100 * x, 3)} %` : `${brief(100 * x, 2)} %`);
+  const share = (x) => `${brief(100 * x, x >= 0.0995 ? 3 : 2)}\u202f%`;
 
   /** A mark drawn with its line, as in the charts. */
   function sample(law) {
@@ -214,8 +219,8 @@ const explore = (() => {
       });
       front.append(group);
     });
-    $("policies-reading").textContent = `Mean reward ${brief(J)} before the step; after it ${
-      names(steps, (s) => brief(s.J)) || "choose a law"}.`;
+    $("policies-reading").textContent = `The mean reward is ${brief(J)} before the step and ${
+      names(steps, (s) => brief(s.J)) || "unknown (choose a law)"} after it.`;
     drawRewards(r);
   }
 
@@ -225,8 +230,8 @@ const explore = (() => {
     const svg = $("bars"), focused = svg.contains(document.activeElement);
     const K = r.length;
     held = Math.min(held, K - 1);
-    const { X, Y, front, box } = frame(svg, {
-      x: { domain: [0, K], ticks: [], label: "action; drag a bar or use the arrow keys to change its reward" },
+    const { Y, front, box } = frame(svg, {
+      x: { domain: [0, K], ticks: [], label: "action (drag a bar, or use the arrow keys)" },
       y: { domain: [0, 1], ticks: [0, 1], label: "_r_" }, height: 112,
     });
     const { width, at } = slots(box, K);
@@ -246,7 +251,6 @@ const explore = (() => {
       );
       front.append(handle);
     });
-    svg.reading = { X, Y, K, box };
     if (focused) svg.querySelector(`[data-action="${held}"]`).focus();
   }
 
@@ -275,7 +279,12 @@ const explore = (() => {
     }, "mean reward"));
     for (const { law, update, points } of curves) {
       front.append(lawLine(points.map(([x, y]) => [X(x), Y(y)]), law));
-      for (const value of levelsOf(r).values) front.append(mark(X(value), Y(tau * update.logRatio[r.indexOf(value)]), law));
+      let last = -Infinity;
+      for (const value of levelsOf(r).values) {  // so many marks that the line is still seen
+        if (X(value) < last + 24 && value < high) continue;
+        last = X(value);
+        front.append(mark(last, Y(tau * update.logRatio[r.indexOf(value)]), law));
+      }
     }
     const bent = find(steps, "pmd-mean");
     const slope = (value) => 1 / (1 + bent.update.weight * Math.exp(bent.update.logRatio[r.indexOf(value)]));
@@ -318,9 +327,11 @@ const explore = (() => {
       }
     }
     const mean = find(steps, "pmd-mean");
+    const bounds = `Dotted: PMD-mean's bound, the smaller of the Jensen gap and half a standard deviation (Statement 6).${
+      find(steps, "quantile") ? " Ranked rewards are in units of a rank." : ""}`;
     $("weight-reading").textContent = mean
-      ? `PMD-mean: λ = ${format(mean.update.weight, 7)} from the root, KL(p‖q) = ${format(mean.reverseKl, 7)} from the policies (ring). Dotted: its bound, the smaller of the Jensen gap and half a standard deviation.`
-      : "Dotted: PMD-mean's bound, the smaller of the Jensen gap and half a standard deviation.";
+      ? `PMD-mean has λ = ${format(mean.update.weight, 7)} from the root, and KL(p‖q) = ${format(mean.reverseKl, 7)} from the two policies (ring), as Statement 4 says. ${bounds}`
+      : bounds;
   }
 
   function drawFailures({ r, J, steps }, settings) {
@@ -347,27 +358,31 @@ const explore = (() => {
       front.append(lawLine(GRID.map((rate) => [X(rate), Y(kept(law, rate))]), law));
       const now = kept(law, success);
       if (now >= bottom) front.append(mark(X(success), Y(now), law));
-      else front.append(mark(X(success), box.bottom - 2, law, 3));
+    }
+    const below = chosen.filter((law) => kept(law, success) < bottom);
+    if (below.length) {
+      front.append(el("text", { class: "note", x: X(success) + (success > 0.5 ? -6 : 6), y: box.bottom - 8,
+        "text-anchor": success > 0.5 ? "end" : "start" }, `↓ ${below.length > 3 ? `${below.length} laws` : below.map((law) => law.name).join(", ")}`));
     }
     const [least, most] = updates.failureBounds(success, tau);
     const binary = r.every((x) => x === 0 || x === 1);
-    $("failures-reading").textContent = `${binary ? "" : `For rewards 0 and 1 at success rate ${brief(success)}: `}${
-      names(chosen.map((law) => ({ law, left: kept(law, success) })), (s) => share(s.left))}. ${
-      find(steps, "pmd-mean") ? `Shaded: PMD-mean's bounds, ${share(least)} to ${share(most)} here (Statement 9).` : ""}`;
+    $("failures-reading").textContent = `At success rate ${brief(success)}${binary ? "" : ", for rewards 0 and 1,"} there remain ${
+      names(chosen.map((law) => ({ law, left: kept(law, success) })), (s) => share(s.left)) || "–"}. ${
+      find(steps, "pmd-mean") ? `Shaded: PMD-mean's bounds, ${share(least)} to ${share(most)} (Statement 9).` : ""}`;
   }
 
-  /** Rows of the table: what, how it reads for a screen reader, its value. */
+  /** Rows of the table: name, letters between underscores italic; how it reads for a screen reader; value. */
   const ROWS = [
-    ["λ", "weight of chi-square over tau", ({ update }) => update.weight],
-    ["τλ", "weight of chi-square in units of the reward", ({ update }) => update.tau * update.weight],
-    ["b", "baseline", ({ update }) => update.baseline],
-    ["J′", "mean reward after the step", (s) => s.J],
-    ["KL(q‖p)", "divergence of the new policy from the old", (s) => s.kl],
-    ["KL(p‖q)", "divergence of the old policy from the new", (s) => s.reverseKl],
-    ["χ²(q‖p)", "chi-square of the new policy from the old", (s) => s.chi2],
+    ["_λ_", "lambda, the weight of chi-square in units of tau", ({ update }) => update.weight],
+    ["_τλ_", "tau lambda, the weight of chi-square in units of the reward", ({ update }) => update.tau * update.weight],
+    ["_b_", "baseline", ({ update }) => update.baseline],
+    ["_J_′", "mean reward after the step", (s) => s.J],
+    ["KL(_q_‖_p_)", "divergence of the new policy from the old", (s) => s.kl],
+    ["KL(_p_‖_q_)", "divergence of the old policy from the new", (s) => s.reverseKl],
+    ["χ²(_q_‖_p_)", "chi-square of the new policy from the old", (s) => s.chi2],
   ];
 
-  function drawNumbers({ steps }) {
+  function drawNumbers({ steps, failed }) {
     const make = (name, attributes, ...children) => {
       const node = document.createElement(name);
       for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -376,9 +391,17 @@ const explore = (() => {
     };
     const head = make("tr", {}, make("td", {}), ...steps.map(({ law }) => make("th", { scope: "col" }, sample(law), law.name)));
     const body = ROWS.map(([symbol, words, value]) => make("tr", {},
-      make("th", { scope: "row", title: words, "aria-label": words }, symbol),
-      ...steps.map((s) => make("td", { "data-law": s.law.id, "data-row": symbol, "data-value": value(s) }, format(value(s), 5)))));
+      make("th", { scope: "row", title: words, "aria-label": words },
+        ...symbol.split("_").map((part, i) => (i % 2 ? make("var", {}, part) : part))),
+      ...steps.map((s) => make("td", {
+        "data-law": s.law.id, "data-row": symbol.replaceAll("_", ""), "data-value": value(s),
+      }, format(value(s), 5)))));
     $("numbers").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+    const local = steps.filter(({ update }) => update.weight < 0).map(({ law }) => law.name);
+    $("numbers-note").textContent = [
+      local.length ? `λ < 0 (${local.join(", ")}): only a local solution of its regression (Statement 11).` : "",
+      failed.length ? `Beyond what this page can compute here: ${failed.join(", ")}.` : "",
+    ].join(" ").trim();
   }
 
   let announcement;
@@ -404,7 +427,7 @@ const explore = (() => {
     slider("tau", Math.log10(state.tau), brief(state.tau));
     slider("K", state.K, String(state.K));
     for (const [id, value] of [["J-number", J], ["tau-number", state.tau]]) {
-      if (document.activeElement !== $(id)) $(id).value = written_number(value);
+      if (document.activeElement !== $(id)) $(id).value = exactly(value);
     }
     $("K-number").textContent = state.K;
     $("rewards").value = state.rewards;
@@ -421,7 +444,7 @@ const explore = (() => {
     }
   }
 
-  const written_number = (x) => String(Number(x.toPrecision(x > 0.99 ? 15 : 6)));
+  const exactly = (x) => String(Number(x.toPrecision(x > 0.99 ? 15 : 6)));
 
   function knobText(r) {
     const b = updates.baselineAt(updates.evenPolicy(r, shareOf(r, state.J)), r, state.tau, state.b);
@@ -524,13 +547,13 @@ const explore = (() => {
       }
     });
     drag($("bars"), (x, y) => {
-      const { X, Y, K } = $("bars").reading;
-      setReward(clamp(Math.floor(X.back(x)), [0, K - 1]), Y.back(y));
+      const { X, Y } = $("bars").scales;
+      setReward(clamp(Math.floor(X.back(x)), [0, state.K - 1]), Y.back(y));
     });
     for (const id of ["weight", "failures"]) {
       drag($(id), (x) => {
-        const width = $(id).clientWidth, position = (x - 52) / (width - 14 - 52) * 2 - 1;
-        set({ J: meanRewardFrom(meanRewardAt(4 * clamp(position, [-1, 1]))) });
+        const position = charts.logit(clamp($(id).scales.X.back(x), [1e-4, 1 - 1e-4])) / Math.LN10;
+        set({ J: meanRewardFrom(meanRewardAt(position)) });
       });
     }
     window.addEventListener("hashchange", () => {

@@ -325,27 +325,31 @@ const updates = (() => {
   const failureBounds = (J, tau) => [Math.exp(-1 / Math.E - J / tau), Math.exp(-J / tau)];
 
   /**
-   * The policy e^{θ r}/Σ e^{θ r} with mean reward min r + share · (max r − min r), 0 < share < 1: of all policies with
-   * that mean the one of largest entropy. θ by Newton's method on the log-odds of the share, which are its inverse.
+   * The policy in proportion to e^{θ r} with mean reward min r + share · (max r − min r), of all policies with that mean
+   * the one of largest entropy, but that no action has less than 1e-12; 1e-9 ≤ share ≤ 1 − 1e-9, at most 50
+   * actions, rewards apart by 1e-4 of their range.
+   * θ by Newton's method on the log-odds of the share.
    */
   function evenPolicy(r, share) {
-    const low = Math.min(...r), high = Math.max(...r);
-    if (low === high) return r.map(() => 1 / r.length);
-    const x = r.map((value) => (value - low) / (high - low));
+    const K = r.length, low = Math.min(...r), high = Math.max(...r), least = 1e-12;
+    if (low === high) return r.map(() => 1 / K);
+    const up = r.map((value) => (value - low) / (high - low)), down = r.map((value) => (high - value) / (high - low));
     const goal = Math.log(share) - Math.log1p(-share);
     const policy = (theta) => {
-      const weights = x.map((value) => Math.exp(theta * (value - (theta > 0 ? 1 : 0))));
-      const total = sum(x.length, (i) => weights[i]);
-      return weights.map((w) => w / total);
+      const weights = up.map((x, i) => Math.exp(theta > 0 ? -theta * down[i] : theta * x));
+      const total = sum(K, (i) => weights[i]);
+      return weights.map((w) => least + (1 - K * least) * (w / total));
     };
-    const propose = (theta) => {
-      const p = policy(theta);
-      const up = mean(p, x), down = sum(x.length, (i) => p[i] * (1 - x[i]));
-      const variance = sum(x.length, (i) => p[i] * (x[i] - up) ** 2);
-      const surplus = goal - (Math.log(up) - Math.log(down));
-      return [Math.abs(surplus) < 1e-15 ? 0 : surplus, theta + surplus * up * down / variance];
+    const propose = (theta) => {  // [log-odds wanted less those at θ, Newton's θ]
+      const p = policy(theta), above = mean(p, up), below = mean(p, down);
+      const variance = sum(K, (i) => p[i] * (up[i] - above) ** 2);
+      const surplus = goal - (Math.log(above) - Math.log(below));
+      return [Math.abs(surplus) < 1e-14 ? 0 : surplus, theta + surplus * above * below / variance];
     };
-    return policy(find(propose, 0, -700, 700));
+    const side = Math.sign(propose(0)[0]);
+    let far = side;
+    while (propose(far)[0] * side > 0) far *= 4;
+    return policy(find(propose, 0, Math.min(0, far), Math.max(0, far)));
   }
 
   return {
