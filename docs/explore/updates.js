@@ -129,8 +129,8 @@ const updates = (() => {
       const inside = next >= low && next <= high;
       const step = Math.abs(next - x), size = Math.abs(next);
       // Small steps that stop shrinking are rounding.
-      if (inside && (step <= 1e-15 * size || (step <= 1e-7 * size && step >= last / 2))) return next;
-      if (!inside || (step > last / 2 && step > 1e-7 * size)) next = low === -Infinity ? high - 5 : (low + high) / 2;
+      if (inside && (step <= 1e-15 * size || (step <= 1e-10 * size && step >= last / 2))) return next;
+      if (!inside || (step > last / 2 && step > 1e-10 * size)) next = low === -Infinity ? high - 5 : (low + high) / 2;
       last = Math.abs(next - x);
       if (last <= 2e-16 * Math.abs(next)) return next;
       x = next;
@@ -342,7 +342,8 @@ const updates = (() => {
     };
     const propose = (theta) => {  // [log-odds wanted less those at θ, Newton's θ]
       const p = policy(theta), above = mean(p, up), below = mean(p, down);
-      const variance = sum(K, (i) => p[i] * (up[i] - above) ** 2);
+      const tilted = (i) => p[i] - least, centre = sum(K, (i) => tilted(i) * up[i]) / (1 - K * least);
+      const variance = sum(K, (i) => tilted(i) * (up[i] - centre) ** 2);
       const surplus = goal - (Math.log(above) - Math.log(below));
       return [Math.abs(surplus) < 1e-14 ? 0 : surplus, theta + surplus * above * below / variance];
     };
