@@ -1,5 +1,5 @@
 /*
-The page: its settings, which also stand in the address, and the five views that are drawn from them.
+The page: its settings, which also stand in the address, and the five views and the table that are drawn from them.
 */
 "use strict";
 
@@ -11,8 +11,11 @@ const explore = (() => {
 
   const DEFAULTS = {
     J: 0.25, tau: 0.2, K: 8, rewards: "binary", seed: 1, own: [], laws: ["kl", "pmd-mean"], b: 0.5, kappa: 0.1, beta: 3,
+    n: 8,
   };
-  const LIMITS = { J: [1e-9, 1 - 1e-9], tau: [1e-3, 100], b: [-0.99, 2], kappa: [1e-3, 100], beta: [1, 1000] };
+  const LIMITS = {
+    J: [1e-9, 1 - 1e-9], tau: [1e-3, 100], b: [-0.99, 2], kappa: [1e-3, 100], beta: [1, 1000], n: [2, 64],
+  };
   const PRESETS = ["binary", "graded", "rare", "random"];
 
   /** Knobs of laws: a range input at `to(value)`, which `back` inverts. */
@@ -78,7 +81,7 @@ const explore = (() => {
 
   function written(settings) {
     const parts = [];
-    for (const key of ["J", "tau", "K", "rewards", "seed", "laws", "b", "kappa", "beta"]) {
+    for (const key of ["J", "tau", "K", "rewards", "seed", "laws", "b", "kappa", "beta", "n"]) {
       const value = key === "rewards" && settings.rewards === "own" ? settings.own : settings[key];
       if (String(value) !== String(DEFAULTS[key])) parts.push(`${key}=${value}`);
     }
@@ -90,8 +93,9 @@ const explore = (() => {
     const settings = { ...DEFAULTS };
     for (const [key, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
       const number = Number(text);
-      if (key in LIMITS && text && Number.isFinite(number)) settings[key] = clamp(number, LIMITS[key]);
+      if (key in LIMITS && key !== "n" && text && Number.isFinite(number)) settings[key] = clamp(number, LIMITS[key]);
       if (key === "K" && Number.isInteger(number)) settings.K = clamp(number, [2, 50]);
+      if (key === "n" && Number.isInteger(number)) settings.n = clamp(number, LIMITS.n);
       if (key === "seed" && Number.isInteger(number)) settings.seed = clamp(number, [0, 9999]);
       if (key === "laws") settings.laws = laws.map((law) => law.id).filter((id) => text.split(",").includes(id));
       if (key !== "rewards") continue;
@@ -169,7 +173,7 @@ const explore = (() => {
   }
 
   function legends(steps) {
-    for (const place of document.querySelectorAll("figure .legend")) {
+    for (const place of document.querySelectorAll("figure:not(#view-rollouts) .legend")) {
       const before = place.parentElement.id === "view-policies" ? ["before, p"] : [];
       place.replaceChildren(...before.map((text) => {
         const item = document.createElement("span");
@@ -361,7 +365,7 @@ const explore = (() => {
     }
     const below = chosen.filter((law) => kept(law, success) < bottom);
     if (below.length) {
-      front.append(el("text", { class: "note", x: X(success) + (success > 0.5 ? -6 : 6), y: box.bottom - 8,
+      front.append(el("text", { class: "note", x: X(success) + (success > 0.5 ? -10 : 10), y: box.bottom - 8,
         "text-anchor": success > 0.5 ? "end" : "start" }, `↓ ${below.length > 3 ? `${below.length} laws` : below.map((law) => law.name).join(", ")}`));
     }
     const [least, most] = updates.failureBounds(success, tau);
@@ -369,6 +373,41 @@ const explore = (() => {
     $("failures-reading").textContent = `At success rate ${brief(success)}${binary ? "" : ", for rewards 0 and 1,"} there remain ${
       names(chosen.map((law) => ({ law, left: kept(law, success) })), (s) => share(s.left)) || "–"}. ${
       find(steps, "pmd-mean") ? `Shaded: PMD-mean's bounds, ${share(least)} to ${share(most)} (Statement 9).` : ""}`;
+  }
+
+  function drawRollouts({ r, J }, { tau, n }) {
+    const success = shareOf(r, J), rows = updates.estimates(success, tau, n);
+    const ideal = updates.kl([1 - success, success], [0, 1], tau).baseline;
+    const top = Math.max(...rows.map(({ chance }) => chance));
+    const { X, Y, back, front, box } = frame($("rollouts"), {
+      x: { domain: [-0.03, 1.03], ticks: [0, 0.2, 0.4, 0.6, 0.8, 1], label: "estimated baseline, in units of the reward" },
+      y: { domain: [0, 1.12 * top], label: "probability" }, height: 300,
+    });
+    const [logPartition, average] = ["kl", "pmd-mean"].map((id) => laws.find((law) => law.id === id));
+    for (const [law, target] of [[logPartition, ideal], [average, success]]) {
+      back.append(line([[X(target), box.top], [X(target), box.bottom]], {
+        class: "target", stroke: law.colour, "data-target": law.id,
+      }));
+    }
+    for (const [law, key] of [[logPartition, "logPartition"], [average, "mean"]]) {
+      for (const row of rows) {
+        if (row.chance < 1e-3 * top) continue;
+        front.append(line([[X(row[key]), Y(0)], [X(row[key]), Y(row.chance)]], { class: "stem", stroke: law.colour }),
+          mark(X(row[key]), Y(row.chance), law, n > 24 ? 3.2 : 4.5));
+      }
+    }
+
+    const moment = (value) => rows.reduce((total, row) => total + row.chance * value(row), 0);
+    const error = (key, target) => Math.sqrt(moment((row) => (row[key] - target) ** 2));
+    const key = [[average, "mean reward of the rollouts"], [logPartition, "τ log Ẑ of the rollouts"]];
+    document.querySelector("#view-rollouts .legend").replaceChildren(...key.map(([law, text]) => {
+      const item = document.createElement("span");
+      item.append(el("svg", { width: 14, height: 12, "aria-hidden": "true", class: "sample" }, mark(7, 6, law, 4.2)), text);
+      return item;
+    }));
+    $("rollouts-reading").textContent = `Vertical lines: what they estimate, J = ${brief(success)} and τ log Z = ${
+      brief(ideal)}. Their root mean square errors are ${brief(error("mean", success), 2)} and ${
+      brief(error("logPartition", ideal), 2)}. With probability ${brief(rows[0].chance, 2)} no rollout succeeds, and both estimates are 0 (Statement 12).`;
   }
 
   /** Rows of the table: name, letters between underscores italic; how it reads for a screen reader; value. */
@@ -397,6 +436,7 @@ const explore = (() => {
         "data-law": s.law.id, "data-row": symbol.replaceAll("_", ""), "data-value": value(s),
       }, format(value(s), 5)))));
     $("numbers").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+    $("view-numbers").classList.toggle("wide", steps.length > 3);
     const local = steps.filter(({ update }) => update.weight < 0).map(({ law }) => law.name);
     $("numbers-note").textContent = [
       local.length ? `λ < 0 (${local.join(", ")}): only a local solution of its regression (Statement 11).` : "",
@@ -426,6 +466,8 @@ const explore = (() => {
     slider("J", clamp(charts.logit(shareOf(r, J)) / Math.LN10, [-4, 4]), brief(J, 4));
     slider("tau", Math.log10(state.tau), brief(state.tau));
     slider("K", state.K, String(state.K));
+    slider("n", state.n, String(state.n));
+    $("n-number").textContent = state.n;
     for (const [id, value] of [["J-number", J], ["tau-number", state.tau]]) {
       if (document.activeElement !== $(id)) $(id).value = exactly(value);
     }
@@ -523,6 +565,7 @@ const explore = (() => {
       const K = Number(event.target.value), own = Array.from({ length: K }, (_, i) => state.own[i] ?? 0);
       set(state.rewards === "own" ? { K, own } : { K });
     });
+    $("n").addEventListener("input", (event) => set({ n: Number(event.target.value) }));
     $("rewards").addEventListener("change", (event) => set({ rewards: event.target.value }));
     $("seed").addEventListener("input", (event) => {
       const seed = Number(event.target.value);
@@ -635,6 +678,7 @@ const explore = (() => {
     drawRatio(all, state);
     drawWeight(all, state);
     drawFailures(all, state);
+    drawRollouts(all, state);
     drawNumbers(all);
     announce(all);
     remember();

@@ -325,6 +325,21 @@ const updates = (() => {
   const failureBounds = (J, tau) => [Math.exp(-1 / Math.E - J / tau), Math.exp(-J / tau)];
 
   /**
+   * What n rollouts with rewards 0 and 1 say of the two baselines, for each number k of successes: its chance, the mean
+   * k/n, and τ log Ẑ = τ log(1 + (k/n)(e^{1/τ} − 1)) (Statement 12).
+   */
+  function estimates(J, tau, n) {
+    let logChoose = 0;
+    return Array.from({ length: n + 1 }, (_, k) => {
+      if (k > 0) logChoose += Math.log(n - k + 1) - Math.log(k);
+      return {
+        k, chance: Math.exp(logChoose + k * Math.log(J) + (n - k) * Math.log1p(-J)), mean: k / n,
+        logPartition: k === 0 ? 0 : 1 + tau * Math.log1p((1 - k / n) * Math.expm1(-1 / tau)),
+      };
+    });
+  }
+
+  /**
    * The policy in proportion to e^{θ r} with mean reward min r + share · (max r − min r), of all policies with that mean
    * the one of largest entropy, but that no action has less than 1e-12; 1e-9 ≤ share ≤ 1 − 1e-9, at most 50
    * actions, rewards apart by 1e-4 of their range.
@@ -354,7 +369,7 @@ const updates = (() => {
   }
 
   return {
-    baseline, baselineAt, evenPolicy, excess, failureBounds, failureFactor, jensenGap: (p, r, tau) =>
+    baseline, baselineAt, estimates, evenPolicy, excess, failureBounds, failureFactor, jensenGap: (p, r, tau) =>
       jensenGap(p, centredTargets(p, r, tau).D), kl, knob, largestBaseline, logRatio, mean, mixed, movement, pmdMean,
     principalBranch, ranked, ratioAt, standardised, twoTemperatures, wrightOmega,
   };

@@ -5,12 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from figures import marks
-from pmdtheory import baseline_update, family, kl_update, largest_baseline, mixed_update, plotting, pmd_mean_update
+from pmdtheory import (
+    baseline_update,
+    baselines,
+    family,
+    kl_update,
+    largest_baseline,
+    mixed_update,
+    plotting,
+    pmd_mean_update,
+)
 from pmdtheory.divergences import movement
 
 ROOT = Path(__file__).parent.parent.parent
@@ -298,6 +307,33 @@ def test_failures_and_weights_are_drawn_where_they_are(page):
     assert_on_one_axis([line[:, 1] for line in lines], [update.chi2_weight for update in laws.values()])
 
 
+@pytest.mark.parametrize(("J", "tau", "n"), [(0.25, 0.2, 8), (0.01, 1e-3, 64), (0.999, 100.0, 2)])
+def test_estimates_from_rollouts(page, J, tau, n):
+    page.open(INDEX, f"#J={J}&tau={tau}&n={n}")
+    found = page.run("return updates.estimates(...arguments)", J, tau, n)
+    rollouts = np.tri(n + 1, n, -1)  # k successes in row k
+    expected = {
+        "chance": stats.binom.pmf(np.arange(n + 1), n, J),
+        "mean": baselines.mean(rollouts),
+        "logPartition": baselines.log_partition(rollouts, tau),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose([row[name] for row in found], values, rtol=1e-11, atol=1e-13)
+    shown = expected["chance"] >= 1e-3 * expected["chance"].max()
+    stems = page.run("return [...document.querySelectorAll('#rollouts .stem')].map((e) => e.getAttribute('d'))")
+    ends = np.array([re.findall(r"-?[\d.]+", stem) for stem in stems], dtype=float)
+    both = np.concatenate([expected[name][shown] for name in ("logPartition", "mean")])
+    assert_on_one_axis([ends[:, 2]], [both])
+    assert_on_one_axis([ends[:, 3], ends[:, 1]], [np.tile(expected["chance"][shown], 2), np.zeros(len(both))])
+    error = np.sqrt(expected["chance"] @ (expected["logPartition"] - kl_update([1 - J, J], [0, 1], tau).baseline) ** 2)
+    said = page.element("#rollouts-reading").text
+    assert f"{np.sqrt(J * (1 - J) / n):.2g} and {error:.2g}" in said
+    before = state(page)["n"]
+    page.press("#n", Keys.ARROW_RIGHT if n < 64 else Keys.ARROW_LEFT)
+    assert abs(state(page)["n"] - before) == 1
+    assert page.element("#rollouts-reading").text != said
+
+
 def test_bars_are_as_high_as_the_probabilities(page):
     page.open(INDEX, "#rewards=random&K=7&J=0.4")
     reward, policy = solved(page)
@@ -463,7 +499,7 @@ def test_everything_has_a_name_and_charts_have_words(page):
     inputs = page.driver.find_elements("css selector", "input, select, button, [role=slider], [tabindex='0']")
     assert len(inputs) > 25
     assert [node.get_attribute("outerHTML")[:80] for node in inputs if not node.accessible_name.strip()] == []
-    for view in ("policies", "ratio", "weight", "failures"):
+    for view in ("policies", "ratio", "weight", "failures", "rollouts"):
         name = page.element(f"#{view}").accessible_name
         reading = page.element(f"#{view}-reading").text
         assert reading in name
