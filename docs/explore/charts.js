@@ -39,7 +39,10 @@ const charts = (() => {
   const brief = (x, digits = 3) => format(x, digits).replace(/(\.\d*?)0+(?=$|×)/, "$1").replace(/\.(?=$|×)/, "");
 
   /** A decade or a settled tick: 0.001, 10⁻⁵, 0.9999. */
-  const tickText = (x) => (x !== 0 && (Math.abs(x) < 1e-4 || Math.abs(x) >= 1e6) ? format(x, 1).replace("1×", "") : brief(x, 4));
+  function tickText(x) {
+    const long = x !== 0 && (Math.abs(x) < 1e-4 || Math.abs(x) >= 1e6);
+    return long ? format(x, 1).replace("1×", "") : brief(x, 4);
+  }
 
   const decades = (low, high) => {
     const ticks = [];
@@ -49,9 +52,8 @@ const charts = (() => {
   const steps = (low, high, most) => {
     const rough = (high - low) / most, unit = 10 ** Math.floor(Math.log10(rough));
     const step = unit * [1, 2, 2.5, 5, 10].find((m) => m * unit >= rough * (1 - 1e-9));
-    const ticks = [];
-    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(Number((k * step).toPrecision(12)));
-    return ticks;
+    const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+    return Array.from({ length: last - first + 1 }, (_, k) => Number(((first + k) * step).toPrecision(12)));
   };
   const logit = (x) => Math.log(x) - Math.log1p(-x);
   const SCALES = {
@@ -86,7 +88,8 @@ const charts = (() => {
    * Axes in an <svg>, emptied first.
    *
    * x, y: {scale, domain, label, ticks, format}; a chart without x.label has no room below its axis. Returns the scales
-   * X and Y, which the <svg> keeps as `scales`, the groups `front` and `back`, clipped to the axes, and the pixels of the box.
+   * X and Y, which the <svg> keeps as `scales`, the groups `front` and `back`, clipped to the axes, and the box of the
+   * axes in pixels.
    */
   function frame(svg, { x, y, height, left = 52 }) {
     const width = Math.max(svg.parentElement.clientWidth, 240);
@@ -99,13 +102,14 @@ const charts = (() => {
     const grid = el("g", { class: "grid" }), text = el("g", { class: "axis" });
     const xTicks = x.ticks ?? thinned(X.ticks(Math.max(2, (box.right - box.left) / 80)), X, 46);
     const yTicks = y.ticks ?? thinned(Y.ticks(5), Y, 22);
+    const label = (tick, axis, place) => text.append(el("text", place, (axis.format ?? tickText)(tick)));
     for (const tick of xTicks) {
       grid.append(el("line", { x1: X(tick), x2: X(tick), y1: box.top, y2: box.bottom }));
-      text.append(el("text", { x: X(tick), y: box.bottom + 17, "text-anchor": "middle" }, (x.format ?? tickText)(tick)));
+      label(tick, x, { x: X(tick), y: box.bottom + 17, "text-anchor": "middle" });
     }
     for (const tick of yTicks) {
       grid.append(el("line", { x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }));
-      text.append(el("text", { x: box.left - 8, y: Y(tick) + 4, "text-anchor": "end" }, (y.format ?? tickText)(tick)));
+      label(tick, y, { x: box.left - 8, y: Y(tick) + 4, "text-anchor": "end" });
     }
     text.append(el("line", { class: "base", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));
     if (x.label) {
@@ -141,7 +145,7 @@ const charts = (() => {
   /** Mark of a law, a shape of its own. */
   function mark(x, y, law, size = 4.5) {
     const at = { class: "mark", stroke: law.colour, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` };
-    const s = size, hollow = { ...at, class: "mark hollow" }, full = { ...at, fill: law.colour };
+    const s = size, t = size - 1, hollow = { ...at, class: "mark hollow" }, full = { ...at, fill: law.colour };
     return {
       circle: () => el("circle", { ...hollow, r: s }),
       disc: () => el("circle", { ...full, r: s - 0.8 }),
@@ -149,7 +153,7 @@ const charts = (() => {
       diamond: () => el("path", { ...full, d: `M0 ${-s}L${s} 0L0 ${s}L${-s} 0Z` }),
       triangle: () => el("path", { ...full, d: `M0 ${-s}L${s} ${0.8 * s}L${-s} ${0.8 * s}Z` }),
       wedge: () => el("path", { ...hollow, d: `M0 ${s}L${s} ${-0.8 * s}L${-s} ${-0.8 * s}Z` }),
-      cross: () => el("path", { ...at, d: `M${-s + 1} ${-s + 1}L${s - 1} ${s - 1}M${-s + 1} ${s - 1}L${s - 1} ${-s + 1}` }),
+      cross: () => el("path", { ...at, d: `M${-t} ${-t}L${t} ${t}M${-t} ${t}L${t} ${-t}` }),
     }[law.mark]();
   }
 

@@ -17,9 +17,12 @@ const explore = (() => {
       label: "Baseline <var>b</var>",
       ticks: [[-0.99, "−∞"], [0, "mean"], [1, "<var>τ</var> log <var>Z</var>"], [2, "<var>b</var><sub>max</sub>"]],
     },
-    "fixed-chi2": { key: "kappa", low: -3, high: 2, step: 0.02, to: Math.log10, back: raise, label: "Weight <var>κ</var>" },
+    "fixed-chi2": {
+      key: "kappa", low: -3, high: 2, step: 0.02, to: Math.log10, back: raise, label: "Weight <var>κ</var>",
+    },
     "two-temperatures": {
-      key: "beta", low: 0, high: 3, step: 0.02, to: Math.log10, back: raise, label: "<var>β</var>₁ in units of <var>τ</var>",
+      key: "beta", low: 0, high: 3, step: 0.02, to: Math.log10, back: raise,
+      label: "<var>β</var>₁ in units of <var>τ</var>",
     },
   };
 
@@ -80,7 +83,8 @@ const explore = (() => {
       item.innerHTML = `<label><input type="checkbox" id="law-${law.id}"><span class="name"></span></label>`;
       item.querySelector("input").after(views.sample(law));
       item.querySelector(".name").append(law.name);
-      const says = Object.assign(document.createElement("span"), { className: "hint", id: `says-${law.id}`, textContent: law.says });
+      const says = document.createElement("span");
+      Object.assign(says, { className: "hint", id: `says-${law.id}`, textContent: law.says });
       item.querySelector("input").setAttribute("aria-describedby", says.id);
       item.append(says);
       const knob = KNOBS[law.id];
@@ -138,8 +142,8 @@ const explore = (() => {
     $("J").addEventListener("input", (event) => set({ J: meanRewardFrom(meanRewardAt(Number(event.target.value))) }));
     $("tau").addEventListener("input", (event) => set({ tau: raise(event.target.value) }));
     typed("J-number", "J", "J", () => {
-      const r = rewardsOf(state);
-      return [meanRewardFrom(LIMITS.J[0]), meanRewardFrom(LIMITS.J[1])].map((x) => clamp(x, [Math.min(...r), Math.max(...r)]));
+      const r = rewardsOf(state), ends = [Math.min(...r), Math.max(...r)];
+      return LIMITS.J.map((part) => clamp(meanRewardFrom(part), ends));
     });
     typed("tau-number", "tau", "τ", () => LIMITS.tau);
     $("K").addEventListener("input", (event) => {
@@ -163,7 +167,8 @@ const explore = (() => {
     }
 
     $("bars").addEventListener("keydown", (event) => {
-      const r = rewardsOf(state), held = Math.min(state.held, r.length - 1), move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const r = rewardsOf(state), held = Math.min(state.held, r.length - 1);
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const change = { ArrowUp: 0.05, ArrowDown: -0.05, PageUp: 0.25, PageDown: -0.25 }[event.key];
       const end = { Home: 0, End: 1 }[event.key];
       if (move === undefined && change === undefined && end === undefined) return;
@@ -244,7 +249,7 @@ const explore = (() => {
 
   const tries = {
     rare: () => glide({ J: 0.5, tau: 0.1 }, { J: 0.05 }),
-    knob: () => glide({ tau: 0.2, rewards: "graded", J: 0.3, laws: ["kl", "pmd-mean", "baseline"], b: 0 }, { b: 1.5 }, 2400),
+    knob: () => glide({ rewards: "graded", J: 0.3, laws: ["kl", "pmd-mean", "baseline"], b: 0 }, { b: 1.5 }, 2400),
     cold: () => glide({ rewards: "graded", J: 0.5, tau: 1 }, { tau: 0.01 }),
   };
 

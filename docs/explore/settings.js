@@ -71,7 +71,8 @@ const settings = (() => {
   function read(hash) {
     const found = { ...DEFAULTS };
     for (const [key, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
-      const number = Number(text || NaN), accepted = WHOLE.includes(key) ? Number.isInteger(number) : Number.isFinite(number);
+      const number = Number(text || NaN);
+      const accepted = WHOLE.includes(key) ? Number.isInteger(number) : Number.isFinite(number);
       if (key in LIMITS && accepted) found[key] = clamp(number, LIMITS[key]);
       if (key === "laws") found.laws = laws.map((law) => law.id).filter((id) => text.split(",").includes(id));
       if (key !== "rewards") continue;

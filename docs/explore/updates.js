@@ -1,11 +1,11 @@
 /*
-Exact one-context updates of policy mirror descent in the browser: what pmdtheory/updates.py, solver.py, overestimated.py
-and family/ compute, for one context at a time. A plain script, since pages opened from disk cannot load modules: it
-defines the global `updates`, and `module.exports` in Node.
+Exact one-context updates of policy mirror descent in the browser: what pmdtheory/updates.py, solver.py,
+overestimated.py and family/ compute, for one context at a time. A plain script, since pages opened from disk cannot
+load modules: it defines the global `updates`, and `module.exports` in Node.
 
 One context has a policy p over K actions, rewards r, a temperature τ. Every update q = p e^s solves
 
-    s + λ e^s = (r − b)/τ,     E_p[e^s] = 1.                                                     (Statements 1, 2, 3, 10)
+    s + λ e^s = (r − b)/τ,     E_p[e^s] = 1.                                                    (Statements 1, 2, 3, 10)
 
     kl          λ = 0, then b = τ log Z                  max E_q[r] − τ KL(q‖p)                           (Statement 1)
     pmdMean     b = E_p[r], then λ = KL(p‖q)             Kimi's regression on (r − mean)/τ        (Statements 2 and 4)
@@ -80,7 +80,7 @@ const updates = (() => {
     return s;
   }
 
-  /** U in (0, 1] with U − log U = 1 + t, t ≥ 0, and 1 − U: U = −W₀(−e^{−1−t}), exact also near the branch point t = 0. */
+  /** U = −W₀(−e^{−1−t}), the U in (0, 1] with U − log U = 1 + t, t ≥ 0, and 1 − U: exact also near t = 0. */
   function principalBranch(t) {
     if (t < 0.02) {
       let y = Math.sqrt(2 * t);
@@ -135,7 +135,7 @@ const updates = (() => {
       if (last <= 2e-16 * Math.abs(next)) return next;
       x = next;
     }
-    throw new Error("a root was not found; please report the settings.");
+    throw new Error("a root was not found.");
   }
 
   /** D = (r − E_p[r])/τ, the reward r₀ of the most probable action, m = (E_p[r] − r₀)/τ. */
@@ -231,7 +231,7 @@ const updates = (() => {
   function finish(p, r, tau, s, weight, baseline) {
     const raw = s.map((value, i) => Math.exp(Math.log(p[i]) + value));
     const mass = sum(p.length, (i) => raw[i]);
-    if (!(Math.abs(mass - 1) < 1e-9)) throw new Error("the updated policy is not normalised; please report the settings.");
+    if (!(Math.abs(mass - 1) < 1e-9)) throw new Error("the updated policy is not normalised.");
     return { policy: raw.map((x) => x / mass), logRatio: s, weight, baseline, tau, reward: r };
   }
 
@@ -271,7 +271,7 @@ const updates = (() => {
     return top + tau * (m + logMeanExp(p, D.map((d) => d + principalBranch(most - d)[0])));
   }
 
-  /** The baseline at a position of the knob: −1 is −∞, 0 the mean, 1 τ log Z, 2 b_max; linear between the last three. */
+  /** The baseline at a position of the knob: −1 is −∞, 0 the mean, 1 τ log Z, 2 b_max, and linear between these. */
   function baselineAt(p, r, tau, position) {
     const average = pmdMeanBaseline(p, r, tau), ideal = kl(p, r, tau).baseline;
     if (position <= 0) return average + (Math.max(...r) - Math.min(...r)) * position / (1 + position);
@@ -340,8 +340,8 @@ const updates = (() => {
   }
 
   /**
-   * The policy in proportion to e^{θ r} with mean reward min r + share · (max r − min r), of all policies with that mean
-   * the one of largest entropy, but that no action has less than 1e-12; 1e-9 ≤ share ≤ 1 − 1e-9, at most 50
+   * The policy in proportion to e^{θ r} with mean reward min r + share · (max r − min r), of all policies with that
+   * mean the one of largest entropy, but that no action has less than 1e-12; 1e-9 ≤ share ≤ 1 − 1e-9, at most 50
    * actions, rewards apart by 1e-4 of their range.
    * θ by Newton's method on the log-odds of the share.
    */

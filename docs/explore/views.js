@@ -1,14 +1,18 @@
 /*
-The five views and the table. `views.solve` computes every chosen law at some settings, `views.draw` shows it.
+The five views and the table. `views.solve` computes the chosen laws at some settings, `views.draw` shows them.
 */
 "use strict";
 
 const views = (() => {
   const { brief, el, format, frame, lawLine, line, mark } = charts;
-  const { LIMITS, clamp, rewardsOf, shareOf } = settings;
+  const { rewardsOf, shareOf } = settings;
   const $ = (id) => document.getElementById(id);
+  const lawCalled = (id) => laws.find((law) => law.id === id);
+  const stepOf = (steps, id) => steps.find(({ law }) => law.id === id);
 
-  /** One law at one policy: the update, its divergences and its mean reward; null where it has none. */
+  /* ---------- what is drawn ---------- */
+
+  /** One law at one policy: the update, its divergences and its mean reward; null where it cannot be computed. */
   function step(law, p, r, state) {
     try {
       const update = law.update(p, r, state);
@@ -18,285 +22,282 @@ const views = (() => {
     }
   }
 
-  /** Rewards, policy, its mean reward, and the step of each law that is drawn. */
+  /** Rewards, policy, its mean reward, the step of each chosen law, and the names of those without. */
   function solve(state) {
     const r = rewardsOf(state), p = updates.evenPolicy(r, shareOf(r, state.J));
-    const drawn = laws.filter((law) => state.laws.includes(law.id));
-    const steps = drawn.map((law) => step(law, p, r, state));
-    const failed = drawn.filter((_, i) => !steps[i]).map((law) => law.name);
+    const chosen = laws.filter((law) => state.laws.includes(law.id));
+    const steps = chosen.map((law) => step(law, p, r, state));
+    const failed = chosen.filter((_, i) => !steps[i]).map((law) => law.name);
     return { r, p, J: updates.mean(p, r), steps: steps.filter(Boolean), failed };
   }
 
+  /** Success rates, or shares of the rewards' range, of the charts over the mean reward. */
   const GRID = Array.from({ length: 81 }, (_, i) => 1 / (1 + 10 ** (4 - i / 10)));
 
-  /** Distinct rewards and how many actions have each: actions of equal reward have equal ratios. */
-  function levelsOf(r) {
-    const values = [...new Set(r)].sort((x, y) => x - y);
-    return { values, counts: values.map((value) => r.filter((x) => x === value).length) };
-  }
+  const levelsOf = (r) => [...new Set(r)].sort((x, y) => x - y);
 
-  /** Each law along the mean reward, for these rewards. */
-  function along(r, drawn, state) {
-    const { values, counts } = levelsOf(r);
-    if (values.length < 2) return { x: [], curves: drawn.map((law) => ({ law, steps: [] })), p: [], values };
-    const low = values[0], range = values.at(-1) - low;
-    const p = GRID.map((share) => {
-      const own = updates.evenPolicy(r, share);
-      return values.map((value, i) => own[r.indexOf(value)] * counts[i]);
+  /** The policies of the grid, over the distinct rewards: actions of equal reward have equal ratios. */
+  function policiesAlong(r) {
+    const levels = levelsOf(r), counts = levels.map((level) => r.filter((x) => x === level).length);
+    return GRID.map((share) => {
+      const p = updates.evenPolicy(r, share);
+      return levels.map((level, k) => p[r.indexOf(level)] * counts[k]);
     });
-    const curves = drawn.map((law) => ({ law, steps: p.map((policy) => step(law, policy, values, state)) }));
-    return { x: GRID.map((share) => low + range * share), p, curves, values };
   }
 
-  const names = (steps, value) => {
-    const parts = steps.map((s) => `${value(s)} (${s.law.name})`);
-    return parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts.join("");
-  };
-  const find = (steps, id) => steps.find((s) => s.law.id === id);
-  const share = (x) => `${brief(100 * x, x >= 0.0995 ? 3 : 2)}\u202f%`;
+  /* ---------- words ---------- */
 
-  /** A mark drawn with its line, as in the charts. */
-  function sample(law) {
-    return el("svg", { width: 30, height: 12, "aria-hidden": "true", class: "sample" },
-      lawLine([[1, 6], [29, 6]], law), mark(15, 6, law, 4.2));
+  /** "0.98 (KL update) and 0.82 (PMD-mean)" from [law, text] pairs. */
+  function listed(pairs) {
+    const parts = pairs.map(([law, text]) => `${text} (${law.name})`);
+    return parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts.join("") || "no law";
   }
 
-  function legends(steps) {
-    for (const place of document.querySelectorAll("figure:not(#view-rollouts) .legend")) {
-      const before = place.parentElement.id === "view-policies" ? ["before, p"] : [];
-      place.replaceChildren(...before.map((text) => {
-        const item = document.createElement("span");
-        item.append(Object.assign(document.createElement("i"), { className: "before" }), text);
-        return item;
-      }), ...steps.map(({ law }) => {
-        const item = document.createElement("span");
-        item.append(sample(law), law.name);
-        return item;
-      }));
-    }
+  const percent = (x) => `${brief(100 * x, x >= 0.0995 ? 3 : 2)}\u202f%`;
+
+  /** The numbers in one sentence. */
+  function inWords({ J, steps }) {
+    const after = listed(steps.map((s) => [s.law, brief(s.J)]));
+    const weights = listed(steps.map((s) => [s.law, brief(s.update.weight)]));
+    return `Mean reward ${brief(J)}; after the step ${after}. Lambda ${weights}.`;
   }
 
-  const slots = (box, K) => {
+  /* ---------- legends ---------- */
+
+  /** A law's mark on its line, as in the charts. */
+  const sample = (law) => el("svg", { width: 30, height: 12, "aria-hidden": "true", class: "sample" },
+    lawLine([[1, 6], [29, 6]], law), mark(15, 6, law, 4.2));
+
+  /** The mark alone. */
+  const dot = (law) => el("svg", { width: 14, height: 12, "aria-hidden": "true", class: "sample" },
+    mark(7, 6, law, 4.2));
+
+  /** Say what the marks of a view stand for: [picture, text] pairs. */
+  function legend(view, entries) {
+    $(`view-${view}`).querySelector(".legend").replaceChildren(...entries.map(([picture, text]) => {
+      const item = document.createElement("span");
+      item.append(picture, text);
+      return item;
+    }));
+  }
+
+  /* ---------- the views ---------- */
+
+  /** Where each of K actions stands: `at(i)` is the left end of its slot. */
+  function slots(box, K) {
     const width = (box.right - box.left) / K;
     return { width, at: (i) => box.left + i * width };
-  };
-  const actionTicks = (K, width) => {
-    const every = [1, 2, 5, 10].find((n) => n * width >= 26) ?? 25;
-    return Array.from({ length: K }, (_, i) => i + 1).filter((i) => i === 1 || i % every === 0);
-  };
-
-  function drawPolicies({ r, p, J, steps }, { held }) {
-    const K = p.length;
-    const top = Math.max(...p, ...steps.flatMap(({ update }) => update.policy));
-    const { back, front, box, Y } = frame($("policies"), {
-      x: { domain: [0, K], ticks: [], label: "" }, y: { domain: [0, top * 1.05], label: "probability" }, height: 250,
-    });
-    const { width, at } = slots(box, K), gap = Math.min(width * 0.16, 14);
-    const bar = (width - gap) / Math.max(steps.length, 1);
-    p.forEach((value, i) => back.append(el("rect", {
-      class: "before", x: at(i) + gap / 4, width: width - gap / 2, y: Y(value), height: box.bottom - Y(value),
-    })));
-    steps.forEach(({ law, update }, j) => {
-      if (bar < 3) {  // too narrow for bars: one level line over the actions
-        const points = update.policy.flatMap((value, i) => [[at(i) + gap / 4, Y(value)], [at(i + 1) - gap / 4, Y(value)]]);
-        front.append(lawLine(points, law));
-        return;
-      }
-      const group = el("g", { "data-law": law.id, fill: law.colour });
-      update.policy.forEach((value, i) => {
-        const inset = Math.min(1.5, bar * 0.12);
-        group.append(el("rect", {
-          class: "after", x: at(i) + gap / 2 + j * bar + inset, width: bar - 2 * inset, y: Y(value),
-          height: Math.max(box.bottom - Y(value), 0.8),
-        }));
-      });
-      front.append(group);
-    });
-    $("policies-reading").textContent = `The mean reward is ${brief(J)} before the step and ${
-      names(steps, (s) => brief(s.J)) || "unknown (choose a law)"} after it.`;
-    drawRewards(r, Math.min(held, K - 1));
   }
 
-  function drawRewards(r, held) {
-    const svg = $("bars"), focused = svg.contains(document.activeElement);
-    const K = r.length;
+  function drawPolicies({ r, p, J, steps }) {
+    const K = p.length, top = Math.max(...p, ...steps.flatMap(({ update }) => update.policy));
+    const { back, front, box, Y } = frame($("policies"), {
+      x: { domain: [0, K], ticks: [] }, y: { domain: [0, top * 1.05], label: "probability" }, height: 250,
+    });
+    const { width, at } = slots(box, K), gap = Math.min(width * 0.16, 14);
+    const bar = (width - gap) / Math.max(steps.length, 1), inset = Math.min(1.5, bar * 0.12);
+    const column = (x, breadth, value, name) => el("rect", {
+      class: name, x, width: breadth, y: Y(value), height: Math.max(box.bottom - Y(value), 0.8),
+    });
+    back.append(...p.map((value, i) => column(at(i) + gap / 4, width - gap / 2, value, "before")));
+    steps.forEach(({ law, update }, j) => {
+      if (bar >= 3) {
+        const place = (i) => at(i) + gap / 2 + j * bar + inset;
+        const columns = update.policy.map((value, i) => column(place(i), bar - 2 * inset, value, "after"));
+        front.append(el("g", { "data-law": law.id, fill: law.colour }, ...columns));
+      } else {  // too narrow for bars: one level line over the actions
+        const ends = (value, i) => [[at(i) + gap / 4, Y(value)], [at(i + 1) - gap / 4, Y(value)]];
+        front.append(lawLine(update.policy.flatMap(ends), law));
+      }
+    });
+    const before = Object.assign(document.createElement("i"), { className: "before" });
+    legend("policies", [[before, "before, p"], ...steps.map(({ law }) => [sample(law), law.name])]);
+    const after = listed(steps.map((s) => [s.law, brief(s.J)]));
+    $("policies-reading").textContent = `The mean reward is ${brief(J)} before the step and ${after} after it.`;
+  }
+
+  /** The rewards, a slider each; `held` is the one that the keyboard reaches. */
+  function drawRewards({ r }, { held }) {
+    const svg = $("bars"), focused = svg.contains(document.activeElement), K = r.length;
     const { Y, front, box } = frame(svg, {
       x: { domain: [0, K], ticks: [], label: "action (drag a bar, or use the arrow keys)" },
       y: { domain: [0, 1], ticks: [0, 1], label: "_r_" }, height: 112,
     });
-    const { width, at } = slots(box, K);
-    for (const i of actionTicks(K, width)) {
-      svg.append(el("text", { class: "axis", x: at(i - 0.5), y: box.bottom + 16, "text-anchor": "middle" }, String(i)));
-    }
-    r.forEach((value, i) => {
-      const inset = Math.min(width * 0.12, 6);
+    const { width, at } = slots(box, K), inset = Math.min(width * 0.12, 6);
+    const every = [1, 2, 5, 10].find((n) => n * width >= 26) ?? 25;
+    r.forEach((reward, i) => {
       const handle = el("g", {
-        role: "slider", tabindex: i === held ? "0" : "-1", class: "handle", "data-action": i, "aria-valuemin": "0",
-        "aria-valuemax": "1", "aria-valuenow": value, "aria-label": `Reward of action ${i + 1}`,
+        role: "slider", tabindex: i === Math.min(held, K - 1) ? "0" : "-1", class: "handle", "data-action": i,
+        "aria-valuemin": "0", "aria-valuemax": "1", "aria-valuenow": reward, "aria-label": `Reward of action ${i + 1}`,
       });
+      const inside = { x: at(i) + inset, width: width - 2 * inset }, y = Y(reward);
       handle.append(
         el("rect", { class: "room", x: at(i), width, y: box.top, height: box.bottom - box.top }),
-        el("rect", { class: "reward", x: at(i) + inset, width: width - 2 * inset, y: Y(value) - 1, height: box.bottom - Y(value) + 1 }),
-        el("line", { class: "grip", x1: at(i) + inset, x2: at(i + 1) - inset, y1: Y(value), y2: Y(value) }),
+        el("rect", { class: "reward", ...inside, y: y - 1, height: box.bottom - y + 1 }),
+        el("line", { class: "grip", x1: inside.x, x2: inside.x + inside.width, y1: y, y2: y }),
       );
       front.append(handle);
+      if (i > 0 && (i + 1) % every) return;
+      svg.append(el("text", { x: at(i + 0.5), y: box.bottom + 16, "text-anchor": "middle" }, String(i + 1)));
     });
     if (focused) svg.querySelector("[tabindex='0']").focus({ preventScroll: true });
   }
 
   function drawRatio({ r, J, steps }, { tau }) {
-    const low = Math.min(...r), high = Math.max(...r), samples = Array.from({ length: 81 }, (_, i) => i / 80);
-    const curves = steps.map((s) => {
-      const { update, law } = s;
-      const points = law.id === "quantile"
-        ? levelsOf(r).values.map((value) => [value, tau * update.logRatio[r.indexOf(value)]])
-        : samples.map((x) => {
-          const value = low + (high - low) * x;
-          return [value, tau * updates.ratioAt((value - update.baseline) / update.tau, update.weight)];
-        });
-      return { ...s, points };
-    });
+    const levels = levelsOf(r), low = levels[0], high = levels.at(-1);
+    const ratio = (update, level) => tau * update.logRatio[r.indexOf(level)];
+    const between = ({ baseline, tau: own, weight }, x) => tau * updates.ratioAt((x - baseline) / own, weight);
+    const samples = Array.from({ length: 81 }, (_, i) => low + (high - low) * i / 80);
+    const curves = steps.map(({ law, update }) => ({  // a rank is no function of the reward between the levels
+      law, update, points: law.id === "quantile"
+        ? levels.map((level) => [level, ratio(update, level)])
+        : samples.map((x) => [x, between(update, x)]),
+    }));
     const all = curves.flatMap(({ points }) => points.map(([, y]) => y)).filter(Number.isFinite);
     const bottom = Math.min(0, ...all), top = Math.max(0, ...all), room = Math.max((top - bottom) * 0.06, 1e-12);
     const { X, Y, back, front, box } = frame($("ratio"), {
       x: { domain: [-0.02, 1.02], ticks: [0, 0.2, 0.4, 0.6, 0.8, 1], label: "reward _r_" },
-      y: { domain: [bottom - room, top + room], label: "_τ_ log(_q_/_p_), in units of the reward" }, height: 300,
+      y: { domain: [bottom - room, top + room], label: "_τ_ log(_q_/_p_), in units of the reward" },
+      height: 300,
     });
-    back.append(el("line", { class: "zero", x1: box.left, x2: box.right, y1: Y(0), y2: Y(0) }));
-    back.append(el("line", { class: "guide", x1: X(J), x2: X(J), y1: box.top, y2: box.bottom }));
-    back.append(el("text", {
-      class: "note", x: X(J) + (J > 0.8 ? -5 : 5), y: box.bottom - 6, "text-anchor": J > 0.8 ? "end" : "start",
-    }, "mean reward"));
+    const left = J > 0.8;
+    back.append(
+      el("line", { class: "zero", x1: box.left, x2: box.right, y1: Y(0), y2: Y(0) }),
+      el("line", { class: "guide", x1: X(J), x2: X(J), y1: box.top, y2: box.bottom }),
+      el("text", { class: "note", x: X(J) + (left ? -5 : 5), y: box.bottom - 6, "text-anchor": left ? "end" : "start" },
+        "mean reward"),
+    );
     for (const { law, update, points } of curves) {
       front.append(lawLine(points.map(([x, y]) => [X(x), Y(y)]), law));
       let last = -Infinity;
-      for (const value of levelsOf(r).values) {  // so many marks that the line is still seen
-        if (X(value) < last + 24 && value < high) continue;
-        last = X(value);
-        front.append(mark(last, Y(tau * update.logRatio[r.indexOf(value)]), law));
+      for (const level of levels) {  // so few marks that the line is still seen
+        if (X(level) < last + 24 && level < high) continue;
+        last = X(level);
+        front.append(mark(last, Y(ratio(update, level)), law));
       }
     }
-    const bent = find(steps, "pmd-mean");
-    const slope = (value) => 1 / (1 + bent.update.weight * Math.exp(bent.update.logRatio[r.indexOf(value)]));
+    legend("ratio", steps.map(({ law }) => [sample(law), law.name]));
+    const bent = stepOf(steps, "pmd-mean")?.update;
+    const slope = (level) => brief(1 / (1 + bent.weight * Math.exp(bent.logRatio[r.indexOf(level)])));
+    const straight = "A KL update has slope 1 everywhere.";
     $("ratio-reading").textContent = low === high ? "All rewards are equal: nothing moves."
-      : bent ? `A KL update has slope 1 everywhere. PMD-mean has slope 1/(1 + λρ), ρ = q/p: ${brief(slope(low))} at the lowest reward and ${
-        brief(slope(high))} at the highest.` : "A KL update has slope 1 everywhere.";
+      : !bent ? straight
+      : `${straight} PMD-mean has slope 1/(1 + λρ), ρ = q/p: ${slope(low)} at the lowest reward and ${slope(high)} ` +
+        "at the highest.";
   }
 
-  /** Axes over the mean reward, on a logit scale of its range. */
-  const meanRewardAxis = (r, label) => {
-    const low = Math.min(...r), range = Math.max(...r) - low;
-    return { scale: "logit", domain: [1e-4, 1 - 1e-4], label, format: (x) => brief(low + range * x, 4) };
-  };
-
   function drawWeight({ r, J, steps }, state) {
-    const { tau } = state, low = Math.min(...r), range = Math.max(...r) - low;
-    const { x, p: policies, curves, values } = along(r, steps.map(({ law }) => law), state);
-    const bound = x.map((mean, i) => {
-      const deviation = Math.sqrt(policies[i].reduce((total, q, k) => total + q * (values[k] - mean) ** 2, 0));
-      return Math.min(deviation / 2, tau * updates.jensenGap(policies[i], values, tau));
+    const { tau } = state, levels = levelsOf(r), low = levels[0], range = levels.at(-1) - low;
+    const height = ({ update }) => update.tau * update.weight;
+    const policies = range > 0 ? policiesAlong(r) : [];
+    const bound = policies.map((p) => {
+      const mean = updates.mean(p, levels), deviation = Math.sqrt(updates.mean(p, levels.map((x) => (x - mean) ** 2)));
+      return Math.min(deviation / 2, tau * updates.jensenGap(p, levels, tau));
     });
-    const top = 1.25 * Math.max(1e-12, ...bound);
+    const top = 1.25 * Math.max(1e-12, ...bound), bottom = Math.max(-top, Math.min(0, ...steps.map(height)));
     const { X, Y, back, front, box } = frame($("weight"), {
-      x: meanRewardAxis(r, "mean reward _J_ (drag to change it)"), y: { domain: [Math.min(0, ...steps.map(
-        ({ law, update }) => (law.id === "baseline" ? Math.max(update.tau * update.weight, -top) : 0))), top], label: "_τλ_, in units of the reward" },
+      x: {
+        scale: "logit", domain: [1e-4, 1 - 1e-4], label: "mean reward _J_ (drag to change it)",
+        format: (x) => brief(low + range * x, 4),
+      },
+      y: { domain: [bottom, top], label: "_τλ_, in units of the reward" },
       height: 300,
     });
-    const at = (mean) => X((mean - low) / range);
-    if (range > 0) {
-      back.append(el("line", { class: "guide", x1: at(J), x2: at(J), y1: box.top, y2: box.bottom }));
-      back.append(line(x.map((mean, i) => [at(mean), Y(bound[i])]), { class: "bound" }));
-      for (const { law, steps: own } of curves) {
-        front.append(lawLine(x.map((mean, i) => [at(mean), own[i] ? Y(own[i].update.tau * own[i].update.weight) : NaN]), law));
-      }
-      for (const { law, update, reverseKl } of steps) {
-        const height = update.tau * update.weight;
-        if (height > top) front.append(el("text", { class: "note", x: at(J) + 8, y: box.top + 8 }, `↑ ${law.name}: ${brief(height)}`));
-        else front.append(mark(at(J), Y(height), law));
-        if (law.id === "pmd-mean") front.append(el("circle", { class: "check", cx: at(J), cy: Y(tau * reverseKl), r: 8 }));
-      }
+    const here = X(shareOf(r, J));
+    back.append(el("line", { class: "guide", x1: here, x2: here, y1: box.top, y2: box.bottom }));
+    back.append(line(bound.map((y, i) => [X(GRID[i]), Y(y)]), { class: "bound" }));
+    for (const { law } of steps) {
+      const curve = policies.map((p) => step(law, p, levels, state));
+      front.append(lawLine(curve.map((s, i) => [X(GRID[i]), s ? Y(height(s)) : NaN]), law));
     }
-    const mean = find(steps, "pmd-mean");
-    const bounds = `Dotted: PMD-mean's bound, the smaller of the Jensen gap and half a standard deviation (Statement 6).${
-      find(steps, "quantile") ? " Ranked rewards are in units of a rank." : ""}`;
-    $("weight-reading").textContent = mean
-      ? `PMD-mean has λ = ${format(mean.update.weight, 7)} from the root, and KL(p‖q) = ${format(mean.reverseKl, 7)} from the two policies (ring), as Statement 4 says. ${bounds}`
-      : bounds;
+    const above = steps.filter((s) => height(s) > top);
+    above.forEach((s, i) => front.append(el("text", { class: "note", x: here + 8, y: box.top + 8 + 14 * i },
+      `↑ ${s.law.name}: ${brief(height(s))}`)));
+    front.append(...steps.filter((s) => !above.includes(s)).map((s) => mark(here, Y(height(s)), s.law)));
+    const mean = stepOf(steps, "pmd-mean");
+    if (mean) front.append(el("circle", { class: "check", cx: here, cy: Y(tau * mean.reverseKl), r: 8 }));
+    legend("weight", steps.map(({ law }) => [sample(law), law.name]));
+    $("weight-reading").textContent = [
+      mean ? `PMD-mean has λ = ${format(mean.update.weight, 7)} from the root, and KL(p‖q) = ` +
+        `${format(mean.reverseKl, 7)} from the two policies (ring), as Statement 4 says.` : "",
+      "Dotted: PMD-mean's bound, the smaller of the Jensen gap and half a standard deviation (Statement 6).",
+      stepOf(steps, "quantile") ? "Ranked rewards are in units of a rank." : "",
+    ].join(" ").trim();
   }
 
   function drawFailures({ r, J, steps }, state) {
-    const { tau } = state, success = shareOf(r, J), drawn = steps.map(({ law }) => law);
+    const { tau } = state, success = shareOf(r, J), chosen = steps.map(({ law }) => law);
     const kept = (law, rate) => {
       const found = step(law, [1 - rate, rate], [0, 1], state);
       return found ? updates.failureFactor(found.update) : NaN;
     };
-    const lowest = updates.failureBounds(1, tau)[0];
-    const bottom = 10 ** clamp(Math.floor(Math.log10(lowest)), [-6, -1]);
+    const lowest = Math.floor(Math.log10(updates.failureBounds(1, tau)[0]));
+    const bottom = 10 ** settings.clamp(lowest, [-6, -1]);
     const { X, Y, back, front, box } = frame($("failures"), {
       x: { scale: "logit", domain: [1e-4, 1 - 1e-4], label: "success rate _J_ (drag to change it)" },
       y: { scale: "log", domain: [bottom, 1.3], label: "share of the failures that is left, (1 − _J_′)/(1 − _J_)" },
       height: 300,
     });
-    const bounds = GRID.map((rate) => updates.failureBounds(rate, tau));
-    const upper = bounds.map(([, high], i) => [X(GRID[i]), Y(high)]);
-    const lower = bounds.map(([least], i) => [X(GRID[i]), Y(least)]);
-    if (find(steps, "pmd-mean")) {
-      back.append(line([...upper, ...lower.reverse()], { class: "band" }));
+    const mean = stepOf(steps, "pmd-mean");
+    if (mean) {
+      const edge = (k) => GRID.map((rate) => [X(rate), Y(updates.failureBounds(rate, tau)[k])]);
+      back.append(line([...edge(1), ...edge(0).reverse()], { class: "band" }));
     }
     back.append(el("line", { class: "guide", x1: X(success), x2: X(success), y1: box.top, y2: box.bottom }));
-    for (const law of drawn) {
-      front.append(lawLine(GRID.map((rate) => [X(rate), Y(kept(law, rate))]), law));
-      const now = kept(law, success);
-      if (now >= bottom) front.append(mark(X(success), Y(now), law));
-    }
-    const below = drawn.filter((law) => kept(law, success) < bottom);
+    for (const law of chosen) front.append(lawLine(GRID.map((rate) => [X(rate), Y(kept(law, rate))]), law));
+    const now = chosen.map((law) => [law, kept(law, success)]);
+    front.append(...now.filter(([, left]) => left >= bottom).map(([law, left]) => mark(X(success), Y(left), law)));
+    const below = now.filter(([, left]) => left < bottom).map(([law]) => law.name);
     if (below.length) {
-      front.append(el("text", { class: "note", x: X(success) + (success > 0.5 ? -10 : 10), y: box.bottom - 8,
-        "text-anchor": success > 0.5 ? "end" : "start" }, `↓ ${below.length > 3 ? `${below.length} laws` : below.map((law) => law.name).join(", ")}`));
+      const side = success > 0.5 ? { x: X(success) - 10, "text-anchor": "end" } : { x: X(success) + 10 };
+      const who = below.length > 3 ? `${below.length} laws` : below.join(", ");
+      front.append(el("text", { class: "note", y: box.bottom - 8, ...side }, `↓ ${who}`));
     }
-    const [least, most] = updates.failureBounds(success, tau);
-    const binary = r.every((x) => x === 0 || x === 1);
-    $("failures-reading").textContent = `At success rate ${brief(success)}${binary ? "" : ", for rewards 0 and 1,"} there remain ${
-      names(drawn.map((law) => ({ law, left: kept(law, success) })), (s) => share(s.left)) || "–"}. ${
-      find(steps, "pmd-mean") ? `Shaded: PMD-mean's bounds, ${share(least)} to ${share(most)} (Statement 9).` : ""}`;
+    legend("failures", chosen.map((law) => [sample(law), law.name]));
+    const binary = r.every((x) => x === 0 || x === 1), [least, most] = updates.failureBounds(success, tau);
+    $("failures-reading").textContent = [
+      `At success rate ${brief(success)}${binary ? "" : ", for rewards 0 and 1,"} there remain`,
+      `${listed(now.map(([law, left]) => [law, percent(left)]))}.`,
+      mean ? `Shaded: PMD-mean's bounds, ${percent(least)} to ${percent(most)} (Statement 9).` : "",
+    ].join(" ").trim();
   }
 
   function drawRollouts({ r, J }, { tau, n }) {
     const success = shareOf(r, J), rows = updates.estimates(success, tau, n);
-    const ideal = updates.kl([1 - success, success], [0, 1], tau).baseline;
     const top = Math.max(...rows.map(({ chance }) => chance));
     const { X, Y, back, front, box } = frame($("rollouts"), {
-      x: { domain: [-0.03, 1.03], ticks: [0, 0.2, 0.4, 0.6, 0.8, 1], label: "estimated baseline, in units of the reward" },
-      y: { domain: [0, 1.12 * top], label: "probability" }, height: 300,
+      x: {
+        domain: [-0.03, 1.03], ticks: [0, 0.2, 0.4, 0.6, 0.8, 1], label: "estimated baseline, in units of the reward",
+      },
+      y: { domain: [0, 1.12 * top], label: "probability" },
+      height: 300,
     });
-    const [logPartition, average] = ["kl", "pmd-mean"].map((id) => laws.find((law) => law.id === id));
-    for (const [law, target] of [[logPartition, ideal], [average, success]]) {
-      back.append(line([[X(target), box.top], [X(target), box.bottom]], {
-        class: "target", stroke: law.colour, "data-target": law.id,
-      }));
-    }
-    for (const [law, key] of [[logPartition, "logPartition"], [average, "mean"]]) {
-      for (const row of rows) {
-        if (row.chance < 1e-3 * top) continue;
-        front.append(line([[X(row[key]), Y(0)], [X(row[key]), Y(row.chance)]], { class: "stem", stroke: law.colour }),
-          mark(X(row[key]), Y(row.chance), law, n > 24 ? 3.2 : 4.5));
+    const ideal = updates.kl([1 - success, success], [0, 1], tau).baseline;
+    const estimators = [
+      { law: lawCalled("kl"), key: "logPartition", target: ideal, text: "τ log Ẑ of the rollouts" },
+      { law: lawCalled("pmd-mean"), key: "mean", target: success, text: "mean reward of the rollouts" },
+    ];
+    for (const { law, key, target } of estimators) {
+      back.append(line([[X(target), box.top], [X(target), box.bottom]], { class: "target", stroke: law.colour }));
+      for (const row of rows.filter(({ chance }) => chance >= 1e-3 * top)) {
+        const x = X(row[key]), y = Y(row.chance);
+        const stem = line([[x, Y(0)], [x, y]], { class: "stem", stroke: law.colour });
+        front.append(stem, mark(x, y, law, n > 24 ? 3.2 : 4.5));
       }
     }
-
-    const moment = (value) => rows.reduce((total, row) => total + row.chance * value(row), 0);
-    const error = (key, target) => Math.sqrt(moment((row) => (row[key] - target) ** 2));
-    const key = [[average, "mean reward of the rollouts"], [logPartition, "τ log Ẑ of the rollouts"]];
-    document.querySelector("#view-rollouts .legend").replaceChildren(...key.map(([law, text]) => {
-      const item = document.createElement("span");
-      item.append(el("svg", { width: 14, height: 12, "aria-hidden": "true", class: "sample" }, mark(7, 6, law, 4.2)), text);
-      return item;
-    }));
-    $("rollouts-reading").textContent = `Vertical lines: what they estimate, J = ${brief(success)} and τ log Z = ${
-      brief(ideal)}. Their root mean square errors are ${brief(error("mean", success), 2)} and ${
-      brief(error("logPartition", ideal), 2)}. With probability ${brief(rows[0].chance, 2)} no rollout succeeds, and both estimates are 0 (Statement 12).`;
+    legend("rollouts", estimators.map(({ law, text }) => [dot(law), text]).reverse());
+    const [ofLog, ofMean] = estimators.map(({ key, target }) => brief(
+      Math.sqrt(rows.reduce((total, row) => total + row.chance * (row[key] - target) ** 2, 0)), 2));
+    $("rollouts-reading").textContent = [
+      `Vertical lines: what they estimate, J = ${brief(success)} and τ log Z = ${brief(ideal)}.`,
+      `Their root mean square errors are ${ofMean} and ${ofLog}.`,
+      `With probability ${brief(rows[0].chance, 2)} no rollout succeeds, and both estimates are 0 (Statement 12).`,
+    ].join(" ");
   }
 
-  /** Rows of the table: name, letters between underscores italic; how it reads for a screen reader; value. */
+  /* ---------- the table ---------- */
+
+  /** Name, letters between underscores italic; how it reads for a screen reader; value. */
   const ROWS = [
     ["_λ_", "lambda, the weight of chi-square in units of tau", ({ update }) => update.weight],
     ["_τλ_", "tau lambda, the weight of chi-square in units of the reward", ({ update }) => update.tau * update.weight],
@@ -307,21 +308,26 @@ const views = (() => {
     ["χ²(_q_‖_p_)", "chi-square of the new policy from the old", (s) => s.chi2],
   ];
 
+  /** An HTML element with attributes and children. */
+  function make(name, attributes, ...children) {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  }
+
   function drawNumbers({ steps, failed }) {
-    const make = (name, attributes, ...children) => {
-      const node = document.createElement(name);
-      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-      node.append(...children);
-      return node;
-    };
-    const head = make("tr", {}, make("td", {}), ...steps.map(({ law }) => make("th", { scope: "col" }, sample(law), law.name)));
-    const body = ROWS.map(([symbol, words, value]) => make("tr", {},
-      make("th", { scope: "row", title: words, "aria-label": words },
-        ...symbol.split("_").map((part, i) => (i % 2 ? make("var", {}, part) : part))),
-      ...steps.map((s) => make("td", {
-        "data-law": s.law.id, "data-row": symbol.replaceAll("_", ""), "data-value": value(s),
-      }, format(value(s), 5)))));
-    $("numbers").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+    const heads = steps.map(({ law }) => make("th", { scope: "col" }, sample(law), law.name));
+    const rows = ROWS.map(([symbol, words, valueOf]) => {
+      const letters = symbol.split("_").map((part, i) => (i % 2 ? make("var", {}, part) : part));
+      const cells = steps.map((s) => make("td", {
+        "data-law": s.law.id, "data-row": symbol.replaceAll("_", ""), "data-value": valueOf(s),
+      }, format(valueOf(s), 5)));
+      return make("tr", {}, make("th", { scope: "row", title: words, "aria-label": words }, ...letters), ...cells);
+    });
+    $("numbers").replaceChildren(
+      make("thead", {}, make("tr", {}, make("td", {}), ...heads)), make("tbody", {}, ...rows),
+    );
     $("view-numbers").classList.toggle("wide", steps.length > 3);
     const local = steps.filter(({ update }) => update.weight < 0).map(({ law }) => law.name);
     $("numbers-note").textContent = [
@@ -332,18 +338,14 @@ const views = (() => {
 
   /** Draw everything. */
   function draw(all, state) {
-    legends(all.steps);
-    drawPolicies(all, state);
+    drawPolicies(all);
+    drawRewards(all, state);
     drawRatio(all, state);
     drawWeight(all, state);
     drawFailures(all, state);
     drawRollouts(all, state);
     drawNumbers(all);
   }
-
-  /** The numbers in one sentence. */
-  const inWords = ({ J, steps }) => `Mean reward ${brief(J)}, after the step ${names(steps, (s) => brief(s.J))}; lambda ${
-    names(steps, (s) => brief(s.update.weight))}.`;
 
   return { draw, inWords, sample, solve };
 })();
