@@ -85,7 +85,9 @@ const updates = (() => {
     if (t < 0.02) {
       let y = Math.sqrt(2 * t);
       y = Math.max(y - y ** 2 / 3 + y ** 3 / 36 + y ** 4 / 270, 1e-300);
-      for (let k = 0; k < 2; k++) y += (Math.log1p(-y) + y + t) * (1 - y) / y;
+      if (y > 1e-3) {  // below, the series is exact, and what follows would cancel
+        for (let k = 0; k < 2; k++) y += (Math.log1p(-y) + y + t) * (1 - y) / y;
+      }
       return [1 - y, y];
     }
     let logU = -1 - t;

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -209,6 +210,23 @@ def test_wright_omega(page):
     z = np.concatenate([np.linspace(-700, 700, 201), np.linspace(-3, 3, 61), 10.0 ** np.arange(3, 17)])
     found = page.run("return arguments[0].map(updates.wrightOmega)", z.tolist())
     np.testing.assert_allclose(found, special.wrightomega(z).real, rtol=4e-15 * 700)
+
+
+def test_functions_of_one_number_are_exact_where_they_are_tiny(page):
+    page.open(INDEX)
+    sizes = 10.0 ** -np.arange(0, 13)
+    s = np.concatenate([sizes, -sizes, [0.0999, 0.1001]])
+    found = page.run("return arguments[0].map(updates.excess)", s.tolist())
+    with mpmath.workdps(50):
+        exact = [float(mpmath.expm1(x) - x) for x in s]
+        t = [float(u - mpmath.log(u) - 1) for u in (1 - mpmath.mpf(y) / 2 for y in sizes)]
+    np.testing.assert_allclose(found, exact, rtol=1e-14)
+    branch = np.array(page.run("return arguments[0].map(updates.principalBranch)", t))
+    np.testing.assert_allclose(branch[:, 1], sizes / 2, rtol=1e-12)
+    np.testing.assert_allclose(branch.sum(axis=-1), 1, rtol=1e-15)
+    weight, d = 3.0, np.concatenate([sizes, -sizes])
+    s = np.array(page.run("return arguments[0].map((d) => updates.logRatio(d, 3))", d.tolist()))
+    np.testing.assert_allclose(s + weight * np.expm1(s), d, rtol=1e-14)
 
 
 @pytest.mark.parametrize("J", [1e-9, 1e-4, 0.05, 0.5, 0.9, 1 - 1e-4])
