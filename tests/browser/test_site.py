@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SITE = Path(__file__).parent.parent.parent / "build" / "site"
-PAGES = ["index.html", "mathematics", "gallery", "explore/index.html"]
+NEEDED = ["index", "mathematics", "gallery", "explore"]
 
 PROSE = """
 const copy = document.body.cloneNode(true);
@@ -18,26 +18,29 @@ return copy.textContent;
 RAW_FORMULA = re.compile(r"\$\$|\$[^$\n]{1,80}\$|\\(?:frac|mathbb|lambda|tau|text|left|begin)\b|\\[()\[\]]")
 
 
-def found(name):
-    """Path of a page of the site, whatever folder or suffix it was given."""
-    options = [SITE / name, SITE / f"{name}.html", SITE / name / "index.html"]
-    return next((path for path in options if path.is_file()), None)
+def pages(name):
+    """Pages of the site with a name: the page itself, or all pages of a folder."""
+    return [path for path in (SITE / f"{name}.html",) if path.is_file()] + sorted((SITE / name).glob("*.html"))
+
+
+def faults(page, path):
+    """What is wrong with a page at 400 pixels."""
+    page.open(path)
+    page.run("return window.MathJax?.startup?.promise")
+    raw = RAW_FORMULA.findall(page.run(PROSE))
+    found = {"console": page.errors(), "network": page.fetched(), "too wide": page.overflow(), "raw formulas": raw}
+    return [f"{path.relative_to(SITE)}, {what}: {list(value)[:3]}" for what, value in found.items() if value]
 
 
 @pytest.mark.skipif(not SITE.is_dir(), reason="there is no build/site: make docs")
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_of_the_site(page, name):
-    path = found(name)
-    assert path, f"build/site has no page {name}"
+@pytest.mark.parametrize("name", NEEDED)
+def test_pages_of_the_site(page, name):
+    paths = pages(name)
+    assert paths, f"build/site has no page {name}"
     page.wide(400, 800)
-    page.open(path)
-    page.run("return window.MathJax?.startup?.promise")
-    overflow, errors, fetched, prose = page.overflow(), page.errors(), page.fetched(), page.run(PROSE)
+    found = [fault for path in paths for fault in faults(page, path)]
     page.wide()
-    assert errors == []
-    assert fetched == []
-    assert overflow == []
-    assert RAW_FORMULA.findall(prose) == []
+    assert found == [], "\n".join(found)
 
 
 def test_raw_formulas_are_recognised():
