@@ -328,7 +328,7 @@ const views = (() => {
     $("numbers").replaceChildren(
       make("thead", {}, make("tr", {}, make("td", {}), ...heads)), make("tbody", {}, ...rows),
     );
-    $("view-numbers").classList.toggle("wide", steps.length > 3);
+    $("view-numbers").classList.toggle("wide", steps.length > 2);
     const local = steps.filter(({ update }) => update.weight < 0).map(({ law }) => law.name);
     $("numbers-note").textContent = [
       local.length ? `λ < 0 (${local.join(", ")}): only a local solution of its regression (Statement 11).` : "",
