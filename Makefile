@@ -13,7 +13,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train pretrained study gpu packages test test-verl fuzz chaos lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 test: lint  ## linter and all tests
 	@$(BIN)/python -c 'from pmdtheory import compiled; compiled.ahead()'
 	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
+
+test-browser: .venv/everything  ## the pages in headless Chromium: the explorable page, and the site if it is built
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "make test-browser needs Debian's packages chromium and chromium-driver: apt-get install chromium chromium-driver" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/browser
 
 VERL := build/verl-venv
 $(VERL)/ready: pyproject.toml
