@@ -1,7 +1,8 @@
-"""The χ² weight adapts to the success rate: τλ against J for binary rewards, and λ = KL(p‖q) (Statements 4, 8, 9).
+"""PMD-mean's χ² weight adapts to the success rate, and always equals KL(p‖q)
 
-Left: τλ, the χ² coefficient in reward units (times two), against the mean reward J; as τ → 0 it tends to J(1 − J).
-Right: λ against KL(p‖q) for the same problems and for random graded ones, on the identity line.
+(a) τλ, the χ² coefficient in reward units (times two), against the success rate J of binary rewards; as τ → 0 it tends
+to J(1 − J) (Statements 8, 9). (b) λ against KL(p‖q) for the same problems and for random graded ones, on the identity
+line (Statement 4).
 """
 
 import numpy as np
@@ -42,26 +43,26 @@ def _rows(problem, tau, policy, reward):
 
 def plot(table):
     """Adaptive weight and its limit; the identity λ = KL(p‖q)."""
-    figure, (left, right) = plotting.panels(1, 2, width=plotting.PAGE * 0.8, height=2.6)
+    figure, (left, right) = plotting.panels(1, 2, height=2.8)
     taus = sorted(table.tau.unique())
-    for tau, colour in zip(taus, plotting.shades(len(taus))):
+    for tau, colour in zip(taus, plotting.tints(plotting.VERMILION, len(taus))):
         binary = table[(table.problem == "binary") & (table.tau == tau)]
         graded = table[(table.problem == "graded") & (table.tau == tau)]
         left.plot(binary.mean_reward, tau * binary.chi2_weight, color=colour, label=rf"$\tau={tau:g}$")
         right.loglog(binary.chi2_weight, binary.reverse_kl, ".", markersize=2, color=colour)
         right.loglog(graded.chi2_weight, graded.reverse_kl, **plotting.CHECK | {"color": colour})
     J = np.linspace(0, 1, 201)
-    left.plot(J, J * (1 - J), **plotting.BOUND, label=r"$J(1-J)$")
-    left.set(xlabel="mean reward $J$ (binary)", ylabel=r"$\tau\lambda$", ylim=(0, 0.32))
-    left.set_title(r"$\tau\lambda\to J(1-J)$ as $\tau\to0$")
+    left.plot(J, J * (1 - J), **plotting.BOUND | {"color": "black"}, label=r"$J(1-J)$, the limit")
+    left.set(xlabel="success rate $J$", ylabel=r"weight $\tau\lambda$", ylim=(0, 0.37))
+    left.set_title(r"the weight over the success rate")
     right.set_title(r"$\lambda=\mathrm{KL}(p\,\|\,q)$ on every problem")
-    left.legend(ncols=3, loc="upper center", columnspacing=1.0)
+    left.legend(ncols=2, loc="upper center", columnspacing=1.0)
     ends = [table.chi2_weight.min(), table.chi2_weight.max()]
-    right.plot(ends, ends, **plotting.BOUND)
-    right.set(xlabel=r"$\lambda$ (solved)", ylabel=r"$\mathrm{KL}(p\,\|\,q)$")
-    right.plot([], [], ".", color="black", label="binary")
-    right.plot([], [], **plotting.CHECK | {"color": "black"}, label="graded, 20 actions")
-    right.legend()
+    right.plot(ends, ends, **plotting.BOUND | {"color": "black"}, label="equal")
+    right.set(xlabel=r"$\lambda$, as solved", ylabel=r"$\mathrm{KL}(p\,\|\,q)$")
+    right.plot([], [], ".", color=plotting.VERMILION, label="binary rewards")
+    right.plot([], [], **plotting.CHECK | {"color": plotting.VERMILION}, label="graded rewards, 20 actions")
+    right.legend(loc="upper left")
     return figure
 
 
@@ -73,6 +74,6 @@ def finding(table):
     gap = (coldest.tau * coldest.chi2_weight - limit).abs().max()
     identity = (table.chi2_weight / table.reverse_kl - 1).abs().max()
     return (
-        f"τλ is within {gap:.3f} of J(1 − J) at τ = {binary.tau.min():g}; λ equals KL(p‖q) within "
-        f"{max(identity, 1e-12):.0e} relative on all {len(table)} problems."
+        f"λ equals KL(p‖q) within {max(identity, 1e-12):.0e} relative on all {len(table)} problems. "
+        f"τλ is within {gap:.3f} of J(1 − J) at τ = {binary.tau.min():g}."
     )

@@ -1,9 +1,9 @@
-"""Where averaging decides: importance weights min(ρ, c) slide PMD-mean's law into the KL law (Statement 19).
+"""Where the loss is averaged decides: capped importance weights slide from PMD-mean's policy to the KL update's
 
-Binary rewards, one step at three temperatures from a low and a high success rate J. (a, b) The success rate after the
-step against the cap c of the weights: with c below every ratio the loss is averaged over the anchor and leads to
-PMD-mean's policy, dotted at the left; with c above every ratio it is averaged over the policy itself and leads to the
-KL update, dotted at the right. Nothing else differs.
+Binary rewards, one step at three temperatures from a low and a high success rate J, with importance weights min(ρ, c)
+(Statement 19). Shown are the failures after the step against the cap c: with c below every ratio the loss is averaged
+over the anchor and leads to PMD-mean's policy; with c above every ratio it is averaged over the policy itself and leads
+to the KL update. Nothing else differs.
 """
 
 import numpy as np
@@ -11,6 +11,8 @@ import pandas as pd
 
 from pmdtheory import kl_update, plotting, pmd_mean_update
 from pmdtheory.family import MEMBERS
+
+from . import marks
 
 FULL = {"successes": (0.05, 0.6), "taus": (0.1, 0.2, 0.5), "caps": 61, "largest": 1000.0}
 FAST = FULL
@@ -34,17 +36,21 @@ def compute(successes, taus, caps, largest):
 
 def plot(table):
     """A panel per success rate: failures left against the cap."""
-    figure, axes = plotting.panels(1, table.success.nunique(), width=plotting.PAGE * 0.8, height=2.6)
+    figure, axes = plotting.panels(1, table.success.nunique(), height=2.8)
     taus = sorted(table.tau.unique())
+    colours = plotting.tints(marks.LAWS["truncated-importance"]["color"], len(taus))
     for axis, (J, part) in zip(np.ravel(axes), table.groupby("success")):
-        for tau, colour in zip(taus, plotting.shades(len(taus))):
+        for tau, colour in zip(taus, colours):
             curve = part[part.tau == tau]
-            axis.loglog(curve.cap, curve.failure, color=colour, label=rf"$\tau={tau:g}$")
-            for name in ("failure_mean", "failure_kl"):
-                axis.axhline(curve[name].iloc[0], **plotting.BOUND | {"color": colour})
-        axis.set(xlabel="cap $c$ of the weights", title=f"$J={J:g}$")
-    np.ravel(axes)[0].set_ylabel("failures after one step")
-    figure.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(taus))
+            axis.loglog(curve.cap, curve.failure, color=colour, label=rf"capped weights, $\tau={tau:g}$")
+            for name, (_, role) in marks.UPDATES.items():
+                axis.axhline(curve[f"failure_{name}"].iloc[0], **role | {"linestyle": ":", "linewidth": 1.0})
+        axis.set(xlabel="cap $c$ of the weights", title=f"success rate {J:g} before the step")
+    np.ravel(axes)[0].set_ylabel("failures after the step")
+    handles = np.ravel(axes)[0].get_legend_handles_labels()[0]
+    for name, role in marks.UPDATES.values():
+        handles.append(plotting.line(label=name, **role | {"linestyle": ":", "linewidth": 1.0}))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -57,6 +63,6 @@ def finding(table):
     gaps = [abs(odds.iloc[0] - low), abs(odds.iloc[-1] - high)]
     return (
         f"At J = {part.success.iloc[0]:g} and τ = {part.tau.iloc[0]:g} the log-odds of success after a step go from "
-        f"{low:.2f} (PMD-mean) to {high:.2f} (KL) and are halfway at c = {half:.2g}; at the ends of the curve they are "
+        f"{low:.2f} (PMD-mean) to {high:.2f} (KL), halfway at c = {half:.2g}. At the ends of the curve they are "
         f"within {max(max(gaps), 1e-12):.0e} of the two laws."
     )

@@ -1,15 +1,16 @@
-"""Conservative where rewards are low: the success rate after one step, and what is left of the failures (Statement 9).
+"""Where successes are rare, a step of PMD-mean leaves most failures; the KL update leaves next to none
 
-Binary rewards with success rate J. Left: J' after one step of either update. Right: the failures' remaining share (1 −
-J')/(1 − J), between its two bounds for PMD-mean, against the KL update's and its small-J form e^{−1/τ}/J. Dotted: no
-change on the left, the small-J form on the right.
+Binary rewards with success rate J. (a) The success rate after one step against the one before, at one temperature. (b)
+The share of the failures that is left, (1 − J')/(1 − J), at two temperatures: for PMD-mean with its two bounds of
+Statement 9, for the KL update with its form e^{−1/τ}/J for small J. The table has two more temperatures.
 """
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator
 
 from pmdtheory import kl_update, plotting, pmd_mean_update
+
+from . import marks
 
 FULL = {"taus": (0.05, 0.1, 0.3, 1.0), "points": 121}
 FAST = {"taus": (0.1, 1.0), "points": 121}
@@ -43,30 +44,33 @@ def compute(taus, points):
 
 
 def plot(table):
-    """Success rates on logit axes; failure factors on log axes."""
+    """Success rates on logit axes at one temperature; failure factors on log axes at two."""
     figure, (left, right) = plotting.panels(1, 2, height=2.9)
-    taus = sorted(table.tau.unique())
-    for tau, colour in zip(taus, plotting.shades(len(taus))):
-        curve = table[table.tau == tau]
-        left.plot(curve.success, curve.mean_success, "-", color=colour, label=rf"$\tau={tau:g}$")
-        left.plot(curve.success, curve.kl_success, "--", color=colour)
-        right.fill_between(curve.success, curve.mean_factor_low, curve.mean_factor_high, color=colour, alpha=0.2, lw=0)
-        right.loglog(curve.success, curve.mean_factor, "-", color=colour)
-        right.loglog(curve.success, curve.kl_factor, "--", color=colour)
+    taus = [tau for tau in (0.1, 0.3) if tau in set(table.tau)]
+    lines = marks.by_temperature(taus)
+    first = table[table.tau == taus[0]]
+    for update, (name, role) in marks.UPDATES.items():
+        left.plot(first.success, first[f"{update}_success"], label=name, **role)
+        for tau in taus:
+            curve, label = table[table.tau == tau], rf"{name}, $\tau={tau:g}$"
+            right.loglog(curve.success, curve[f"{update}_factor"], label=label, **lines[update, tau])
+    for tau in taus:
+        curve, colour = table[table.tau == tau], lines["mean", tau]["color"]
+        band = right.fill_between(curve.success, curve.mean_factor_low, curve.mean_factor_high, color=colour, alpha=0.3)
+        band.set(linewidth=0, label="PMD-mean's bounds" if tau == taus[0] else None)
         above = curve[curve.kl_factor_small < 1]
-        right.loglog(above.success, above.kl_factor_small, **plotting.BOUND)
-    left.plot([1e-4, 1 - 1e-4], [1e-4, 1 - 1e-4], **plotting.BOUND)
-    left.set(xscale="logit", yscale="logit", xlabel="success rate $J$", ylabel="after one step $J'$")
-    left.set(xlim=(1e-4, 1 - 1e-4), ylim=(1e-4, 1 - 1e-6))
-    left.xaxis.set_major_locator(FixedLocator([1e-4, 1e-2, 0.5, 1 - 1e-2, 1 - 1e-4]))
-    left.yaxis.set_major_locator(FixedLocator([1e-4, 1e-2, 0.5, 1 - 1e-2, 1 - 1e-4, 1 - 1e-6]))
+        label = r"$e^{-1/\tau}/J$" if tau == taus[0] else None
+        right.loglog(above.success, above.kl_factor_small, **plotting.BOUND | {"color": "black"}, label=label)
+    left.plot([1e-4, 1 - 1e-4], [1e-4, 1 - 1e-4], **plotting.BOUND, label="no change")
+    left.set(xscale="logit", yscale="logit", xlabel="success rate before", ylabel="success rate after")
+    left.set(xlim=(1e-4, 1 - 1e-4), ylim=(1e-4, 1 - 1e-6), title=rf"one step at $\tau={taus[0]:g}$")
+    for side, values in ((left.xaxis, (0.0001, 0.01, 0.5, 0.99, 0.9999)), (left.yaxis, (0.01, 0.5, 0.99, 0.9999))):
+        side.set_ticks(values, [f"{value:g}" for value in values])
     left.minorticks_off()
-    right.set(xlabel="success rate $J$", ylabel="failures left $(1-J')/(1-J)$", ylim=(1e-9, 2))
-    handles, labels = left.get_legend_handles_labels()
-    handles += [plotting.line(color="black", linestyle=dashes) for dashes in ("-", "--")]
-    handles += [right.fill_between([], [], [], color="grey", alpha=0.3), plotting.line(**plotting.BOUND)]
-    labels += ["PMD-mean", "KL update", "PMD-mean, bounds", r"$J'=J$; $e^{-1/\tau}/J$"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    left.legend(loc="lower right")
+    right.set(xlabel="success rate before", ylabel="share of the failures left", ylim=(1e-7, 2))
+    right.set_title("failures left by a step")
+    right.legend(loc="lower left")
     return figure
 
 
@@ -77,7 +81,7 @@ def finding(table):
     )
     row = table[table.tau == 0.1].iloc[(table[table.tau == 0.1].success - 0.01).abs().argmin()]
     return (
-        f"PMD-mean's failures stay between the bounds in {inside.sum()} of {len(table)} cases; at J = "
-        f"{row.success:.3f}, τ = 0.1 one step leaves {row.mean_factor:.1%} of the failures under PMD-mean, "
-        f"{row.kl_factor:.1%} under KL."
+        f"at J = {row.success:.3f}, τ = 0.1 one step leaves {row.mean_factor:.1%} of the failures under PMD-mean, "
+        f"{row.kl_factor:.1%} under KL. PMD-mean's failures stay between the bounds in {inside.sum()} of {len(table)} "
+        "cases."
     )

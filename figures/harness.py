@@ -1,6 +1,7 @@
 """What every figure goes through: recompute its table, compare it with the committed one, redraw its picture.
 
-A figure is a module of this folder whose docstring is its title, the one message of the picture, and its caption, with
+A figure is a module of this folder whose docstring is its title, the one message of the picture in a sentence, and its
+caption, with
 
 ``FULL``, ``FAST``
     Keyword arguments of ``compute``. FAST is a subset: each of its rows must be a row of the full table.
@@ -9,9 +10,13 @@ A figure is a module of this folder whose docstring is its title, the one messag
 ``compute(**settings) -> pandas.DataFrame``
     The tidy table.
 ``plot(table) -> matplotlib.figure.Figure``
-    Draws from the table as read back from the CSV file. Panels to which nothing is drawn are removed.
+    Draws from the table as read back from the CSV file, at most six panels with a title in words each. Panels to which
+    nothing is drawn are removed.
 ``finding(table) -> str``
-    What the picture shows, in at most 90 words, computed from the table: of a reduced table, only what it holds.
+    What the picture shows, in at most 90 words, computed from the table: of a reduced table, only what it holds. The
+    gallery shows the first sentence and folds the others.
+``title(table) -> str`` (optional)
+    The message where it is a number or a verdict: computed from the table, it takes the place of the docstring's.
 ``TOLERANCE`` (optional)
     Column → relative tolerance where 1e-10 is more than an iterative solver promises.
 
@@ -19,7 +24,7 @@ A figure of a training study is redrawn only: its committed tables are inputs th
 
 ``STUDY``, ``TABLES``
     The name of the study; its tables, files of ``figures/data`` without ``.csv``, each with the `Columns` it needs.
-``plot(*tables)``, ``finding(*tables)``
+``plot(*tables)``, ``finding(*tables)``, ``title(*tables)``
     As above, from all of them; rows may be missing.
 
 Tables go to ``figures/data``, pictures to ``figures/output``; a run writes to ``build/figures`` and touches the
@@ -115,9 +120,7 @@ def run(name, fast=False, update=False, build=BUILD):
         write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), path)
         tables, new = [pd.read_csv(path)], {DATA / path.name: path}
     with plotting.style():
-        picture = figure.plot(*tables)
-        plotting.drop_empty(picture)
-        plotting.save(picture, build / name)
+        plotting.save(draw(figure, tables), build / name)
     differences = [
         difference
         for target, path in new.items()
@@ -136,6 +139,26 @@ def attempt(name, fast=False, update=False):
         return run(name, fast, update)
     except (ValueError, OSError) as error:
         return " ".join(str(error).split())
+
+
+def draw(figure, tables):
+    """The picture of a figure, with its message above it."""
+    picture = figure.plot(*tables)
+    plotting.drop_empty(picture)
+    plotting.headline(picture, title(figure, tables))
+    return picture
+
+
+def title(figure, tables):
+    """The message of a figure: computed from its tables, or the first lines of its docstring."""
+    if hasattr(figure, "title"):
+        return figure.title(*tables)
+    return " ".join(figure.__doc__.strip().partition("\n\n")[0].split())
+
+
+def caption(figure):
+    """What a figure's picture shows and how it was made, in words."""
+    return " ".join(figure.__doc__.strip().partition("\n\n")[2].split())
 
 
 def inputs(figure):
@@ -231,14 +254,18 @@ def gallery():
     ]
     for name in NAMES:
         figure = module(name)
-        title, _, caption = figure.__doc__.strip().partition("\n\n")
+        tables = committed(figure)
+        shown, _, details = figure.finding(*tables).partition(". ")
         parts += [
             f"## {name.replace('_', ' ')}",
-            f"**{' '.join(title.split())}**",
+            f"**{title(figure, tables)}**",
             f"![{name}](output/{name}.png)",
-            " ".join(caption.split()),
-            f"*Finding:* {figure.finding(*committed(figure))}",
+            f"*Finding:* {shown.removesuffix('.')}.",
+            "<details><summary>How it was made, and more numbers</summary>",
+            caption(figure),
+            *([f"*Further:* {details}"] if details else []),
             _origin(name, figure),
+            "</details>",
         ]
     return "\n\n".join(parts) + "\n"
 

@@ -17,6 +17,9 @@ NAMES = {
 }
 """Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
 
+UPDATES = {"mean": ("PMD-mean", plotting.MEAN), "kl": ("KL update", plotting.KL)}
+"""Name and line of the two exact updates, by their names in the tables."""
+
 LAWS = {
     "on-policy": plotting.KL,
     "pmd-mean": plotting.MEAN,
@@ -35,6 +38,25 @@ LAWS = {
     },
 }
 """Line of each law of the family that figures draw together."""
+
+
+def by_temperature(taus):
+    """Line of each update at each temperature: its own colour, the darker the colder; the keys are (update, τ)."""
+    return {
+        (update, tau): role | {"color": tint}
+        for update, (_, role) in UPDATES.items()
+        for tau, tint in zip(taus, plotting.tints(role["color"], len(taus)))
+    }
+
+
+def legend_by_temperature(taus):
+    """Lines for a legend with a column for each temperature and a row for each update."""
+    lines = by_temperature(taus)
+    return [
+        plotting.line(label=rf"{name}, $\tau={tau:g}$", **lines[update, tau])
+        for tau in taus
+        for update, (name, _) in UPDATES.items()
+    ]
 
 
 def name_of_law(law):

@@ -1,8 +1,9 @@
-"""Log-ratio against reward: the line of the KL update and the bent curve of PMD-mean (Statements 1–3).
+"""Where rewards are low PMD-mean holds back: the line of the KL update becomes a curve
 
-Three policies over the same 41 rewards in [0, 1], tilted exponentially so that their mean reward is low, middling or
-high. Drawn is τ log(q/p), in reward units: the KL update is the line r − τ log Z, PMD-mean is r − E_p[r] − τ λ q/p.
-Markers are CVXPY's solutions of the KL problem, the mixed KL–χ² problem and the log-space regression.
+Policies over the same 41 rewards in [0, 1], tilted exponentially so that their mean reward is low or middling (the
+table holds a high one too, where the two updates nearly agree). Drawn is τ log(q/p), in reward units (Statements 1–3):
+the KL update is the line r − τ log Z, PMD-mean is r − E_p[r] − τ λ q/p. Markers are CVXPY's solutions of the KL
+problem, the mixed KL–χ² problem and the log-space regression.
 """
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from pmdtheory import convex, kl_update, plotting, pmd_mean_update
+
+from . import marks
 
 FULL = {"means": (0.1, 0.5, 0.9), "taus": (0.05, 0.2, 1.0)}
 FAST = {"means": (0.1,), "taus": (0.05, 1.0)}
@@ -62,37 +65,32 @@ def compute(means, taus):
 
 
 def plot(table):
-    """One panel per mean reward; colour tells τ, dashes tell the update."""
-    means, taus = sorted(table.mean_reward.unique()), sorted(table.tau.unique())
-    figure, axes = plotting.panels(1, len(means), height=2.7, sharey=True)
-    colours = dict(zip(taus, plotting.shades(len(taus))))
+    """A panel for a low mean reward and one for a middling one."""
+    means, taus = sorted(table.mean_reward.unique())[:2], sorted(table.tau.unique())
+    figure, axes = plotting.panels(1, len(means), height=2.9, sharey=True)
+    lines = marks.by_temperature(taus)
+    regression = plotting.CHECK | {"marker": "+", "markersize": 5}
     for axis, mean in zip(axes, means):
         for (tau, update), curve in table[table.mean_reward == mean].groupby(["tau", "update"]):
-            line = "--" if update == "kl" else "-"
-            label = rf"$\tau={tau:g}$" if update == "mean" else None
-            axis.plot(curve.reward, tau * curve.log_ratio, line, color=colours[tau], label=label)
-            some = curve[curve.action % 5 == 0]
-            mark = plotting.CHECK | {"color": colours[tau]}
-            axis.plot(some.reward, tau * some.cvxpy_subproblem, **mark)
-            axis.plot(some.reward, tau * some.cvxpy_regression, **mark | {"marker": "+", "markersize": 5})
-        axis.set(xlabel="reward $r$", title=rf"$E_p[r]={mean:g}$")
+            axis.plot(curve.reward, tau * curve.log_ratio, **lines[update, tau])
+            some, colour = curve[curve.action % 5 == 0], {"color": lines[update, tau]["color"]}
+            axis.plot(some.reward, tau * some.cvxpy_subproblem, **plotting.CHECK | colour)
+            axis.plot(some.reward, tau * some.cvxpy_regression, **regression | colour)
+        axis.set(xlabel="reward $r$", title=f"mean reward {mean:g}")
         axis.axvline(mean, **plotting.BOUND)
-    axes[0].set_ylabel(r"$\tau\,\log(q/p)$")
-    handles, labels = axes[0].get_legend_handles_labels()
-    for style, text in (
-        ({"color": "black", "linestyle": "--"}, "KL update"),
-        ({"color": "black", "linestyle": "-"}, "PMD-mean"),
-        (plotting.CHECK | {"color": "black"}, "CVXPY, subproblem"),
-        (plotting.CHECK | {"color": "black", "marker": "+", "markersize": 5}, "CVXPY, regression"),
-    ):
-        handles += axes[0].plot([], [], **style)
-        labels.append(text)
-    figure.legend(handles, labels, loc="outside lower center", ncols=7, columnspacing=1.2)
+    axes[0].set_ylabel(r"change of the log-probability, $\tau\,\log(q/p)$")
+    handles = marks.legend_by_temperature(taus)
+    handles += [
+        plotting.line(label="CVXPY, subproblem", color="black", **plotting.CHECK),
+        plotting.line(label="CVXPY, regression", color="black", **regression),
+        plotting.line(label="mean reward", **plotting.BOUND),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(taus) + 2)
     return figure
 
 
 def finding(table):
-    """Agreement with CVXPY, and how much less PMD-mean moves where rewards are low."""
+    """How much less PMD-mean moves where rewards are low, and agreement with CVXPY."""
     q = table.policy * np.exp(table.log_ratio)
     keys = ["mean_reward", "tau", "update"]
 
@@ -102,9 +100,8 @@ def finding(table):
     low = table[(table.mean_reward == table.mean_reward.min()) & (table.tau == table.tau.min())]
     best = low[low.action == low.action.max()].set_index("update").log_ratio
     return (
+        f"at mean reward {table.mean_reward.min():g} and τ = {table.tau.min():g} the best action is multiplied by "
+        f"{np.exp(best['mean']):.0f} under PMD-mean, by {np.exp(best['kl']):.0f} under KL. "
         "CVXPY's subproblem and regression lie on the curves (L1 distance of q at most "
-        f"{distance('cvxpy_subproblem'):.0e} and {distance('cvxpy_regression'):.0e}); at mean reward "
-        f"{table.mean_reward.min():g} and τ = {table.tau.min():g} the best action is multiplied by "
-        f"{np.exp(best['mean']):.0f} under PMD-mean, by "
-        f"{np.exp(best['kl']):.0f} under KL."
+        f"{distance('cvxpy_subproblem'):.0e} and {distance('cvxpy_regression'):.0e})."
     )

@@ -1,7 +1,8 @@
-"""As τ → 0 the KL update turns greedy, PMD-mean reweights by positive advantage (Statement 8).
+"""At low temperature the KL update turns greedy, while PMD-mean reweights by the positive advantage
 
-Ten graded rewards: PMD-mean tends to p A₊/E_p[A₊], A₊ the positive part of r − E_p[r], while the KL update tends to p
-on the best action. Circles: the limits, where they are not 0.
+Ten graded rewards. As τ → 0 PMD-mean tends to p A₊/E_p[A₊], A₊ the positive part of r − E_p[r], while the KL update
+tends to p on the best action (Statement 8). (a) The policies at a low temperature beside these limits, which are drawn
+where they are not 0. (b) L1 distance to them.
 """
 
 import numpy as np
@@ -54,24 +55,24 @@ def plot(table):
     """The cold policies as bars, and the distance to each limit over τ."""
     figure, (left, right) = plotting.panels(1, 2, height=2.6)
     coldest = table.tau[table.tau > 0].min()
-    temperature = rf"$\tau={coldest:g}$"
     start = table[(table["update"] == "kl") & (table.tau == coldest)]
     left.bar(start.reward, start.start, width=0.095, color="#DDDDDD", label="current policy $p$")
-    for name, offset, role, label in (("kl", -0.02, plotting.KL, "KL"), ("mean", 0.02, plotting.MEAN, "PMD-mean")):
+    for name, offset, role, label in (("kl", -0.02, plotting.KL, "KL update"), ("mean", 0.02, plotting.MEAN, "PMD-mean")):
         cold = table[(table["update"] == name) & (table.tau == coldest)]
         limit = table[(table["update"] == name) & (table.tau == 0)]
-        left.bar(cold.reward + offset, cold.policy, width=0.035, color=role["color"], label=rf"{label}, {temperature}")
+        left.bar(cold.reward + offset, cold.policy, width=0.035, color=role["color"], label=label)
         limit = limit[limit.policy > 0]
         left.plot(limit.reward + offset, limit.policy, **plotting.CHECK | {"color": "black"})
         distance = _distances(table, name)
         right.loglog(distance.index, distance.clip(lower=1e-16), **role, label=label)
     left.plot([], [], **plotting.CHECK | {"color": "black"}, label=r"limit $\tau\to0$")
     mean = float((start.start * start.reward).sum())
-    left.axvline(mean, **plotting.BOUND)
-    left.set(xlabel="reward $r$ (dotted: $E_p[r]$)", ylabel="probability", ylim=(0, 1.05))
-    left.legend(loc="upper center")
-    right.set(xlabel=r"temperature $\tau$", ylabel=r"$\|q-\mathrm{limit}\|_1$", ylim=(1e-16, 3))
-    right.legend()
+    left.axvline(mean, **plotting.BOUND, label="mean reward")
+    left.set(xlabel="reward $r$", ylabel="probability", ylim=(0, 1.05), title=rf"the policies at $\tau={coldest:g}$")
+    left.legend(loc="upper left")
+    right.set(xlabel=r"temperature $\tau$", ylabel="L1 distance to the limit", ylim=(1e-16, 3))
+    right.set(title="how near they are to their limits")
+    right.legend(loc="lower right")
     return figure
 
 
@@ -83,5 +84,5 @@ def finding(table):
     best = limit.policy[limit.action == limit.action.max()].item()
     return (
         f"at τ = {coldest:g} PMD-mean is within {mean:.0e} of p A₊/E_p[A₊] and KL within {max(kl, 1e-16):.0e} of "
-        f"greedy (L1); PMD-mean's limit gives the best action only {best:.2f}."
+        f"greedy (L1). PMD-mean's limit gives the best action only {best:.2f}."
     )

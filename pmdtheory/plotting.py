@@ -2,11 +2,13 @@
 
 Colours are Okabe and Ito's colour-blind-safe set, and for more methods than it has, some of Paul Tol's muted one. A
 method and a law keep their colour and line style in every figure (`METHODS`, `LAWS`, `method`): red is the mean, blue
-the log-partition. SVGs are deterministic: fixed hash salt, glyphs as outlines, no date.
+the log-partition. Where one of these depends on a parameter, its colour runs from dark to light (`tints`). SVGs are
+deterministic, without a date, and their text can be selected.
 """
 
 import contextlib
 import string
+import textwrap
 import zlib
 
 import matplotlib as mpl
@@ -53,27 +55,28 @@ LAWS = {"lambert": {"color": VERMILION}, "kl_law": {"color": BLUE}}
 _STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.labelsize": 8,
+    "axes.labelsize": 8.5,
     "axes.linewidth": 0.6,
     "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK]),
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 8,
+    "axes.titlesize": 8.5,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
+    "figure.titlesize": 10,
     "font.family": "DejaVu Sans",
-    "font.size": 8,
+    "font.size": 8.5,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.4,
-    "legend.fontsize": 7,
+    "legend.fontsize": 7.5,
     "legend.edgecolor": "none",
     "legend.framealpha": 0.85,
     "lines.linewidth": 1.3,
     "savefig.dpi": 200,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "pmdtheory",
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
 }
 
 
@@ -103,6 +106,18 @@ def shades(count, cmap="viridis"):
     return [mpl.colors.to_hex(c) for c in mpl.colormaps[cmap](np.linspace(0, 0.88, count))]
 
 
+def tints(colour, count):
+    """`count` shades of one colour, dark to light, for an ordered parameter of one method.
+
+    Examples
+    --------
+    >>> tints(BLUE, 3)
+    ['#003f62', '#0676b4', '#80b9d8']
+    """
+    own, towards_white = np.array(mpl.colors.to_rgb(colour)), np.linspace(-0.45, 0.5, count) if count > 1 else [0.0]
+    return [mpl.colors.to_hex(own * (1 + t) if t < 0 else own + (1 - own) * t) for t in towards_white]
+
+
 def method(name):
     """Colour and line style of a method; of a name that is not in `METHODS`, the same in every picture and process.
 
@@ -122,6 +137,13 @@ def method(name):
 def line(**style):
     """A line that is drawn nowhere, for a legend."""
     return mpl.lines.Line2D([], [], **style)
+
+
+def headline(figure, text):
+    """Write the one message of a picture above it, in as many lines as its width asks for."""
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * 13))
+    figure.set_figheight(figure.get_figheight() + 0.18 * len(lines))
+    figure.suptitle("\n".join(lines), x=0.008, ha="left")
 
 
 def band(axis, x, table, value, *, by="seed", log=False, limits=ANYTHING, **kwargs):
