@@ -1,4 +1,4 @@
-"""Where the loss is averaged decides: capped importance weights slide from PMD-mean's policy to the KL update's
+"""Where a loss is averaged decides: a cap on its weights slides from PMD-mean to the KL update
 
 Binary rewards, one step at three temperatures from a low and a high success rate J, with importance weights min(ρ, c)
 (Statement 19). Shown are the failures after the step against the cap c: with c below every ratio the loss is averaged
@@ -50,7 +50,7 @@ def plot(table):
     handles = np.ravel(axes)[0].get_legend_handles_labels()[0]
     for name, role in marks.UPDATES.values():
         handles.append(plotting.line(label=name, **role | {"linestyle": ":", "linewidth": 1.0}))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 

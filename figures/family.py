@@ -1,10 +1,10 @@
-"""One policy, many losses: log-ratio against reward under the laws of the family (Statements 19–30).
+"""Each loss has a law of its own: what it makes of an action's probability, by its reward
 
 Two policies over the same 41 rewards in [0, 1], tilted exponentially to a low and to a high mean reward. Each curve is
-log(q/p) under the law of a loss at the same τ: the KL law, which every loss with fresh rollouts or a baseline that
-follows its residual shares; PMD-mean; two temperatures (β₁ = 3τ); weights truncated at 1.5; standardised advantages;
-ranks; CFPO (ε = 0.3) and AsymRE (V = −0.1), which have no temperature; and Kimi K2.5's form where it has an interior
-law. Curves end where a law empties actions.
+log(q/p) under the law of a loss at the same τ (Statements 19–30): the KL law, which every loss with fresh rollouts or a
+baseline that follows its residual shares; PMD-mean; two temperatures (β₁ = 3τ); weights truncated at 1.5; standardised
+advantages; ranks; CFPO (ε = 0.3) and AsymRE (V = −0.1), which have no temperature; and Kimi K2.5's form where it has an
+interior law. Curves end where a law empties actions.
 """
 
 import numpy as np
@@ -61,11 +61,12 @@ def plot(table):
     """A panel per prompt."""
     figure, axes = plotting.panels(1, table.prompt.nunique(), height=3.0)
     for axis, (prompt, part) in zip(np.ravel(axes), table.groupby("prompt")):
+        kind = "hard" if prompt < 0.5 else "easy"
         for name in OPTIONS:
             curve = part[part.law == name]
             axis.plot(curve.reward, curve.log_ratio, label=marks.name_of_law(name), **marks.LAWS[name])
-        axis.axhline(0, **plotting.BOUND)
-        axis.set(xlabel="reward", ylabel="log-ratio $s$", title=f"mean reward {prompt:g}", ylim=(-6, 3.2))
+        axis.axhline(0, **plotting.BOUND, label="unchanged")
+        axis.set(xlabel="reward", ylabel=r"log-ratio $\log(q/p)$", title=f"{kind} prompt: mean reward {prompt:g}", ylim=(-6, 3.2))
     handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
     return figure

@@ -1,9 +1,9 @@
-"""Dropping groups of equal rewards enlarges the step on hard prompts (Statement 24).
+"""Dropping groups that are all right or all wrong enlarges the step on hard prompts
 
-Binary rewards, leave-one-out means. Groups of n rollouts that are all right or all wrong are dropped, as dynamic
-sampling does: their advantages are zero anyway, but their pull back to the anchor goes with them. (a, b) Success rate
-after one step against the one before, for several n, between PMD-mean, which keeps all groups, and the KL update;
-curves begin where the law exists. (c) The largest gain in log-odds over all success rates, in units of the KL update's.
+Binary rewards, leave-one-out means (Statement 24). Groups of n rollouts that are all right or all wrong are dropped, as
+dynamic sampling does: their advantages are zero anyway, but their pull back to the anchor goes with them. (a, b) What
+one step adds to the log-odds of success, for several n, between PMD-mean, which keeps all groups, and the KL update;
+curves begin where the law exists. (c) The largest gain over all success rates, in units of the KL update's.
 """
 
 import numpy as np
@@ -45,24 +45,24 @@ def plot(table):
         part = table[table.tau == tau]
         for n, colour in zip(sizes, plotting.shades(len(sizes))):
             curve = part[part.rollouts == n]
-            axis.plot(curve.success, curve.odds - _before(curve), color=colour, label=f"$n={n}$")
+            axis.plot(curve.success, curve.odds - _before(curve), color=colour, label=f"groups of {n}, filtered")
         ends = part[part.rollouts == sizes[0]]
-        axis.plot(ends.success, ends.odds_mean - _before(ends), **plotting.MEAN, label="all groups")
+        axis.plot(ends.success, ends.odds_mean - _before(ends), **plotting.MEAN, label="PMD-mean, all groups")
         axis.plot(ends.success, ends.odds_kl - _before(ends), **plotting.KL, label="KL update")
-        axis.set(xscale="logit", xlabel="success rate $J$", title=rf"$\tau={tau:g}$", ylim=(0, 1.6 / tau))
+        axis.set(xscale="logit", xlabel="success rate $J$", title=rf"gain in a step, $\tau={tau:g}$", ylim=(0, 1.6 / tau))
         axis.set_xticks([0.01, 0.5, 0.99], ["0.01", r"$\frac{1}{2}$", "0.99"])
         axis.minorticks_off()
     axes[0].set_ylabel("gain in log-odds of success")
-    for tau, colour in zip(taus, plotting.shades(len(taus))):
+    for tau, colour in zip(taus, plotting.tints(plotting.GREY, len(taus))):
         some = _overshoot(table[table.tau == tau])
         axes[-1].loglog(some.index, some, "o-", color=colour, markersize=4, label=rf"$\tau={tau:g}$")
-    axes[-1].axhline(1, **plotting.BOUND)
-    axes[-1].set(xlabel="rollouts $n$", ylabel="largest gain / KL update's")
+    axes[-1].axhline(1, **plotting.KL | {"linewidth": 1.0}, label="KL update")
+    axes[-1].set(xlabel="rollouts in a group", ylabel="in units of the KL update's", title="largest gain")
     axes[-1].set_xticks(sizes, [f"{n}" for n in sizes])
     axes[-1].set_yticks([1, 1.5, 2, 3, 4], ["1", "1.5", "2", "3", "4"])
     axes[-1].minorticks_off()
     axes[-1].legend()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sizes) + 2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -1,13 +1,13 @@
-"""From few rollouts and over many actions PMD-mean gains more in a step; PMD-part does where nearly all is seen.
+"""What one step from few rollouts gains, with few actions and with many
 
 Each seed draws its own bandit, a Zipf policy over K actions in random order and rewards with mean J, then n rollouts,
-and takes the exact minimiser of the sampled regression; unseen actions share the free mass in proportion. Binary: a
-share J = 0.1 of the actions is rewarded and has mass J. Graded: mean rewards from Beta(2J, 2(1 − J)), J = 0.3, observed
-as they are, or (noisy) through a coin. PMD-mean subtracts the mean reward of the rollouts, PMD-part their log-partition
-(Statements 12–14). τ = 0.03 unless shown. (a, b) Gain in expected reward, binary; horizontal: the exact updates. (c, d)
-Gain of PMD-mean less that of PMD-part on the same rollouts; a dot where its 95% interval holds 0. (e) Mass on the
-unseen actions after the step, K = 1000; grey: before. (f) Probability that the step makes the policy worse, K = 10,
-noisy and (thin) graded. Bands are 95% intervals over the seeds, Wilson's in f.
+and takes the exact minimiser of the sampled regression; unseen actions share the free mass in proportion. Drawn are
+binary rewards: a share J = 0.1 of the actions is rewarded and has mass J. PMD-mean subtracts the mean reward of the
+rollouts, PMD-part their log-partition (Statements 12–14). (a, b) Gain in expected reward at τ = 0.03 with its 95%
+interval over the seeds; horizontal: the exact updates. (c, d) Gain of PMD-mean less that of PMD-part on the same
+rollouts; a dot where its 95% interval holds 0. The table has more K and J, graded rewards from Beta(2J, 2(1 − J)) with
+J = 0.3, observed as they are or (noisy) through a coin, the mass on unseen actions, and how often a step makes the
+policy worse.
 
 The unseen actions enter as one action with their whole mass and mean reward: under the proportional rule that is exact.
 """
@@ -19,7 +19,7 @@ from scipy.stats import binom
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
 from pmdtheory.bandit import draw_actions
-from pmdtheory.intervals import mean_interval, proportion
+from pmdtheory.intervals import mean_interval
 from pmdtheory.sampled import sampled_update
 
 FULL = {
@@ -184,42 +184,29 @@ def draw(axis, rows, value, names=ESTIMATORS, **changes):
 
 
 def plot(table):
-    """Gain and its map over n and τ for few and many actions, unseen mass, and what noise does."""
-    figure, axes = plotting.panels(2, 3, height=2.3)
+    """Gain and its map over n and τ for few and many actions."""
+    figure, axes = plotting.panels(2, 2, height=2.3, width=plotting.PAGE)
     largest = table.over_part.abs().max()
-    for gain, chart, K in zip(axes[:2], axes[2:4], (10, 1000)):
+    for gain, chart, K in zip(axes[:2], axes[2:], (10, 1000)):
         problem = ("binary", K, 0.1)
         draw(gain, select(table, problem), "gain")
         for name in PLAIN:
             exact = table[(table["rewards"] == "binary") & (table.rollouts == 0) & (table.tau == COLD)]
             exact = exact[(exact.estimator == name) & (exact.mean_reward == 0.1) & (exact.actions == K)]
-            gain.axhline(exact.gain.mean(), linewidth=0.6, **ROLES[name])
-        gain.set(title=f"$K={K}$", ylim=(0, 0.95), xlabel="rollouts $n$", ylabel="gain in $E[r]$")
+            gain.axhline(exact.gain.mean(), **ROLES[name] | {"linewidth": 0.8, "linestyle": ":"})
+        gain.set(title=f"gain with {K} actions", ylim=(0, 0.95), xlabel="rollouts", ylabel="gain in expected reward")
         image = _map(chart, table, problem, largest)
-        chart.set(title=f"$K={K}$", xlabel="rollouts $n$", ylabel=r"temperature $\tau$")
-    figure.colorbar(image, ax=axes[3], label="gain: mean $-$ part")
-    usual = select(table, USUAL)
-    before = usual.drop_duplicates("rollouts")
-    axes[4].plot(before.rollouts, before.unseen_before, color=plotting.GREY, label="before")
-    draw(axes[4], usual, "unseen")
-    axes[4].set(title="$K=1000$", xlabel="rollouts $n$", ylabel="mass on unseen actions", ylim=(-0.02, 1.02))
-    axes[4].legend(loc="lower left")
-    _worse(axes[5], select(table, ("noisy", 10, 0.3)), ESTIMATORS)
-    _worse(axes[5], select(table, ("graded", 10, 0.3)), PLAIN, linewidth=0.7)
-    axes[5].set(title="$K=10$, noisy", xlabel="rollouts $n$", ylabel="P(worse)", ylim=(0, None))
-    figure.legend(handles=handles(), loc="outside lower center", ncols=4)
+        chart.set(title=f"who gains more with {K} actions", xlabel="rollouts", ylabel=r"temperature $\tau$")
+    bar = figure.colorbar(image, ax=list(axes[2:]), ticks=[-largest, 0, largest], aspect=12)
+    bar.ax.set_yticklabels(["PMD-part", "equal", "PMD-mean"])
+    exact = plotting.line(label="exact updates", color="black", linestyle=":", linewidth=0.8)
+    figure.legend(handles=[*handles(), exact], loc="outside lower center", ncols=5, columnspacing=1.0, handlelength=1.6)
     return figure
 
 
 def handles():
     """Lines of the estimators for a legend."""
     return [plotting.line(label=LABELS[name], **ROLES[name]) for name in ESTIMATORS]
-
-
-def _worse(axis, rows, names, **changes):
-    """Share of the seeds that end up worse, with binomial intervals."""
-    low, high = proportion(rows.worse, rows.seeds)
-    draw(axis, rows.assign(share=rows.worse / rows.seeds, low=low, high=high), "share", names, **changes)
 
 
 def _map(axis, table, problem, largest):
@@ -237,6 +224,19 @@ def _map(axis, table, problem, largest):
     axis.set_yticks(np.arange(grid.shape[0]) + 0.5, [f"{t:g}" for t in grid.index])
     axis.grid(visible=False)
     return image
+
+
+def title(table):
+    """Which estimator gains more from 16 rollouts of either number of actions."""
+    parts = []
+    for K in (1000, 10):
+        rows = select(table, ("binary", K, 0.1))
+        rows = rows[rows.estimator == "mean"].set_index("rollouts")
+        ahead = [n for n in rows.index if rows.over_part[n] > rows.over_part_half[n]]
+        behind = [n for n in rows.index if -rows.over_part[n] > rows.over_part_half[n]]
+        from_on = f", PMD-part from {min(behind)} on" if behind else ""
+        parts.append(f"of {K} actions from {min(ahead)} to {max(ahead)} rollouts{from_on}" if ahead else "")
+    return f"In a step PMD-mean gains more: {'; '.join(filter(None, parts))}"
 
 
 def finding(table):

@@ -33,7 +33,7 @@ LAWS = {
             "cfpo": plotting.BLACK,
             "asymre": plotting.OLIVE,
             "kimi-k2.5": plotting.WINE,
-            "fixed-chi2": plotting.TEAL,
+            "fixed-chi2": plotting.INDIGO,
         }.items()
     },
 }
@@ -61,7 +61,7 @@ def legend_by_temperature(taus):
 
 def name_of_law(law):
     """Name of a law of the family in a picture."""
-    return "KL law" if law == "on-policy" else law
+    return {"on-policy": "KL law", "pmd-mean": "PMD-mean", "cfpo": "CFPO", "asymre": "AsymRE"}.get(law, law)
 
 
 def name_of(method, names=NAMES):

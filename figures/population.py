@@ -78,14 +78,14 @@ def plot(table):
             axis.plot(some.reward, tau * some.cvxpy_regression, **regression | colour)
         axis.set(xlabel="reward $r$", title=f"mean reward {mean:g}")
         axis.axvline(mean, **plotting.BOUND)
-    axes[0].set_ylabel(r"change of the log-probability, $\tau\,\log(q/p)$")
+    axes[0].set_ylabel(r"$\tau\,\log(q/p)$")
     handles = marks.legend_by_temperature(taus)
     handles += [
         plotting.line(label="CVXPY, subproblem", color="black", **plotting.CHECK),
         plotting.line(label="CVXPY, regression", color="black", **regression),
         plotting.line(label="mean reward", **plotting.BOUND),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(taus) + 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(taus) + 2, columnspacing=1.0, handlelength=1.6)
     return figure
 
 

@@ -1,14 +1,15 @@
-"""A fixed batch is fitted, overshot or dumped, as its targets ask for; PMD-mean's never dumps (Statement 14).
+"""What a fixed batch makes of the policy: its targets are fitted, missed, or mass is dumped
 
-m is the mass that the targets of the seen actions ask for. (a) m < 1 with unseen actions: the targets p e^d are fitted
-and the free mass is shared by a rule, in proportion or as softmax gradient flow would. (b) The same batch, colder, m >
-1: the unseen mass vanishes and the targets are missed. (c) m < 1 and everything seen: four actions with rewards 0, 0.3,
-0.6, 1, counts 1, 14, 15, 20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is dumped on the worst
-action, seen once. (d–f) Shares of the cases among the seeds over n, graded rewards observed exactly (left bar) and as
-coins (right bar), for three baselines, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1;
-bandits as in *finite sample improvement*. Whiskers are Wilson's 95% intervals of the cumulative shares. The table also
-holds the leave-one-out PMD-part, sweeps over τ and K, and the losses of the stationary points of two actions, w = (0.1,
-0.9) and p e^d = (0.001, 0.0099), of which the least puts 99% on the rarely seen action.
+m is the mass that the targets of the seen actions ask for (Statement 14). (a) m < 1 with unseen actions: the targets p
+e^d are fitted and the free mass is shared in proportion. (b) The same batch, colder, m > 1: the unseen mass vanishes
+and the targets are missed. (c) m < 1 and everything seen: four actions with rewards 0, 0.3, 0.6, 1, counts 1, 14, 15,
+20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is dumped on the worst action, seen once. (d)
+Share of the seeds whose batch dumps over n, graded rewards observed exactly (hollow) and as coins (filled), for three
+baselines, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1; bandits as in *finite sample
+improvement*. Whiskers are Wilson's 95% intervals. The table also holds the shares of all cases, the leave-one-out
+PMD-part, unseen mass shared as softmax gradient flow would, sweeps over τ and K, and the losses of the stationary
+points of two actions, w = (0.1, 0.9) and p e^d = (0.001, 0.0099), of which the least puts 99% on the rarely seen
+action.
 """
 
 import numpy as np
@@ -127,69 +128,81 @@ def _dump(levels):
             yield {"panel": "dump", "baseline": level, "action": action, "answer": q}
 
 
-COLOURS = ("#DDDDDD", plotting.SAND, plotting.TEAL, plotting.WINE)
-MEANINGS = (r"targets fitted, $m\leq1$", "$m>1$", "$m<1$, all seen", "$m<1$, all seen, mass dumped")
-TITLES = {"mean": "PMD-mean", "log_partition": "PMD-part", "best": "best reward"}
+LOOKS = {
+    "mean": plotting.MEAN | {"label": "PMD-mean"},
+    "log_partition": plotting.KL | {"label": "PMD-part"},
+    "best": {"color": plotting.BLACK, "label": "best reward as the baseline"},
+}
 
 
 def plot(table):
-    """Three examples above, the shares of the cases below."""
-    figure, axes = plotting.panels(2, 3, height=2.3)
+    """Three examples, and how often a batch dumps."""
+    figure, axes = plotting.panels(2, 2, height=2.4)
     _example(axes[0], table, WARM)
     _example(axes[1], table, COLD)
     _levels(axes[2], table)
-    for axis, (estimator, title) in zip(axes[3:], TITLES.items()):
-        _shares(axis, table[(table.panel == "n") & (table.estimator == estimator)], "rollouts")
-        axis.set(xlabel="rollouts $n$", title=title)
-    axes[3].set_ylabel("share of seeds")
-    handles = [axes[3].bar([0], [0], color=colour) for colour in COLOURS]
-    figure.legend(handles, MEANINGS, loc="outside lower center", ncols=4)
+    _dumped(axes[3], table[table.panel == "n"])
     return figure
 
 
 def _example(axis, table, tau):
     rows = table[(table.panel == "example") & (table.tau == tau)]
     place = rows.action.astype(float)
-    axis.bar(place, rows.policy, width=0.9, color="#DDDDDD", label="$p$")
-    axis.plot(place, rows.proportional, color=plotting.BLACK, marker="o", markersize=3, lw=0, label="$q$")
-    axis.plot(place, rows.softmax, color=plotting.GREEN, marker="x", markersize=4, lw=0, label="$q$, softmax")
+    axis.bar(place, rows.policy, width=0.9, color="#DDDDDD", label="policy before")
     low = rows.asked.where(rows.asked < 1)
-    axis.plot(place, low, color=plotting.GREY, marker="_", markersize=13, lw=0, label=r"$p\,e^d$")
+    axis.plot(place, low, color=plotting.GREY, marker="_", markersize=16, lw=0, label="target")
+    axis.plot(place, rows.proportional, color=plotting.VERMILION, marker="o", markersize=4, lw=0, label="PMD-mean")
     top = rows.asked.max()
     if top > 1:
-        axis.annotate(rf"$p\,e^d={top:.2f}$", (place[rows.asked.idxmax()], 1.05), ha="center", fontsize=6)
-    axis.set(xlabel="action", ylabel="probability", xticks=place)
-    axis.set_title(f"targets {'fitted' if top < 1 else 'missed'}, $m={rows.asked.sum():.2f}$")
-    axis.set_ylim(0, 0.47 if top < 1 else 1.2)
-    if tau == WARM:
-        axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1)
+        axis.annotate(f"target {top:.2f} ↑", (place[rows.asked.idxmax()], 1.02), ha="center", fontsize=7.5)
+    axis.set(xlabel="action", ylabel="probability", xticks=place, ylim=(0, 1.2))
+    axis.set_title(f"targets add up to {rows.asked.sum():.2f}: {'fitted' if top < 1 else 'missed'}")
+    axis.legend(loc="upper right" if top < 1 else (0.62, 0.36))
 
 
 def _levels(axis, table):
-    rows = table[table.panel == "dump"]
+    rows, (_, actions, reward) = table[table.panel == "dump"], DUMP
     for action, colour in zip(range(4), plotting.shades(4)):
-        curve = rows[rows.action == action]
-        axis.plot(curve.baseline, curve.answer, color=colour, label=f"$r={DUMP[2][action]:g}$")
-    axis.set(xlabel="baseline $b$", ylabel="$q$", ylim=(0, 1), title="mass dumped")
-    axis.legend(fontsize=6, handlelength=1, labelspacing=0.2, borderpad=0.1, loc="center right")
+        curve, seen = rows[rows.action == action], (actions == action).sum()
+        axis.plot(curve.baseline, curve.answer, color=colour, label=f"reward {reward[action]:g}, seen {seen}×")
+    for baseline, (name, role) in zip((reward[actions].mean(), log_partition(reward[actions], DUMP_TAU)), _BASELINES):
+        axis.axvline(baseline, **role | {"linewidth": 0.9})
+        axis.annotate(name, (baseline, 0.99), (-2, 0), textcoords="offset points", rotation=90, ha="right", va="top",
+                      fontsize=7.5, color=role["color"])  # fmt: skip
+    axis.set(xlabel="baseline", ylabel="probability after", ylim=(0, 1), title="all seen, baseline too high: dumped")
+    axis.legend(loc="center right", borderpad=0.2)
 
 
-def _shares(axis, rows, column):
-    """Stacked shares, exact rewards left and noisy right, with intervals of the cumulative shares."""
-    values = sorted(rows[column].unique())
-    for noisy, shift in ((0, -0.2), (1, 0.2)):
-        half = rows[rows.noisy == noisy].sort_values(column)
-        place, below = np.arange(len(values)) + shift, np.zeros(len(values))
-        for case, colour in zip(CASES, COLOURS):
-            share = (half[case] / half.seeds).to_numpy(float)
-            axis.bar(place, share, bottom=below, width=0.36, color=colour)
-            below = below + share
-            inner = (below > 0) & (below < 1 - 1e-9)
-            error = np.abs(np.array(proportion(np.round(below * half.seeds.to_numpy(float)), half.seeds)) - below)
-            axis.errorbar(place[inner], below[inner], error[:, inner], color="black", lw=0, elinewidth=0.6)
+_BASELINES = ("mean", plotting.MEAN), ("log-partition", plotting.KL)
+
+
+def _dumped(axis, rows):
+    """Share of the seeds that dump, by estimator; coins filled, exact rewards hollow."""
+    values = sorted(rows.rollouts.unique())
+    for i, (estimator, look) in enumerate(LOOKS.items()):
+        for noisy in (0, 1):
+            some = rows[(rows.estimator == estimator) & (rows.noisy == noisy)].sort_values("rollouts")
+            counts = [column.to_numpy(float) for column in (some.dumped, some.seeds)]
+            share, place = counts[0] / counts[1], np.arange(len(values)) + 0.08 * (i - 1)
+            error = np.abs(np.array(proportion(*counts)) - share)
+            face = look["color"] if noisy else "white"
+            dashes = {"linestyle": "-" if noisy else ":", "linewidth": 1.0, "label": look["label"] if noisy else None}
+            axis.errorbar(place, share, error, marker="o", markersize=4, markerfacecolor=face, elinewidth=0.8,
+                          **look | dashes)  # fmt: skip
+    axis.plot([], [], "o:", color=plotting.GREY, markersize=4, markerfacecolor="white", label="rewards exact, not coins")
     axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-    axis.set(ylim=(0, 1))
-    axis.grid(visible=False)
+    axis.set(xlabel="rollouts", ylabel="share of the batches", ylim=(-0.03, 1.03), title="how often mass is dumped")
+    axis.legend(loc="upper left")
+
+
+def title(table):
+    """Which estimators ever dump."""
+    dumped = table[table.panel.isin(["n", "tau", "K"])].groupby("estimator").dumped.sum()
+    words = {"mean": "PMD-mean", "log_partition": "PMD-part"}
+    never, ever = ([words[name] for name in words if (dumped[name] > 0) == yes] for yes in (False, True))
+    parts = [f"{' and '.join(never)} never dumps mass on a rare action"] if never else []
+    parts += [f"{' and '.join(ever)} does where all actions are seen"] if ever else []
+    return f"Fitted to a fixed batch {', '.join(parts)}"
 
 
 def finding(table):

@@ -1,4 +1,4 @@
-"""At low temperature the KL update turns greedy, while PMD-mean reweights by the positive advantage
+"""Cold, the KL update turns greedy, while PMD-mean reweights by the positive advantage
 
 Ten graded rewards. As τ → 0 PMD-mean tends to p A₊/E_p[A₊], A₊ the positive part of r − E_p[r], while the KL update
 tends to p on the best action (Statement 8). (a) The policies at a low temperature beside these limits, which are drawn

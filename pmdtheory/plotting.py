@@ -141,7 +141,10 @@ def line(**style):
 
 def headline(figure, text):
     """Write the one message of a picture above it, in as many lines as its width asks for."""
-    lines = textwrap.wrap(text, int(figure.get_figwidth() * 13))
+    width = int(figure.get_figwidth() * 13)
+    lines = textwrap.wrap(text, width)
+    if len(lines) > 1:  # no last line of a single word
+        lines = textwrap.wrap(text, min(width, len(text) // len(lines) + 8))
     figure.set_figheight(figure.get_figheight() + 0.18 * len(lines))
     figure.suptitle("\n".join(lines), x=0.008, ha="left")
 
