@@ -1,20 +1,20 @@
-"""A better knob? A τ that falls blindly helps as much as one that follows λ; a baseline aimed at a KL does not.
+"""A knob that moves τ or the baseline, against a fixed τ with the mean or the log-partition
 
 All follow the same sampled regression with leave-one-out baselines. PMD-mean and PMD-part have τ to choose. *Target KL*
 takes, for each rollout, the baseline between the two for which the update of the other rollouts of its prompt would
 have KL(p‖q) equal to a target (Statement 10; target 0 is PMD-mean, infinity PMD-part). *Scheduled τ* is PMD-mean with τ
 multiplied after each batch by √(λ/target), within a factor of 2, λ being measured on the rollouts. *Annealed τ* is the
-control that measures nothing: one factor after every batch. Panels a to e: expected reward after the last of 12 batches
-over τ, the first one where τ moves (then with target 0.3, factor 0.8). Bandits with 16 contexts, first policies near
-uniform, exact minimiser of each batch: 4 actions, Bernoulli rewards, n = 8; 64 actions, n = 4, graded rewards with
-Gaussian noise of 0.3, and binary ones without. Log-linear bandits on 64 held-out contexts (32 for training, 16 actions,
-24 features, own problem per seed, n = 8, 8 Adam steps of 0.1 a batch): binary (a tenth are 1) and graded with noise of
-0.3. Panel f: equal budgets. Each method has 8 trials (mean and part: τ; target KL: 4 τ × 2 targets; schedule and
-annealing: 8 targets or factors, from τ = 0.5), chosen on tuning seeds; shown is the reward on other seeds minus that of
-the better of PMD-mean and PMD-part (also by tuning, hence by twice as many trials), in percent of the latter, paired
-by seed. The bandits of tuning and evaluation have rewards of their own; all evaluation seeds share one bandit, so that
-intervals cover the sampling alone, but each has its own log-linear problem. Bands and bars: 95% confidence intervals
-over 20 evaluation seeds.
+control that measures nothing: one factor after every batch. Panels b to d, for three of the bandits: expected reward
+after the last of 12 batches over τ, the first one where τ moves (then with target 0.3, factor 0.8). Bandits with 16
+contexts, first policies near uniform, exact minimiser of each batch: 4 actions, Bernoulli rewards, n = 8; 64 actions, n
+= 4, graded rewards with Gaussian noise of 0.3, and binary ones without. Log-linear bandits on 64 held-out contexts (32
+for training, 16 actions, 24 features, own problem per seed, n = 8, 8 Adam steps of 0.1 a batch): binary (a tenth are 1)
+and graded with noise of 0.3. Panel a: equal budgets. Each method has 8 trials (mean and part: τ; target KL: 4 τ × 2
+targets; schedule and annealing: 8 targets or factors, from τ = 0.5), chosen on tuning seeds; shown is the reward on
+other seeds minus that of the better of PMD-mean and PMD-part (also by tuning, hence by twice as many trials), in
+percent of the latter, paired by seed. The bandits of tuning and evaluation have rewards of their own; all evaluation
+seeds share one bandit, so that intervals cover the sampling alone, but each has its own log-linear problem. Bands and
+bars: 95% confidence intervals over 20 evaluation seeds.
 """
 
 import numpy as np
@@ -53,6 +53,13 @@ METHODS = {
     "target-KL": ("target KL", plotting.method("pmd-target")),
     "schedule": (r"scheduled $\tau$", plotting.method("scheduled-tau")),
     "annealed": (r"annealed $\tau$", plotting.method("annealed-tau")),
+}
+ENVIRONMENTS = {
+    "few binary": "4 actions, binary",
+    "many graded": "64 actions, graded",
+    "many binary": "64 actions, binary",
+    "log-linear binary": "log-linear, binary",
+    "log-linear graded": "log-linear, graded",
 }
 KNOBS = {"target-KL": "target KL", "schedule": "scheduled τ", "annealed": "annealed τ (the control)"}
 
@@ -181,21 +188,27 @@ def breadth(rows, knob):
 
 
 def plot(table):
-    """Reward over τ in each environment; tuned differences."""
-    figure, axes = plotting.panels(2, 4, height=2.5)
-    for axis in axes[6:]:
+    """Tuned differences in all environments; reward over τ in some."""
+    figure, axes = plotting.panels(2, 3, height=2.3)
+    for axis in axes[4:]:
         axis.remove()
-    axes[5].set_subplotspec(axes[5].get_gridspec()[1, 1:])
-    for axis, environment in zip(axes, table.environment.unique()):
+    grid = axes[0].get_gridspec()
+    axes[0].set_subplotspec(grid[0, :])
+    for axis, place in zip(axes[1:4], range(3)):
+        axis.set_subplotspec(grid[1, place])
+    _forest(axes[0], leads(table))
+    shown = [name for name in ("few binary", "many graded", "log-linear graded") if name in set(table.environment)]
+    drawn = {}
+    for axis, environment in zip(axes[1:], shown):
         for label, (rows, style) in lines(table[table.environment == environment]).items():
             plotting.band(axis, "tau", rows, "reward", limits=SHARE, label=label, **style)
-        axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", title=environment)
+            drawn[label] = style
+        axis.set(xscale="log", xlabel=r"(first) temperature $\tau$", title=ENVIRONMENTS[environment])
         axis.set_xticks(ticks := sorted(table.tau.unique())[::3], [f"{tau:g}" for tau in ticks])
         axis.minorticks_off()
-    for axis in axes[[0, 4]]:
-        axis.set_ylabel("reward after 12 batches")
-    _forest(axes[5], leads(table))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    axes[1].set_ylabel("reward after 12 batches")
+    handles = [plotting.line(label=label, **style) for label, style in drawn.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
 
@@ -205,12 +218,30 @@ def _forest(axis, table):
         rows = table[table.knob == knob]
         axis.errorbar(
             rows.lead, np.arange(len(rows)) + shift, xerr=rows.half, fmt="o", markersize=3.5, capsize=2, linewidth=1,
-            color=METHODS[knob][1]["color"],
+            color=METHODS[knob][1]["color"], label=METHODS[knob][0],
         )  # fmt: skip
-    axis.axvline(0, color=plotting.GREY, linewidth=1)
-    axis.set_yticks(range(len(environments)), environments)
-    title = "tuned alike: reward over that of the better of PMD-mean and PMD-part"
-    axis.set(xlabel="%", title=title, ylim=(len(environments) - 0.5, -0.5))
+    axis.axvline(0, color=plotting.VERMILION, linewidth=1, label="better of PMD-mean\nand PMD-part")
+    axis.set_yticks(range(len(environments)), [ENVIRONMENTS[name] for name in environments])
+    axis.set(xlabel="percent of its reward", ylim=(len(environments) - 0.5, -0.5))
+    axis.set_title("reward over that of the better of PMD-mean and PMD-part, all tuned alike")
+    axis.legend(loc="center left")
+
+
+def verdicts(rows):
+    """In how many environments a lead is clearly above and clearly below zero: by the interval and 0.5%."""
+    edge = np.maximum(rows.half, 0.5)
+    return int((rows.lead > edge).sum()), int((rows.lead < -edge).sum())
+
+
+def title(table):
+    """In how many environments each knob is better."""
+    rows = leads(table)
+    count = rows.environment.nunique()
+    better = {knob: verdicts(rows[rows.knob == knob])[0] for knob in (*KNOBS, "measuring")}
+    return (
+        f"A τ that falls beats a fixed one in {better['annealed']} of {count} bandits; one that follows λ beats the blind "
+        f"fall in {better['measuring']}; a baseline aimed at a KL the fixed one in {better['target-KL']}"
+    )
 
 
 def finding(table):
@@ -219,8 +250,7 @@ def finding(table):
 
     def words(knob):
         mine = rows[rows.knob == knob]
-        better = (mine.lead > np.maximum(mine.half, 0.5)).sum()
-        worse = (mine.lead < -np.maximum(mine.half, 0.5)).sum()
+        better, worse = verdicts(mine)
         return f"better in {better}, worse in {worse} ({mine.lead.min():+.1f} to {mine.lead.max():+.1f}%)"
 
     broad = {name.replace(r"$\tau$", "τ"): breadth(part, "tau") for name, (part, _) in lines(table).items()}

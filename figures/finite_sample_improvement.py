@@ -227,16 +227,16 @@ def _map(axis, table, problem, largest):
 
 
 def title(table):
-    """Which estimator gains more from 16 rollouts of either number of actions."""
+    """From how many rollouts either estimator gains more, with many actions and with few."""
     parts = []
     for K in (1000, 10):
         rows = select(table, ("binary", K, 0.1))
         rows = rows[rows.estimator == "mean"].set_index("rollouts")
-        ahead = [n for n in rows.index if rows.over_part[n] > rows.over_part_half[n]]
-        behind = [n for n in rows.index if -rows.over_part[n] > rows.over_part_half[n]]
-        from_on = f", PMD-part from {min(behind)} on" if behind else ""
-        parts.append(f"of {K} actions from {min(ahead)} to {max(ahead)} rollouts{from_on}" if ahead else "")
-    return f"In a step PMD-mean gains more: {'; '.join(filter(None, parts))}"
+        clear = rows.over_part.where(rows.over_part.abs() > rows.over_part_half, 0)
+        for name, ns in (("PMD-mean", rows.index[clear > 0]), ("PMD-part", rows.index[clear < 0])):
+            if len(ns):
+                parts.append(f"{name} with {K} actions and {ns.min()} to {ns.max()} rollouts")
+    return f"Who gains more in a step: {', '.join(parts)}"
 
 
 def finding(table):

@@ -1,14 +1,13 @@
-"""On estimated Q constant τ leaves both updates about equally high; with growing steps KL forgets more (B3).
+"""What errors in the estimated Q leave of the gap, for either update
 
 24 Garnets (10 states, 3 actions, 3 successors, γ = 0.9); the largest exact value gap over the states, mean and 95%
-interval over the Garnets, for the KL update (dashed, open) and PMD-mean (solid, filled). V^k is the value of iteration
-k, ε, σ and n the settings of an oracle. An adversary hides every advantage below ε: Q̂ = Q − clip(A, −ε, ε); reversing
-them, as ``inexact.adversarial`` does, hurts more, but turns on the sign of rounding errors once a policy is
-deterministic. Noise is Gaussian, a generative model gives n next states of every state and action, rollouts are n
-returns over 44 steps from each; all are fresh in every iteration. Top: gap over iterations with constant τ = 0.03.
-Bottom: the floor (mean gap over iterations 33 to 64) against the largest error ε = ‖Q̂ − Q‖∞, left with that τ, right
-with the growing steps of B1. Dotted is 2ε/(1 − γ)², which B3 allows the KL update with growing steps. Floors below 1e-6
-are drawn there.
+interval over the Garnets, for the KL update (open) and PMD-mean (filled). An adversary hides every advantage below ε:
+Q̂ = Q − clip(A, −ε, ε); reversing them, as ``inexact.adversarial`` does, hurts more, but turns on the sign of rounding
+errors once a policy is deterministic. Noise is Gaussian, a generative model gives n next states of every state and
+action, rollouts are n returns over 44 steps from each; all are fresh in every iteration. Drawn is the floor (mean gap
+over iterations 33 to 64) against the largest error ε = ‖Q̂ − Q‖∞, (a) with constant τ = 0.03, (b) with the growing
+steps of B1. Dotted is 2ε/(1 − γ)², which B3 allows the KL update with growing steps. Floors below 1e-6 are drawn there.
+The table has the gap over the iterations.
 """
 
 import numpy as np
@@ -27,6 +26,8 @@ KEYS = ["oracle", "level", "rule", "update", "iteration"]
 
 GARNETS, STATES, ACTIONS, GAMMA, HORIZON, LAST, FLOOR = 24, 10, 3, 0.9, 44, 64, 1e-6
 RECORDED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, LAST])
+MARKERS = {"adversary": "s", "noise": "o", "generative": "D", "rollouts": "^"}
+WORDS = {"adversary": "adversary", "noise": "Gaussian noise", "generative": "sampled model", "rollouts": "returns"}
 UPDATES = {"kl": kl_update, "mean": pmd_mean_update}
 TAUS = {"constant": 0.03, "adaptive": 1.0}
 
@@ -112,69 +113,58 @@ def allowed(error):
 
 
 def plot(table):
-    """Gap over iterations for each oracle; floors against errors for both rules."""
-    figure = plotting.plt.figure(figsize=(plotting.PAGE, 5.4))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.15))
-    _curves(upper.subplots(1, 4, sharey=True), table[table.rule == "constant"])
-    _floors(lower, table[table.iteration == LAST])
-    return figure
-
-
-def _curves(axes, table):
-    for axis, (oracle, (_, symbol, levels)) in zip(axes, ORACLES.items()):
-        for level, colour in zip(levels, plotting.shades(len(levels))):
-            for update, line in (("kl", "--"), ("mean", "-")):
-                rows = table[(table.oracle == oracle) & (table.level == level) & (table["update"] == update)]
-                label = f"{symbol} = {level:g}" if update == "mean" and len(rows) else None
-                low, high = rows.gap - rows.gap_half_width, rows.gap + rows.gap_half_width
-                axis.plot(rows.iteration, rows.gap, line, color=colour, label=label)
-                axis.fill_between(rows.iteration, low.clip(FLOOR), high, color=colour, alpha=0.15, linewidth=0)
-        axis.set(title=oracle, xlabel="iteration", xscale="symlog", xlim=(0, LAST), yscale="log", ylim=(1e-4, 10))
-        axis.set_xticks([0, 1, 4, 16, 64], ["0", "1", "4", "16", "64"])
-        axis.minorticks_off()
-        if len(table[table.oracle == oracle]):
-            axis.legend(loc="lower left", handlelength=1.2)
-        axis.set_title("abcd"[list(ORACLES).index(oracle)], loc="left", fontweight="bold")
-    axes[0].set_ylabel(r"$\max_x\,V^*-V^k$")
-
-
-def _floors(figure, table):
-    axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    markers = dict(zip(ORACLES, "soD^"))
+    """Floors against errors for both rules."""
+    figure, axes = plotting.panels(1, 2, height=3.2, sharex=True, sharey=True)
+    table = table[table.iteration == LAST]
     errors = np.array([0.008, 4.0])
-    for axis, rule, title in zip(axes, TAUS, (r"constant $\tau=0.03$", "growing steps (B1)")):
-        axis.loglog(errors, allowed(errors), **plotting.BOUND, label=r"$2\epsilon/(1-\gamma)^2$")
+    for axis, rule, title in zip(axes, TAUS, (r"constant temperature $\tau=0.03$", "growing steps")):
+        axis.loglog(errors, allowed(errors), **plotting.BOUND)
         for (oracle, update), rows in table[table.rule == rule].groupby(["oracle", "update"]):
             role = plotting.KL if update == "kl" else plotting.MEAN
             axis.errorbar(
                 rows.error,
                 rows.floor.clip(FLOOR),
                 np.minimum(rows.floor_half_width, 0.999 * rows.floor),
-                fmt=markers[oracle],
+                fmt=MARKERS[oracle],
                 color=role["color"],
                 markerfacecolor="none" if update == "kl" else role["color"],
-                markersize=4,
+                markersize=5,
                 linewidth=0.8,
             )
-        axis.set(title=title, xlabel=r"largest error $\epsilon$ in $Q$", ylim=(FLOOR / 2, 1e3))
-        axis.set_title("ef"[list(TAUS).index(rule)], loc="left", fontweight="bold")
-    for oracle, marker in markers.items():
-        axes[0].plot([], [], linestyle="none", marker=marker, color="black", markersize=4, label=oracle)
-    axes[0].plot([], [], **plotting.KL, marker="s", markerfacecolor="none", label="KL update (dashed)")
-    axes[0].plot([], [], **plotting.MEAN, marker="s", label="PMD-mean (solid)")
-    axes[0].set_ylabel("floor of the gap")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=7, columnspacing=1.0)
+        axis.set(title=title, xlabel="largest error of the estimated $Q$", ylim=(FLOOR / 2, 1e3))
+    axes[0].set_ylabel("gap that is left")
+    mark = {"linestyle": "none", "markersize": 5}
+    handles = [
+        plotting.line(label="KL update", marker="s", color=plotting.BLUE, markerfacecolor="none", **mark),
+        plotting.line(label="PMD-mean", marker="s", color=plotting.VERMILION, **mark),
+        *(plotting.line(label=WORDS[name], marker=MARKERS[name], color="black", **mark) for name in ORACLES),
+        plotting.line(label=r"bound $2\epsilon/(1-\gamma)^2$ (B3)", **plotting.BOUND),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def ratios(table):
+    """Floor of the KL update over that of PMD-mean by rule, where sampling errors leave both above 1e-3."""
+    floors = table[table.iteration == LAST].set_index(["rule", "oracle", "level", "update"]).floor.unstack("update")
+    sampled = floors[floors.index.get_level_values("oracle") != "adversary"]
+    return (sampled.kl / sampled["mean"])[sampled.min(axis=1) > 1e-3]
+
+
+def title(table):
+    """How many times as high the KL update's floor is."""
+    constant, growing = (span(ratios(table)[rule], 1) for rule in ("constant", "adaptive"))
+    return (
+        f"On estimated values the KL update's error ends {growing} times as high as PMD-mean's with growing steps, "
+        f"{constant} times at a constant temperature"
+    )
 
 
 def finding(table):
     """How floors compare between updates and with the bound."""
-    floors = table[table.iteration == LAST].set_index(["rule", "oracle", "level", "update"]).floor.unstack("update")
-    sampled = floors[floors.index.get_level_values("oracle") != "adversary"]
-    ratio = (sampled.kl / sampled["mean"])[sampled.min(axis=1) > 1e-3]
-    constant, growing = ratio["constant"], ratio["adaptive"]
+    constant, growing = (span(ratios(table)[rule], 1) for rule in ("constant", "adaptive"))
     return (
-        f"where sampling errors leave a floor above 1e-3, that of the KL update is {span(constant, 1)} times that of "
-        f"PMD-mean with constant τ, where errors average out, and {span(growing, 1)} times with growing steps, where "
+        f"where sampling errors leave a floor above 1e-3, that of the KL update is {constant} times that of "
+        f"PMD-mean with constant τ, where errors average out, and {growing} times with growing steps, where "
         f"the KL update turns greedy. No floor exceeds {table.largest_share_of_bound.max():.1%} of 2 ε/(1 − γ)²."
     )

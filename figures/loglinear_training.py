@@ -1,19 +1,17 @@
-"""In a log-linear bandit PMD-mean leads early at small τ; both end nearly equal on contexts never trained on.
+"""PMD-mean against PMD-part in a log-linear bandit, on contexts never trained on
 
 Every seed draws its own problem: 32 training and 128 held-out contexts, 16 actions, 24 Gaussian features of each pair,
 a uniform first policy; reward 1 where a hidden linear score plus noise is among the highest tenth, else 0. Each batch
-has n rollouts per training context (8 unless said) and leave-one-out baselines, the mean (PMD-mean, solid) or the
-log-partition (PMD-part, dashed). It is dealt into U minibatches for one Adam step each (rate 0.1), or fitted to
-convergence with a ridge of 0.01 on the move (U = inf). Top: held-out reward over batches at two temperatures; panel c:
-PMD-mean minus PMD-part on held-out contexts, paired by seed. Bottom: after the last batch against the temperature
-(U = 8), on training and held-out contexts, for few (black) and many rollouts (green); then batches from the policy k
-batches before, with its own log-probabilities (U = 8; colours by k). Bands: 95% confidence intervals of the mean over
-20 seeds.
+has n rollouts per training context (8 unless said) and leave-one-out baselines, the mean (PMD-mean) or the
+log-partition (PMD-part). It is dealt into U minibatches for one Adam step each (rate 0.1; U = 8 unless said), or fitted
+to convergence with a ridge of 0.01 on the move. (a, b) Held-out reward over batches at two temperatures. (c) PMD-mean
+minus PMD-part, paired by seed, for each U at the lower one. (d) After the last batch against the temperature, for few
+and many rollouts. Bands: 95% confidence intervals of the mean over the seeds. The table has training contexts too, and
+batches from the policy k batches before, with its own log-probabilities.
 """
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from pmdtheory import plotting
 from pmdtheory.bandit import Bandit
@@ -36,8 +34,7 @@ TOLERANCE = {"train": 1e-9, "held_out": 1e-9}  # 1536 minibatch steps at small t
 TRAIN, HELD_OUT, ACTIONS, FEATURES = 32, 128, 16, 24
 ROLLOUTS, UPDATES, LEARNING_RATE, RIDGE = 8, 8, 0.1, 1e-2
 ESTIMATORS = {"mean": "loo_mean", "part": "loo_log_partition"}
-STYLES = {"mean": {"linestyle": "-"}, "part": {"linestyle": "--"}}
-COLOURS = {"updates": "viridis", "staleness": "magma"}
+STYLES = {"mean": plotting.MEAN, "part": plotting.KL}
 LABELS = {"mean": "PMD-mean", "part": "PMD-part"}
 
 
@@ -92,54 +89,49 @@ def advantage(table):
 
 
 def plot(table):
-    """Learning curves by U, the paired difference, temperatures, learning curves by staleness."""
-    figure, axes = plotting.panels(2, 3, height=2.4)
-    curves = table[table.rollouts == ROLLOUTS]
+    """Learning curves, the paired difference by U, temperatures."""
+    figure, axes = plotting.panels(2, 2, height=2.3)
+    curves = of(table, rollouts=ROLLOUTS, staleness=0)
     taus = sorted(curves.tau.unique())
-    for i, tau in enumerate(taus):
-        _curves(axes[i], of(curves, tau=tau, staleness=0), "updates", "U")
-        _curves(axes[4 + i], of(curves, tau=tau, updates=UPDATES), "staleness", "k")
-        for axis in (axes[i], axes[4 + i]):
-            axis.set(title=rf"$\tau={tau:g}$", ylabel="held-out reward", ylim=(0.08, 0.62))
-        updates = sorted(curves.updates.unique())
-        for u, colour in zip(updates, plotting.shades(len(updates))):
-            rows = advantage(of(curves, tau=tau, staleness=0, updates=u))
-            plotting.band(axes[2], "step", rows, "advantage", color=colour, linestyle="-:"[i])
-    axes[2].set(xlabel="batches", ylabel="PMD-mean $-$ PMD-part", title="held-out difference")
+    for axis, tau in zip(axes, taus):
+        for update, style in STYLES.items():
+            rows = of(curves, tau=tau, updates=UPDATES, update=update)
+            plotting.band(axis, "step", rows, "held_out", limits=SHARE, label=LABELS[update], **style)
+        axis.set(title=rf"training at $\tau={tau:g}$", xlabel="batches", ylabel="held-out reward", ylim=(0.05, 0.6))
+        axis.legend(loc="lower right")
+    updates = sorted(curves.updates.unique())
+    for u, colour in zip(updates, plotting.shades(len(updates))):
+        rows = advantage(of(curves, tau=taus[0], updates=u))
+        label = f"{u:g} update{'s' if u > 1 else ''} a batch" if u < np.inf else "converged"
+        plotting.band(axes[2], "step", rows, "advantage", color=colour, label=label)
+    axes[2].axhline(0, **plotting.BOUND)
+    axes[2].set(xlabel="batches", ylabel="difference in reward", ylim=(-0.09, 0.16))
+    axes[2].set_title(rf"PMD-mean minus PMD-part, $\tau={taus[0]:g}$")
+    axes[2].legend(loc="upper right", ncols=2)
     _temperatures(axes[3], table[table.rollouts != ROLLOUTS])
-    axes[3].set(ylabel=f"reward after {table.step.max()} batches")
-    axes[4].legend(loc="lower right")
-    black = {"color": "black"}
-    axes[2].legend(
-        handles=[Line2D([], [], **black, linestyle=x, label=rf"$\tau={tau:g}$") for x, tau in zip("-:", taus)]
-    )
-    handles = [Line2D([], [], **black, **style, label=LABELS[update]) for update, style in STYLES.items()]
-    figure.legend(handles=handles + axes[0].get_legend_handles_labels()[0], loc="outside lower center", ncols=6)
+    axes[3].set(title=f"after {table.step.max()} batches", ylabel="held-out reward")
     return figure
 
 
-def _curves(axis, table, column, symbol):
-    values = sorted(table[column].unique())
-    for value, colour in zip(values, plotting.shades(len(values), COLOURS[column])):
-        for update, style in STYLES.items():
-            label = (f"${symbol}={value:g}$" if value < np.inf else "converged") if update == "mean" else None
-            rows = of(table, update=update)
-            rows = rows[rows[column] == value]
-            plotting.band(axis, "step", rows, "held_out", limits=SHARE, color=colour, label=label, **style)
-    axis.set(xlabel="batches")
-
-
 def _temperatures(axis, table):
-    for n, colour in zip(sorted(table.rollouts.unique()), (plotting.BLACK, plotting.TEAL)):
-        for update, style in STYLES.items():
-            rows = of(table, rollouts=n, update=update)
-            for column in ("train", "held_out"):
-                label = f"$n={n}$" if (update, column) == ("mean", "train") else None
-                plotting.band(axis, "tau", rows, column, limits=SHARE, color=colour, label=label, **style)
-    axis.set(xscale="log", xlabel=r"temperature $\tau$", title=f"$U={UPDATES}$", ylim=(0.45, 0.85))
-    for height, text in ((0.37, "training"), (0.03, "held out")):
-        axis.text(0.03, height, text, transform=axis.transAxes, fontsize=7)
-    axis.legend(loc="upper right", ncols=2)
+    sizes = sorted(table.rollouts.unique())
+    for update, style in STYLES.items():
+        for n, colour in zip(sizes, plotting.tints(style["color"], 3)[1:]):
+            rows, label = of(table, rollouts=n, update=update), f"{LABELS[update]}, {n:g} rollouts"
+            plotting.band(axis, "tau", rows, "held_out", limits=SHARE, label=label, **style | {"color": colour})
+    axis.set(xscale="log", xlabel=r"temperature $\tau$", ylim=(0.38, 0.6))
+    axis.legend(loc="lower left", ncols=2)
+
+
+def title(table):
+    """The lead of PMD-mean on held-out contexts at the lowest temperature, early and at the end."""
+    curves, last = of(table, rollouts=ROLLOUTS, updates=UPDATES, staleness=0), table.step.max()
+    tau = curves.tau.min()
+    early, late = (mean_interval(advantage(of(curves, tau=tau, step=step)).advantage).value for step in (5, last))
+    return (
+        f"In a log-linear bandit at τ = {tau:g} PMD-mean's lead on held-out contexts is {early:+.2f} after 5 batches, "
+        f"{late:+.2f} after {last}"
+    )
 
 
 def finding(table):
@@ -156,5 +148,5 @@ def finding(table):
         words = ", ".join(f"{mean_interval(lead):+.3f} {name}".replace("± +", "± ") for name, lead in leads.items())
         ends = of(curves, **usual).groupby("update").held_out.mean()
         each = " and ".join(f"{LABELS[update]} {end:.2f}" for update, end in ends.items())
-        parts.append(f"at τ = {tau:g} {words} (at the end {each})")
-    return f"held-out reward, PMD-mean minus PMD-part, U = {UPDATES}: {'; '.join(parts)}."
+        parts.append(f"{'at' if not parts else 'At'} τ = {tau:g} {words} (at the end {each})")
+    return f"held-out reward, PMD-mean minus PMD-part, U = {UPDATES}: {'. '.join(parts)}."

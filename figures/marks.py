@@ -53,7 +53,7 @@ def legend_by_temperature(taus):
     """Lines for a legend with a column for each temperature and a row for each update."""
     lines = by_temperature(taus)
     return [
-        plotting.line(label=rf"{name}, $\tau={tau:g}$", **lines[update, tau])
+        plotting.line(label=rf"{name}, $\tau={tau:.2g}$", **lines[update, tau])
         for tau in taus
         for update, (name, _) in UPDATES.items()
     ]

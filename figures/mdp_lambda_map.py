@@ -1,12 +1,12 @@
-"""PMD-mean's χ² weight is where a gridworld is being learned, and holds its step back there (Statements 4, 8, 15).
+"""PMD-mean's χ² weight is where a gridworld is being learned, and holds its step back there
 
-Three rooms of a 7 × 9 grid, slip 0.1, γ = 0.95, reward 1 at the star. PMD-mean with τ = 0.03 starts from a policy that
-drifts left with probability 0.97, and so hardly ever arrives. The maps show, at four iterations, (a) V before the step,
-(b) τλ of the step, (c) the KL(q‖p) that it moves, and (d) the KL that the KL update would move from the same policy
-with the same Q: the weight travels as a front, dark where the values are flat and where the policy has settled. Below
-are all cells of 17 iterations, from the drifting policy and from the uniform one. (e) PMD-mean never moves further than
-the KL update, and holds back most where the value is still low. (f) τλ against the mean positive advantage, its limit
-as τ → 0.
+Three rooms of a 7 × 9 grid, slip 0.1, γ = 0.95, reward 1 at the star (Statements 4, 8, 15). PMD-mean with τ = 0.03
+starts from a policy that drifts left with probability 0.97, and so hardly ever arrives. The maps show, at two
+iterations, (a, b) V before the step and (c, d) τλ of the step: the weight travels as a front, dark where the values are
+flat and where the policy has settled. Below are all cells of 17 iterations, from the drifting policy and from the
+uniform one. (e) The KL(q‖p) that PMD-mean moves against what the KL update would move from the same policy with the
+same Q: never further, and held back most where the value is still low. (f) τλ against the mean positive advantage, its
+limit as τ → 0.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ KEYS = ["start", "iteration", "row", "column"]
 
 HEIGHT, WIDTH, GOAL, TAU = 7, 9, (0, 8), 0.03
 WALLS = [(row, 3) for row in (0, 1, 2, 3, 5, 6)] + [(3, column) for column in (5, 6, 7, 8)]
-SHOWN = (1, 3, 6, 12)
+SHOWN = (3, 6)
 
 
 def compute(starts, steps):
@@ -52,56 +52,44 @@ def compute(starts, steps):
 
 
 def plot(table):
-    """Maps of four iterations, and two scatter plots of all."""
-    figure = plotting.plt.figure(figsize=(plotting.PAGE, 7.2))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(2.3, 1))
-    _maps(upper, table[table.start == "drift"])
-    _scatter(lower, table)
+    """Maps of two iterations, and two scatter plots of all."""
+    figure, axes = plotting.panels(3, 2, height=1.75)
+    _maps(figure, axes[:4], table[table.start == "drift"])
+    _scatter(figure, axes[4:], table)
     return figure
 
 
-def _maps(figure, table):
+def _maps(figure, axes, table):
     table = table.assign(penalty=TAU * table.chi2_weight)
-    rows = {
-        "V": ("$V$", "viridis", 1.0),
-        "penalty": (r"$\tau\lambda$", "magma", 0.25),
-        "kl_mean": ("KL moved:\nPMD-mean", "cividis", 4.7),
-        "kl_kl": ("KL moved:\nKL update", "cividis", 4.7),
-    }
-    axes = figure.subplots(len(rows), len(SHOWN))
-    for line, (column, (label, colours, largest)) in zip(axes, rows.items()):
+    rows = {"V": ("value $V$", "viridis", 1.0), "penalty": (r"$\chi^2$ weight $\tau\lambda$", "magma", 0.25)}
+    for line, (column, (label, colours, largest)) in zip((axes[:2], axes[2:]), rows.items()):
         for axis, iteration in zip(line, SHOWN):
             image = np.full((HEIGHT, WIDTH), np.nan)
             cells = table[table.iteration == iteration]
             image[cells.row, cells.column] = cells[column]
             drawn = axis.imshow(image, cmap=colours, vmin=0, vmax=largest)
             axis.plot(*GOAL[::-1], "*", color="black", markersize=6)
-            axis.set(xticks=[], yticks=[], facecolor="#BBBBBB")
+            axis.set(xticks=[], yticks=[], facecolor="#BBBBBB", title=f"{label}, iteration {iteration}")
             axis.grid(visible=False)
-        line[0].set_ylabel(label)
-        line[0].set_title("abcd"[list(rows).index(column)], loc="left", fontweight="bold")
-        figure.colorbar(drawn, ax=line, pad=0.01, aspect=12)
-    for axis, iteration in zip(axes[0], SHOWN):
-        axis.set_title(f"iteration {iteration}")
+        figure.colorbar(drawn, ax=list(line), pad=0.01, aspect=12)
 
 
-def _scatter(figure, table):
-    left, right = figure.subplots(1, 2)
+def _scatter(figure, axes, table):
+    left, right = axes
     for start, marker in (("drift", "o"), ("uniform", "D")):
         cells = table[table.start == start].sort_values("V")
         if cells.empty:
             continue
-        look = {"c": cells.V, "cmap": "viridis", "vmin": 0, "vmax": 1, "s": 11, "marker": marker, "label": start}
-        look |= {"edgecolor": "black", "linewidth": 0.3, "rasterized": True}
+        look = {"c": cells.V, "cmap": "viridis", "vmin": 0, "vmax": 1, "s": 11, "marker": marker}
+        look |= {"edgecolor": "black", "linewidth": 0.3, "rasterized": True, "label": f"from the {start} policy"}
         left.scatter(cells.kl_kl, cells.kl_mean, **look)
         dots = right.scatter(cells.positive_advantage, TAU * cells.chi2_weight, **look)
-    for axis, end, letter in ((left, 4.7, "e"), (right, 0.23, "f")):
-        axis.plot([0, end], [0, end], **plotting.BOUND)
-        axis.set_title(letter, loc="left", fontweight="bold")
-    left.set(xlabel="KL moved by the KL update", ylabel="KL moved by PMD-mean", ylim=(-0.1, 2.4))
-    left.legend(title="start", loc="upper right")
-    right.set(xlabel=r"mean positive advantage $E_p[A_+]$", ylabel=r"$\tau\lambda$")
-    figure.colorbar(dots, ax=right, pad=0.01, aspect=20, label="$V$")
+    for axis, end in ((left, 2.3), (right, 0.23)):
+        axis.plot([0, end], [0, end], **plotting.BOUND, label="equal" if axis is left else None)
+    left.set(xlabel="KL moved by the KL update", ylabel="by PMD-mean", ylim=(-0.1, 2.9), title="how far a step moves")
+    left.legend(loc="upper right", ncols=2, columnspacing=0.8, handletextpad=0.3)
+    right.set(xlabel="mean positive advantage", ylabel=r"$\tau\lambda$", title="what the weight is")
+    figure.colorbar(dots, ax=list(axes), pad=0.01, aspect=12, label="value $V$")
 
 
 def finding(table):

@@ -1,4 +1,4 @@
-"""At low temperature PMD-mean drops an action whose worth shows late, and takes it up again late (Statement 32).
+"""Cold, PMD-mean drops an action whose worth shows late, and takes it up again late
 
 State 0 ends with reward ½ or leads to state 1, which ends with reward 0 or 1; γ = 0.9. Leading on is optimal but looks
 bad while state 1 is played badly (probability 0.1 of the reward at the start). (a) Probability of leading on over the
@@ -12,13 +12,15 @@ import pandas as pd
 from pmdtheory import kl_update, plotting, pmd_mean_update
 from pmdtheory.mdp import MDP, iterate
 
+from . import marks
+
 FULL = {"taus": tuple(float(tau) for tau in 10.0 ** -np.arange(0, 2.76, 0.125))}
 FAST = {"taus": FULL["taus"][::8]}
 KEYS = ["update", "tau", "iteration"]
 
 START = np.array([[0.5, 0.5], [0.9, 0.1], [0.5, 0.5]])
 STEPS, SHOWN = 20, (0.1, 0.01, 10**-2.75)  # lower temperatures meet the smallest probability that `iterate` keeps
-UPDATES = {"kl": (kl_update, plotting.KL, "KL"), "mean": (pmd_mean_update, plotting.MEAN, "PMD-mean")}
+UPDATES = {"kl": (kl_update, plotting.KL, "KL update"), "mean": (pmd_mean_update, plotting.MEAN, "PMD-mean")}
 
 
 def detour(gamma=0.9):
@@ -54,22 +56,21 @@ def returns(table):
 def plot(table):
     """The probability over the iterations, and when it is back."""
     figure, (left, right) = plotting.panels(1, 2, height=2.6)
-    shown = [tau for tau in table.tau.unique() if np.isclose(tau, SHOWN, rtol=1e-6).any()]
-    for tau, marker in zip(shown, "o^s"):
-        for name, (_, style, label) in UPDATES.items():
-            curve = table[(table["update"] == name) & (table.tau == tau) & (table.iteration <= 9)]
-            look = style | {"marker": marker, "markersize": 3.5}
-            left.semilogy(curve.iteration, curve.probability, label=rf"{label}, $\tau={tau:.2g}$", **look)
-    left.set(xlabel="iteration", ylabel="probability of leading on", ylim=(1e-105, 10))
+    shown = sorted(tau for tau in table.tau.unique() if np.isclose(tau, SHOWN, rtol=1e-6).any())
+    lines = marks.by_temperature(shown)
+    for (name, tau), style in lines.items():
+        curve = table[(table["update"] == name) & (table.tau == tau) & (table.iteration <= 9)]
+        left.semilogy(curve.iteration, curve.probability, marker="o", markersize=3, **style)
+    left.set(xlabel="iteration", ylabel="probability", ylim=(1e-105, 10), title="probability of the late action")
     back = returns(table)
     for name, (_, style, label) in UPDATES.items():
-        look = style | {"marker": "o", "markersize": 3}
-        right.semilogx(1 / back[name].index, back[name], label=label, **look)
+        right.semilogx(back[name].index, back[name], label=label, marker="o", markersize=3, **style)
     taus = np.geomspace(table.tau.min(), 1, 100)
-    right.semilogx(1 / taus, bound(taus), **plotting.BOUND | {"color": plotting.VERMILION}, label="Statement 32")
-    right.set(xlabel=r"$1/\tau$", ylabel="iterations until it is back at ½", ylim=(0, None))
-    right.legend()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    bound_look = plotting.BOUND | {"color": plotting.VERMILION}
+    right.semilogx(taus, bound(taus), **bound_look, label="least for PMD-mean\n(Statement 32)")
+    right.set(xlabel=r"temperature $\tau$", ylabel="iterations", ylim=(0, 8.4), title="until it is back at ½")
+    right.legend(loc="upper center")
+    figure.legend(handles=marks.legend_by_temperature(shown), loc="outside lower center", ncols=3)
     return figure
 
 

@@ -131,7 +131,7 @@ def _dump(levels):
 LOOKS = {
     "mean": plotting.MEAN | {"label": "PMD-mean"},
     "log_partition": plotting.KL | {"label": "PMD-part"},
-    "best": {"color": plotting.BLACK, "label": "best reward as the baseline"},
+    "best": {"color": plotting.BLACK, "label": "best reward"},
 }
 
 
@@ -165,15 +165,16 @@ def _levels(axis, table):
     for action, colour in zip(range(4), plotting.shades(4)):
         curve, seen = rows[rows.action == action], (actions == action).sum()
         axis.plot(curve.baseline, curve.answer, color=colour, label=f"reward {reward[action]:g}, seen {seen}×")
-    for baseline, (name, role) in zip((reward[actions].mean(), log_partition(reward[actions], DUMP_TAU)), _BASELINES):
+    marked = (
+        (reward[actions].mean(), "mean", plotting.MEAN, (-3, 0), "right"),
+        (log_partition(reward[actions], DUMP_TAU), "log-partition", plotting.KL, (3, 0), "left"),
+    )
+    for baseline, name, role, shift, side in marked:
         axis.axvline(baseline, **role | {"linewidth": 0.9})
-        axis.annotate(name, (baseline, 0.99), (-2, 0), textcoords="offset points", rotation=90, ha="right", va="top",
-                      fontsize=7.5, color=role["color"])  # fmt: skip
+        where = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 7.5, "color": role["color"]}
+        axis.annotate(name, (baseline, 0.4), shift, **where)
     axis.set(xlabel="baseline", ylabel="probability after", ylim=(0, 1), title="all seen, baseline too high: dumped")
-    axis.legend(loc="center right", borderpad=0.2)
-
-
-_BASELINES = ("mean", plotting.MEAN), ("log-partition", plotting.KL)
+    axis.legend(loc=(0.57, 0.3), borderpad=0.1, handlelength=1.2)
 
 
 def _dumped(axis, rows):
@@ -189,7 +190,7 @@ def _dumped(axis, rows):
             dashes = {"linestyle": "-" if noisy else ":", "linewidth": 1.0, "label": look["label"] if noisy else None}
             axis.errorbar(place, share, error, marker="o", markersize=4, markerfacecolor=face, elinewidth=0.8,
                           **look | dashes)  # fmt: skip
-    axis.plot([], [], "o:", color=plotting.GREY, markersize=4, markerfacecolor="white", label="rewards exact, not coins")
+    axis.plot([], [], "o:", color=plotting.GREY, markersize=4, markerfacecolor="white", label="exact rewards")
     axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axis.set(xlabel="rollouts", ylabel="share of the batches", ylim=(-0.03, 1.03), title="how often mass is dumped")
     axis.legend(loc="upper left")
