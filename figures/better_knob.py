@@ -224,7 +224,7 @@ def _forest(axis, table):
     axis.set_yticks(range(len(environments)), [ENVIRONMENTS[name] for name in environments])
     axis.set(xlabel="percent of its reward", ylim=(len(environments) - 0.5, -0.5))
     axis.set_title("reward over that of the better of PMD-mean and PMD-part, all tuned alike")
-    axis.legend(loc="center left")
+    axis.legend(loc="lower left")
 
 
 def verdicts(rows):

@@ -78,6 +78,7 @@ NAMES = (
     "network_laws",
     "network_family",
     "network_against_theory",
+    "network_rollouts",
     "network_limits",
 )
 

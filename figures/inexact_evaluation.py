@@ -155,7 +155,7 @@ def title(table):
     """How many times as high the KL update's floor is."""
     constant, growing = (span(ratios(table)[rule], 1) for rule in ("constant", "adaptive"))
     return (
-        f"On estimated values the KL update's error ends {growing} times as high as PMD-mean's with growing steps, "
+        f"On estimated values the KL update's gap ends {growing} times as high as PMD-mean's with growing steps, "
         f"{constant} times at a constant temperature"
     )
 

@@ -105,9 +105,9 @@ def plot(table):
         label = f"{u:g} update{'s' if u > 1 else ''} a batch" if u < np.inf else "converged"
         plotting.band(axes[2], "step", rows, "advantage", color=colour, label=label)
     axes[2].axhline(0, **plotting.BOUND)
-    axes[2].set(xlabel="batches", ylabel="difference in reward", ylim=(-0.09, 0.16))
+    axes[2].set(xlabel="batches", ylabel="difference in reward", ylim=(-0.17, 0.11))
     axes[2].set_title(rf"PMD-mean minus PMD-part, $\tau={taus[0]:g}$")
-    axes[2].legend(loc="upper right", ncols=2)
+    axes[2].legend(loc="lower right", ncols=2, columnspacing=1.0)
     _temperatures(axes[3], table[table.rollouts != ROLLOUTS])
     axes[3].set(title=f"after {table.step.max()} batches", ylabel="held-out reward")
     return figure
@@ -119,8 +119,8 @@ def _temperatures(axis, table):
         for n, colour in zip(sizes, plotting.tints(style["color"], 3)[1:]):
             rows, label = of(table, rollouts=n, update=update), f"{LABELS[update]}, {n:g} rollouts"
             plotting.band(axis, "tau", rows, "held_out", limits=SHARE, label=label, **style | {"color": colour})
-    axis.set(xscale="log", xlabel=r"temperature $\tau$", ylim=(0.38, 0.6))
-    axis.legend(loc="lower left", ncols=2)
+    axis.set(xscale="log", xlabel=r"temperature $\tau$", ylim=(0.33, 0.6))
+    axis.legend(loc="lower left")
 
 
 def title(table):

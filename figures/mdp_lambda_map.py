@@ -86,10 +86,10 @@ def _scatter(figure, axes, table):
         dots = right.scatter(cells.positive_advantage, TAU * cells.chi2_weight, **look)
     for axis, end in ((left, 2.3), (right, 0.23)):
         axis.plot([0, end], [0, end], **plotting.BOUND, label="equal" if axis is left else None)
-    left.set(xlabel="KL moved by the KL update", ylabel="by PMD-mean", ylim=(-0.1, 2.9), title="how far a step moves")
-    left.legend(loc="upper right", ncols=2, columnspacing=0.8, handletextpad=0.3)
+    left.set(xlabel="KL moved by the KL update", ylabel="by PMD-mean", title="how far a step moves")
     right.set(xlabel="mean positive advantage", ylabel=r"$\tau\lambda$", title="what the weight is")
     figure.colorbar(dots, ax=list(axes), pad=0.01, aspect=12, label="value $V$")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 
 def finding(table):

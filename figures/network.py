@@ -34,9 +34,9 @@ def look(algorithm, **changes):
     return plotting.method(algorithm) | {"marker": MARKERS[algorithm], "markersize": 3.5} | changes
 
 
-def handles(algorithms=tuple(LABELS)):
+def handles(algorithms=tuple(LABELS), **changes):
     """Lines of the losses for a legend."""
-    return [plotting.line(label=f"{LABELS[name]} loss", **look(name)) for name in algorithms]
+    return [plotting.line(label=f"{LABELS[name]} loss", **look(name, **changes)) for name in algorithms]
 
 
 def select(rows, experiment, **columns):
@@ -57,7 +57,7 @@ def laws(axis, x=0.98):
     for law, name in (("lambert", "Lambert-W law"), ("kl_law", "KL law")):
         colour = plotting.LAWS[law]["color"]
         axis.axhline(SHARES[law], color=colour, linewidth=0.8, zorder=1)
-        where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 6, "ha": "right"}
+        where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 7.5, "ha": "right"}
         axis.annotate(name, (x, SHARES[law]), (0, 3), color=colour, **where)
 
 

@@ -1,12 +1,12 @@
-"""Fitted to the PMD-mean loss, a network lands on the Lambert-W law; fitted to the log-partition loss, on the KL law.
+"""A network lands on the law of the loss it was fitted to, the Lambert-W law or the KL law
 
-A small transformer whose whole policy over 101 actions is known, after one outer step from its base p to q; s =
-log(q/p). (a) Every action of three prompts, graded reward, τ = 0.1: s against what the law of its loss says (filled)
-and against the other law (hollow). Area grows with p; actions with p < 0.001, which weigh little in the loss, are pale,
-some beyond the axes. (b) D − s, D = (r − r̄)/τ, in units of KL(p‖q), against ρ = q/p. Its mean under p is 1 for any
-policy; its slope f is 1 on the Lambert-W law and 0 on the KL law, and nothing is fitted. (c) How far f, the median over
-all prompts, is from that of the law of its loss, mean and 95% interval over the seeds; the other law would be at 1 or
-−1.
+A small transformer whose whole policy over 101 actions is known, after one outer step from its base p to q by the
+PMD-mean loss or by the log-partition loss; s = log(q/p). (a) Every action of three prompts, graded reward, τ = 0.1: s
+against what the law of its loss says (filled) and against the other law (hollow). Area grows with p; actions with p <
+0.001, which weigh little in the loss, are pale, some beyond the axes. (b) D − s, D = (r − r̄)/τ, in units of KL(p‖q),
+against ρ = q/p. Its mean under p is 1 for any policy; its slope f is 1 on the Lambert-W law and 0 on the KL law, and
+nothing is fitted. (c) How far f, the median over all prompts, is from that of the law of its loss, mean and 95%
+interval over the seeds; the other law would be at 1 or −1.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ RARE = 1e-3
 
 def plot(table, actions):
     """Actions against both laws, in both coordinates, and f of every setting."""
-    figure, axes = plotting.panels(1, 3, height=2.4)
+    figure, axes = plotting.panels(1, 3, height=2.7)
     if len(select(actions, "population", **SHOWN)):
         _against_laws(axes[0], actions)
         _against_ratio(axes[1], actions)
@@ -68,7 +68,8 @@ def _against_laws(axis, actions):
     low, high = min(rows[own].min() for own, _, rows in both), max(rows[own].max() for own, _, rows in both)
     axis.plot([low, high], [low, high], color="black", linewidth=0.8, zorder=1)
     key(axis, "law of its loss", "the other law", loc="lower right")
-    axis.set(xlabel="$s$ of a law", ylabel="$s$ of the network", ylim=(low - 0.4 * (high - low), high + 1))
+    axis.set(title="log-ratios of all actions")
+    axis.set(xlabel="predicted by a law", ylabel="of the network", ylim=(low - 0.4 * (high - low), high + 1))
 
 
 def _against_ratio(axis, actions):
@@ -79,10 +80,10 @@ def _against_ratio(axis, actions):
     mean, part = (plotting.LAWS[law]["color"] for law in ("lambert", "kl_law"))
     axis.plot([0, near], [0, near], color=mean, linewidth=0.8, zorder=1)
     axis.plot([0, far], [1, 1], color=part, linewidth=0.8, zorder=1)
-    axis.text(near, near, " Lambert-W law\n slope $f=1$", color=mean, va="top", fontsize=7)
-    axis.text(far, 1.1, "KL law, $f=0$", color=part, ha="right", va="bottom", fontsize=7)
+    axis.text(near, near, " Lambert-W law\n slope $f=1$", color=mean, va="top", fontsize=7.5)
+    axis.text(far, 1.1, "KL law, $f=0$", color=part, ha="right", va="bottom", fontsize=7.5)
     axis.set_ylim(-0.3 * near, 1.15 * near)
-    axis.set(xlabel=r"ratio $\rho=q/p$", ylabel=r"$(D-s)\,/\,\mathrm{KL}(p\|q)$")
+    axis.set(xlabel=r"ratio $\rho=q/p$", ylabel=r"$(D-s)\,/\,\mathrm{KL}(p\|q)$", title="the law as a slope $f$")
 
 
 def _shares(axis, table):
@@ -97,9 +98,9 @@ def _shares(axis, table):
     axis.set_xticks(range(len(settings)), [f"{tau:g}" for _, tau in settings])
     for reward in dict.fromkeys(reward for reward, _ in settings):
         mine = [place for place, setting in enumerate(settings) if setting[0] == reward]
-        axis.text(np.mean(mine), 1.02, reward, ha="center", transform=axis.get_xaxis_transform(), fontsize=7)
+        axis.text(np.mean(mine), 0.99, reward, ha="center", va="top", transform=axis.get_xaxis_transform(), fontsize=7.5)
         axis.axvline(mine[0] - 0.5, color=plotting.GREY, linewidth=0.6, visible=mine[0] > 0)
-    axis.set(xlabel=r"temperature $\tau$", ylabel="slope $f$ minus that of its law")
+    axis.set(xlabel=r"temperature $\tau$", ylabel="$f$ minus that of its law", title="how far $f$ is off")
 
 
 def judged(table):
@@ -113,6 +114,22 @@ def judged(table):
             ratio=ratio.where(rows.tau <= 0.3),
         ))  # fmt: skip
     return pd.concat(parts)
+
+
+def off_law(rows):
+    """Which judged fits are not on the law of their loss."""
+    return (rows.departure >= 0.02) | (rows.r2 <= 0.99) | (rows.ratio < 10)
+
+
+def title(table, actions):
+    """How many fits end on the law of their loss."""
+    if select(table, "population").empty:
+        return "No network has been fitted to a loss averaged over all actions yet"
+    rows = judged(table)
+    return (
+        f"In {(~off_law(rows)).sum()} of {len(rows)} fits a network lands on the law of its loss: Lambert-W for PMD-mean, "
+        "KL for the log-partition"
+    )
 
 
 def finding(table, actions):
@@ -132,7 +149,7 @@ def finding(table, actions):
             f"{LABELS[algorithm]} loss: f {some.share.min():.3f} to {some.share.max():.3f}, p-weighted R² at least "
             f"{some.r2.min():.3f}{far}; its interval excludes that in {excluded}/{len(f)} settings."
         )
-    off = rows[(rows.departure >= 0.02) | (rows.r2 <= 0.99) | (rows.ratio < 10)]
+    off = rows[off_law(rows)]
     names = [f"{row.reward} τ {row.tau:g} {LABELS[row.algorithm]} seed {row.seed}" for row in off.itertuples()]
     sentences.append(
         f"Off by 0.02 in f, R² below 0.99, or less than 10 times as far: {', '.join(names) or 'no fit'}. Without "

@@ -1,26 +1,25 @@
-"""What takes a network off its law: steps from few rollouts, ordinary training, more prompts than it can fit.
+"""What takes a network off its law: few rollouts a step, ordinary training, many prompts
 
 The network and f of *network against theory*: f is 1 on the Lambert-W law of the PMD-mean loss and 0 on the KL law of
-the log-partition loss. Lines are means over seeds of medians over prompts with 95% intervals. (a, b) Outer steps in a
-row, binary reward, τ = 1: expected reward and failures, dashed the exact recursion, bands for the difference from it;
-grey, where Statement 9 puts the failures, given those of the step before. With fitted population losses the network
-stays on the recursion, with 16 rollouts per prompt it lags. (c, d) Ordinary training of the shipped model on its own
-task, where nothing can be enumerated: f after four passes over a batch with 16 rollouts per prompt, pooled over its
-prompts (filled) and over test prompts (hollow), from fresh rollouts of the policy before. A few prompts with large
-ratios decide a pooled f, and repeated passes over one batch promise neither law. (e, f) f, and KL divergence from the
-law of the loss (solid) and from the other law (dotted), against the number of training prompts, on those (filled) and
-on others (hollow), graded reward, τ = 0.3, 1,200 gradients.
+the log-partition loss. Marks are means over seeds of medians over prompts with 95% intervals. (a) Outer steps in a row,
+binary reward, τ = 1: failures, dashed the exact recursion, bands for the difference from it; grey, where Statement 9
+puts the failures, given those of the step before. With fitted population losses the network stays on the recursion,
+with 16 rollouts per prompt it lags. (b) Ordinary training of the shipped model on its own task, where nothing can be
+enumerated: f after four passes over a batch with 16 rollouts per prompt in the third step, pooled over its prompts
+(filled) and over test prompts (hollow), from fresh rollouts of the policy before. A few prompts with large ratios
+decide a pooled f, and repeated passes over one batch promise neither law. (c) f against the number of training prompts,
+on those (filled) and on others (hollow), graded reward, τ = 0.3, 1,200 gradients.
 """
 
 import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
-from pmdtheory.intervals import SHARE, mean_interval, over_seeds
+from pmdtheory.intervals import mean_interval, over_seeds
 
 from .harness import Columns
 from .marks import key
-from .network import CELLS, LABELS, LOSSES, OTHER, OWN, STUDY, handles, laws, log_ticks, look, select
+from .network import CELLS, LABELS, LOSSES, STUDY, handles, laws, log_ticks, look, points, select
 
 __all__ = ["STUDY", "TABLES", "finding", "plot", "recursion"]
 
@@ -32,18 +31,16 @@ FACES = {"train": None, "held-out": "white"}
 
 
 def plot(table, prompts):
-    """Six panels, those whose experiment is there."""
-    figure, axes = plotting.panels(2, 3, height=2.3)
+    """Three panels, those whose experiment is there."""
+    figure, axes = plotting.panels(1, 3, height=2.8)
     if len(select(prompts, "recursion")):
-        rows = recursion(prompts)
-        _reward(axes[0], rows)
-        _failures(axes[1], rows)
-    training = select(table, "training")
-    for axis, tau in zip(axes[2:4], sorted(training.tau.unique())):
-        _training(axis, training[training.tau == tau], tau)
+        _failures(axes[0], recursion(prompts))
+    rows = select(table, "training")
+    if len(rows):
+        _training(axes[1], rows[rows.iteration == rows.iteration.max()])
     rows = select(table, "held-out")
     if len(rows):
-        _held_out(axes[4], axes[5], rows)
+        _held_out(axes[2], rows)
     figure.legend(handles=handles((*RECURSIONS, "pmd-part-loo")), loc="outside lower center", ncols=3)
     return figure
 
@@ -69,18 +66,6 @@ def recursion(prompts):
     return means.join(group[["failures", "exact_failures", "low", "high"]].median()).reset_index()
 
 
-def _reward(axis, rows):
-    for algorithm in RECURSIONS:
-        some = rows[rows.algorithm == algorithm]
-        exact = some.groupby("iteration").exact.mean()
-        paired = some.assign(fitted=some.fitted - some.exact + some.iteration.map(exact))
-        plotting.band(axis, "iteration", paired, "fitted", limits=SHARE, **look(algorithm))
-        axis.plot(exact.index, exact, color="black", linestyle="--", linewidth=0.8)
-    axis.plot([], [], color="black", linestyle="--", linewidth=0.8, label="exact recursion")
-    axis.legend(loc="lower right")
-    axis.set(xlabel="outer step", ylabel="expected reward", ylim=(0, 1.02))
-
-
 def _failures(axis, rows):
     for algorithm in RECURSIONS:
         some = rows[rows.algorithm == algorithm]
@@ -90,49 +75,58 @@ def _failures(axis, rows):
         paired = some.assign(failures=some.failures / some.exact_failures * some.iteration.map(exact))
         plotting.band(axis, "iteration", paired, "failures", log=True, **look(algorithm))
         axis.plot(exact.index, exact, color="black", linestyle="--", linewidth=0.8)
+    axis.plot([], [], color="black", linestyle="--", linewidth=0.8, label="exact recursion")
     axis.fill_between([], [], [], color=plotting.GREY, alpha=0.35, linewidth=0, label="Statement 9")
     axis.legend(loc="lower left")
-    axis.set(yscale="log", xlabel="outer step", ylabel="failures")
+    axis.set(yscale="log", xlabel="outer step", ylabel="failures", title="steps in a row")
 
 
-def _training(axis, rows, tau):
-    for algorithm in rows.algorithm.unique():
-        for split, face in FACES.items():
+def _training(axis, rows):
+    taus = sorted(rows.tau.unique())
+    algorithms = list(dict.fromkeys(rows.algorithm))
+    for i, algorithm in enumerate(algorithms):
+        for j, (split, face) in enumerate(FACES.items()):
             some = rows[(rows.algorithm == algorithm) & (rows.split == split)]
+            place = some.tau.map(taus.index) + 0.3 * (i - (len(algorithms) - 1) / 2) + 0.12 * (j - 0.5)
             style = look(algorithm, markerfacecolor=face or plotting.method(algorithm)["color"])
-            plotting.band(axis, "iteration", some, "share", **style)
-    laws(axis, 0.4)
-    key(axis, "batch", "test", loc="lower left", ncols=2)
-    axis.set(xlabel="outer step", ylabel="pooled slope $f$", xticks=sorted(rows.iteration.unique()))
-    axis.set(title=rf"ordinary training, $\tau={tau:g}$", ylim=(-2.1, 1.2))
+            points(axis, some.assign(place=place), "place", "share", **style)
+    laws(axis)
+    key(axis, "on the batch", "on test prompts", loc="lower left")
+    axis.set_xticks(range(len(taus)), [rf"$\tau={tau:g}$" for tau in taus])
+    axis.set(ylabel="pooled slope $f$", title="ordinary training", xlim=(-0.5, len(taus) - 0.5), ylim=(-2.9, 1.5))
 
 
-def _held_out(share, divergence, rows):
+def _held_out(axis, rows):
     for algorithm in LOSSES:
         for split, face in FACES.items():
-            some, own = rows[(rows.algorithm == algorithm) & (rows.split == split)], OWN[algorithm]
+            some = rows[(rows.algorithm == algorithm) & (rows.split == split)]
             style = look(algorithm, linestyle="-", markerfacecolor=face or plotting.method(algorithm)["color"])
-            if some.empty:
-                continue
-            plotting.band(share, "size", some, "share", **style)
-            plotting.band(divergence, "size", some, f"from_{own}", log=True, **style)
-            plotting.band(divergence, "size", some, f"from_{OTHER[own]}", log=True, **style | {"linestyle": ":"})
-    laws(share)
-    key(share, "trained on", "unseen", loc="lower right")
-    share.set(ylabel="slope $f$", title="many prompts")
-    divergence.set(yscale="log", ylabel="KL from a law", title="many prompts")
-    for dashes, text in (("-", "its own law"), (":", "the other law")):
-        divergence.plot([], [], dashes, color="black", label=text)
-    divergence.legend(loc="best")
-    for axis in (share, divergence):
-        log_ticks(axis, rows["size"].unique())
-        axis.set(xlabel="training prompts")
+            if len(some):
+                plotting.band(axis, "size", some, "share", **style)
+    laws(axis)
+    key(axis, "trained on", "unseen", loc="lower right")
+    log_ticks(axis, rows["size"].unique())
+    axis.set(xlabel="training prompts", ylabel="slope $f$", title="many prompts", ylim=(-2.2, 2.8))
 
 
 def finding(table, prompts):
     """What is left of the laws in steps in a row, in ordinary training, and on many prompts."""
     sentences = [_chained(prompts), _trained(table), _unseen(table)]
     return " ".join(filter(None, sentences)) or "none of these experiments is in the tables yet; nothing to compare."
+
+
+def title(table, prompts):
+    """Where f ends in ordinary training and on the most prompts, under the PMD-mean loss whose law has f = 1."""
+    parts = []
+    rows = select(table, "training", split="train", algorithm="pmd-mean-loo")
+    for _, some in rows[(rows.iteration == rows.iteration.max()) & (rows.tau == rows.tau.min())].groupby("tau"):
+        parts.append(f"{some.share.mean():.1f} in ordinary training")
+    rows = select(table, "held-out", split="train", algorithm="pmd-mean")
+    for size, some in rows[rows["size"] == rows["size"].max()].groupby("size"):
+        parts.append(f"{some.share.mean():.1f} on {size:,.0f} prompts")
+    if not parts:
+        return "Steps in a row from few rollouts lag behind the exact recursion"
+    return f"What takes a network off its law: in place of 1 PMD-mean's slope f is {' and '.join(parts)}"
 
 
 def _chained(prompts):

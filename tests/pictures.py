@@ -51,7 +51,7 @@ def _covered(axis, legend):
     """Curves, markers and bars of a panel that its legend lies on."""
     for line in axis.lines:
         x, y = line.get_transform().transform_path(line.get_path()).vertices.T if len(line.get_xdata()) else ([], [])
-        if line.get_linestyle() not in ("None", "none", "") and len(x) > 1:
+        if line.get_linestyle() not in ("None", "none", "") and line.get_linewidth() and len(x) > 1:
             fine = np.linspace(0, len(x) - 1, 40 * len(x))
             x, y = (np.interp(fine, np.arange(len(x)), values) for values in (x, y))
         inside = (np.asarray(x) > legend.x0) & (np.asarray(x) < legend.x1)
