@@ -75,6 +75,7 @@ NAMES = (
     "training_methods",
     "training_staleness",
     "training_knob",
+    "training_pretrained",
     "network_laws",
     "network_family",
     "network_against_theory",

@@ -79,20 +79,55 @@ def points(axis, rows, x, column, limits=ANYTHING, log=False, dots=True, **style
         axis.plot(rows[x], rows[column], ".", color=style["color"], markersize=2.5, alpha=0.5)
 
 
-def side_by_side(axis, rows, by, methods, column, values, name, limits=ANYTHING):
+def side_by_side(axis, rows, by, methods, column, values, name, limits=ANYTHING, **style):
     """Draw a point with its interval for each method, beside each other at each value of a column."""
     for i, method in enumerate(methods):
         own = rows[rows[by] == method]
         place = own[column].map({value: at + 0.18 * (i - (len(methods) - 1) / 2) for at, value in enumerate(values)})
-        points(axis, own.assign(place=place), "place", name, limits, **plotting.method(method))
+        points(axis, own.assign(place=place), "place", name, limits, **plotting.method(method) | style)
     axis.set_xticks(range(len(values)), values)
     axis.set(xlim=(-0.5, len(values) - 0.5))
 
 
+def forest(axis, rows, by, methods, columns, names, limits=SHARE):
+    """Draw a row for each method, the first one on top, with a point and its interval for each column; and the seeds.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    rows : pandas.DataFrame
+        A row of each method and seed.
+    by : str
+        Column that names the method.
+    methods : dict
+        Method → colour.
+    columns : dict
+        Column of the accuracy → colour of the marker's face, or None for the method's.
+    names : dict
+        Method → its name on the axis.
+    limits : tuple of float
+        Range of the accuracy.
+    """
+    for place, (method, colour) in enumerate(methods.items()):
+        some = rows[rows[by] == method]
+        for i, (column, face) in enumerate(columns.items()):
+            at = place + 0.24 * (i - (len(columns) - 1) / 2)
+            if some[column].notna().any():
+                mean = over_seeds(some.assign(all=0), "all", column, limits=limits).iloc[0]
+                ends = [[mean["mean"] - mean.low], [mean.high - mean["mean"]]]
+                axis.errorbar(
+                    mean["mean"], at, xerr=ends, fmt="o", markersize=3.5, capsize=2, elinewidth=0.9, color=colour,
+                    markerfacecolor=face or colour,
+                )  # fmt: skip
+                axis.plot(some[column], [at] * len(some), ".", color=colour, markersize=2.5, alpha=0.5)
+    axis.set_yticks(range(len(methods)), [names[method] for method in methods])
+    axis.set(ylim=(len(methods) - 0.5, -0.5))
+
+
 def legend_of(methods, names=NAMES, **style):
     """Lines for a legend of these methods."""
-    look = {"marker": "o", "markersize": 3.5} | style
-    return [plotting.line(label=name_of(method, names), **look | plotting.method(method)) for method in methods]
+    look = {"marker": "o", "markersize": 3.5}
+    return [plotting.line(label=name_of(method, names), **look | plotting.method(method) | style) for method in methods]
 
 
 def key(axis, filled, hollow, colour="black", **where):
@@ -112,6 +147,13 @@ def accuracies(rows, by, names=NAMES):
     estimates = {name: mean_interval(some["test/avg@8"], SHARE) for name, some in rows.groupby(by)}
     order = sorted(estimates, key=lambda name: -estimates[name].value)
     return ", ".join(f"{name_of(name, names)} {estimates[name]:.2f}" for name in order)
+
+
+def before(axis, height, x=0.98, side="right"):
+    """Draw the accuracy before training, and name it."""
+    axis.axhline(height, **plotting.BOUND)
+    where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 7.5, "ha": side}
+    axis.annotate("before training", (x, height), (0, 2), **where)
 
 
 def span(values, digits):

@@ -67,7 +67,7 @@ def _maps(figure, axes, table):
             image = np.full((HEIGHT, WIDTH), np.nan)
             cells = table[table.iteration == iteration]
             image[cells.row, cells.column] = cells[column]
-            drawn = axis.imshow(image, cmap=colours, vmin=0, vmax=largest)
+            drawn = axis.imshow(image, cmap=colours, vmin=0, vmax=largest, aspect="auto")
             axis.plot(*GOAL[::-1], "*", color="black", markersize=6)
             axis.set(xticks=[], yticks=[], facecolor="#BBBBBB", title=f"{label}, iteration {iteration}")
             axis.grid(visible=False)

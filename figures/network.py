@@ -52,13 +52,13 @@ def points(axis, rows, x, column, log=False, **style):
     marks.points(axis, rows, x, column, log=log, dots=False, **style | {"linestyle": "none", "capsize": 0})
 
 
-def laws(axis, x=0.98):
-    """Draw a line at f of each law, and name it."""
+def laws(axis, x=0.98, up=3):
+    """Draw a line at f of each law, and name it, `up` points above the line."""
     for law, name in (("lambert", "Lambert-W law"), ("kl_law", "KL law")):
         colour = plotting.LAWS[law]["color"]
         axis.axhline(SHARES[law], color=colour, linewidth=0.8, zorder=1)
         where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 7.5, "ha": "right"}
-        axis.annotate(name, (x, SHARES[law]), (0, 3), color=colour, **where)
+        axis.annotate(name, (x, SHARES[law]), (0, up), color=colour, **where)
 
 
 def log_ticks(axis, values):

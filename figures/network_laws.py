@@ -95,7 +95,7 @@ def _shares(axis, table):
         some = some.assign(place=places, departure=some.share - SHARES[OWN[algorithm]])
         points(axis, some, "place", "departure", color=_colour(algorithm), marker=MARKERS[algorithm], markersize=3.5)
     axis.axhline(0, color="black", linewidth=0.8, zorder=1)
-    axis.set_xticks(range(len(settings)), [f"{tau:g}" for _, tau in settings])
+    axis.set_xticks(range(len(settings)), [f"{tau:g}".removeprefix("0") for _, tau in settings])
     for reward in dict.fromkeys(reward for reward, _ in settings):
         mine = [place for place, setting in enumerate(settings) if setting[0] == reward]
         axis.text(np.mean(mine), 0.99, reward, ha="center", va="top", transform=axis.get_xaxis_transform(), fontsize=7.5)

@@ -36,8 +36,9 @@ def plot(table, prompts):
     rows = select(table, "batch")
     if len(rows):
         _fixed_batch(axes[2], rows)
-    shown = [*handles(), plotting.line(label="generated", color="black", marker="o", markersize=3.5, linestyle="none", markerfacecolor="white")]
-    figure.legend(handles=shown, loc="outside lower center", ncols=3)
+    hollow = {"marker": "o", "markersize": 3.5, "linestyle": "none", "markerfacecolor": "white"}
+    shown = [*handles(), plotting.line(label="completions that the network generated", color="black", **hollow)]
+    figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -50,10 +51,10 @@ def _share_over_rollouts(axis, table, prompts):
     predicted = part.groupby("n").predicted.median()
     axis.plot(predicted.index, predicted, color="black", linestyle="--", linewidth=0.8, label="predicted")
     axis.axhline(1, color="black", linestyle="--", linewidth=0.8, zorder=1)
-    laws(axis, 0.95)
+    laws(axis, up=-10)
     log_ticks(axis, select(table, "rollouts").n.unique())
     axis.legend(loc="center right")
-    axis.set(xlabel="rollouts a gradient", ylabel="slope $f$", title="which law")
+    axis.set(xlabel="rollouts a gradient", ylabel="slope $f$", title="which law", ylim=(-0.2, None))
 
 
 def _divergence_over_rollouts(axis, table):

@@ -1,4 +1,4 @@
-"""On the tiny language model no knob is told apart from PMD-mean at its own temperature.
+"""Knobs that move the baseline or the temperature, on the tiny language model
 
 Preset tiny-cpu: 16 iterations of 64 prompts × 16 rollouts and 16 updates, 16,384 rollouts and 256 updates for every
 knob, all with leave-one-out estimates. Target KL: the baseline of each prompt lies between mean and log-partition so
@@ -6,15 +6,15 @@ that KL(p‖q) is the target, p being the policy before the update and q after i
 whose τ is moved after each batch so that the χ² weight λ, measured on its last minibatches, becomes the target.
 Annealed τ: PMD-mean whose τ is multiplied by a factor after each batch, nothing measured. The learning rate is 6e-4 for
 all; of two candidates for its own option each has the one with the higher final validation avg@8 on two tuning seeds
-that are not used again. (a) Test avg@8 after training, mean and 95% interval, small dots: seeds; dotted: before. (b)
-Validation avg@8 over training, mean and 95% interval. (c) Temperature over training.
+that are not used again. (a) Test avg@8 after training, mean and 95% interval, small dots: seeds. (b) Validation avg@8
+over training, mean and 95% interval. (c) Temperature over training.
 """
 
 from pmdtheory import plotting
 from pmdtheory.intervals import SHARE, mean_interval
 
 from .harness import Columns
-from .marks import name_of, points
+from .marks import forest, name_of
 
 STUDY = "knob"
 TABLES = {
@@ -34,42 +34,59 @@ OPTIONS = {"tau": "τ", "target_kl": "target", "tau_factor": "factor"}
 
 def plot(table, curves):
     """Final accuracies, validation curves, temperatures."""
-    figure, axes = plotting.panels(1, 3, height=2.6, gridspec_kw={"width_ratios": (1.35, 1, 1)})
-    places = {name: i for i, name in enumerate(KNOBS)}
+    figure, axes = plotting.panels(1, 3, height=2.6, gridspec_kw={"width_ratios": (1.2, 1, 1)})
+    names = {name: label for name, (label, _) in KNOBS.items()}
+    colours = {name: plotting.method(method)["color"] for name, (_, method) in KNOBS.items()}
+    forest(axes[0], table, "knob", colours, {"test/avg@8": None}, names)
+    axes[0].axvline(table["before/avg@8"].mean(), **plotting.BOUND)
+    axes[0].annotate("before\ntraining", (table["before/avg@8"].mean(), 0.1), (3, 0), textcoords="offset points", fontsize=7.5)
+    axes[0].set(xlabel="test accuracy", xlim=(0, 1), title="after training")
     for name, (label, method) in KNOBS.items():
         rows, over = table[table.knob == name], curves[curves.knob == name]
         if rows.empty:
             continue
-        style, place = plotting.method(method), rows.assign(place=rows.knob.map(places))
-        points(axes[0], place, "place", "test/avg@8", SHARE, color=style["color"], linestyle="none")
+        style = plotting.method(method)
         plotting.band(axes[1], "iteration", over, "validation/avg@8", limits=SHARE, label=label, **style)
         tau = over.assign(tau=over.tau.fillna(rows.tau.iloc[0]))
         plotting.band(axes[2], "iteration", tau[tau.iteration > 0], "tau", **style)
-    axes[0].axhline(table["before/avg@8"].mean(), **plotting.BOUND)
-    names = [label.replace(" ", "\n").replace("-", "-\n") for label, _ in KNOBS.values()]
-    axes[0].set_xticks(range(len(names)), names, fontsize=5.5)
-    axes[0].set(ylabel="avg@8, test", ylim=(0, 1), xlim=(-0.5, len(KNOBS) - 0.5))
-    axes[1].set(xlabel="iteration", ylabel="avg@8, validation", ylim=(0, 1))
-    axes[2].set(xlabel="iteration", ylabel=r"temperature $\tau$", yscale="log")
-    axes[1].legend(loc="lower right")
+    axes[1].set(xlabel="iteration", ylabel="validation accuracy", ylim=(0, 1), title="while training")
+    axes[2].set(xlabel="iteration", ylabel=r"temperature $\tau$", yscale="log", title="temperature")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
+
+
+def ahead(table):
+    """The better of the two fixed methods, or None, and the knobs whose intervals lie above its interval."""
+    estimates = {name: mean_interval(rows["test/avg@8"], SHARE) for name, rows in table.groupby("knob")}
+    order = sorted(estimates, key=lambda name: -estimates[name].value)
+    fixed = [name for name in order if name.startswith("pmd-")]
+    if not fixed:
+        return estimates, order, None, []
+    high = estimates[fixed[0]].high
+    return estimates, order, fixed[0], [name for name in order if name not in fixed and estimates[name].low > high]
+
+
+def words_of(names):
+    """Names of the knobs in running text."""
+    return {name: label.replace(r"$\tau$", "τ") for name, (label, _) in names.items()}
+
+
+def title(table, curves):
+    """Whether a knob ends above the better of PMD-mean and PMD-part at a fixed τ."""
+    names, (_, _, best, above) = words_of(KNOBS), ahead(table)
+    who = " and ".join(name_of(name, names) for name in above) or "no knob"
+    return f"On the tiny language model {who} ends clearly above {names.get(best, 'a fixed temperature')}"
 
 
 def finding(table, curves):
     """Final accuracies with intervals, the chosen options, and whether a knob beats PMD-mean and PMD-part."""
-    names = {name: label.replace(r"$\tau$", "τ") for name, (label, _) in KNOBS.items()}
-    estimates = {name: mean_interval(rows["test/avg@8"], SHARE) for name, rows in table.groupby("knob")}
-    order = sorted(estimates, key=lambda name: -estimates[name].value)
+    names, (estimates, order, best, above) = words_of(KNOBS), ahead(table)
     words = ", ".join(f"{name_of(name, names)} {estimates[name]:.2f} ({_chosen(table, name)})" for name in order)
-    fixed = [name for name in order if name.startswith("pmd-")]
-    if not fixed:
-        return f"test avg@8 over {table.seed.nunique()} seeds: {words}."
-    best = estimates[fixed[0]]
-    ahead = [name_of(name, names) for name in order if name not in fixed and estimates[name].low > best.high]
-    return (
-        f"test avg@8 over {table.seed.nunique()} seeds: {words}. Interval above that of {names[fixed[0]]}, the better "
-        f"of the two fixed ones: {', '.join(ahead) or 'no knob'}."
-    )
+    accuracies = f"test avg@8 over {table.seed.nunique()} seeds: {words}."
+    if best is None:
+        return accuracies
+    who = ", ".join(name_of(name, names) for name in above) or "no knob"
+    return f"{accuracies} Interval above that of {names[best]}, the better of the two fixed ones: {who}."
 
 
 def _chosen(table, name):

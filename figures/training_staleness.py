@@ -1,30 +1,29 @@
-"""Many updates per rollout batch, few policy refreshes, rollouts of old policies: no method leads in every regime.
+"""Many updates per rollout batch, few policy refreshes, rollouts of old policies
 
 Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD-part subtract leave-one-out estimates.
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U among six trials by the
 final validation avg@8, mean of two tuning seeds that are not used again; at equal refreshes and with a lag the choice
 for that U is taken over. (a) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, mean and 95% interval,
-small dots: seeds; dotted: before. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy k
-batches ago, U = 8. (d) Generated tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for
-each seed; a triangle is a seed that does not get there within the budget, the bar the mean where all do. (e) Standard
-deviation of the completions' log-ratio, averaged over the training of (a). (f) Share of all 12 tuning runs of a method
-and U that end below the base, with Wilson's 95% interval.
+small dots: seeds. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy k batches ago, U = 8.
+(d) Generated tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for each seed; a
+triangle is a seed that does not get there within the budget, the bar the mean where all do. The tables have the spread
+of the log-ratios and the tuning runs too.
 """
 
 import numpy as np
 
 from pmdtheory import plotting
-from pmdtheory.intervals import SHARE, proportion
+from pmdtheory.intervals import SHARE
 
 from .harness import Columns
-from .marks import accuracies, below_base, legend_of, name_of, reaching, side_by_side
+from .marks import accuracies, before, below_base, legend_of, name_of, reaching, side_by_side
 
 STUDY = "staleness"
 RUN = "updates_per_batch lag seed before/avg@8 test/avg@8"
 TABLES = {
     "study_staleness": Columns("method budget", RUN),
     "study_staleness_curves": Columns(
-        "method budget", "updates_per_batch lag seed iteration tokens validation/avg@8 log_ratio/std"
+        "method budget", "updates_per_batch lag seed iteration tokens validation/avg@8"
     ),
     "study_staleness_tuning": Columns("method budget", RUN),
 }
@@ -34,34 +33,28 @@ UPDATES, TARGET = (1, 8, 64), 0.7
 
 
 def plot(table, curves, tuning):
-    """Final accuracies at equal budgets, refreshes and lags; cost of a target; spread of the log-ratio; collapse."""
-    figure, axes = plotting.panels(2, 3, height=2.4)
+    """Final accuracies at equal budgets, refreshes and lags; cost of a target."""
+    figure, axes = plotting.panels(2, 2, height=2.3)
     equal = table[(table.budget == "rollouts") & (table.lag == 0)]
     refreshed = table[table.budget == "refreshes"]
     lagged = table[(table.budget == "rollouts") & (table.updates_per_batch == 8)]
     lagged = lagged[lagged.method.isin(table[table.lag > 0].method)]
-    columns = ("updates_per_batch", UPDATES), ("updates_per_batch", UPDATES[1:]), ("lag", (0, 1, 4))
-    for axis, rows, (column, values) in zip(axes, (equal, refreshed, lagged), columns):
-        side_by_side(axis, rows, "method", METHODS, column, values, "test/avg@8", SHARE)
-        axis.axhline(table["before/avg@8"].mean(), **plotting.BOUND)
-        axis.set(ylabel="avg@8, test", ylim=(0, 1.03))
-    axes[0].set(title="equal rollouts", xlabel="updates per batch $U$")
-    axes[1].set(title="equal refreshes", xlabel="updates per batch $U$")
-    axes[2].set(title="lag, $U=8$", xlabel="lag $k$ in batches")
+    for axis, rows, column, values, title, label in (
+        (axes[0], equal, "updates_per_batch", UPDATES, "equal numbers of rollouts", "updates per batch"),
+        (axes[1], refreshed, "updates_per_batch", UPDATES[1:], "equal numbers of refreshes", "updates per batch"),
+        (axes[2], lagged, "lag", (0, 1, 4), "older rollouts, 8 updates a batch", "batches old"),
+    ):
+        side_by_side(axis, rows, "method", METHODS, column, values, "test/avg@8", SHARE, linestyle="none")
+        before(axis, table["before/avg@8"].mean())
+        axis.set(ylabel="test accuracy", ylim=(0, 1.05), title=title, xlabel=label)
     _costs(axes[3], reaching_target(curves))
-    over = _equal(curves).groupby(["method", "updates_per_batch", "seed"])["log_ratio/std"].mean().reset_index()
-    side_by_side(axes[4], over, "method", METHODS, "updates_per_batch", UPDATES, "log_ratio/std")
-    axes[4].set(xlabel="updates per batch $U$", ylabel="sd of the log-ratio", ylim=(0, None))
-    for i, method in enumerate(METHODS):
-        runs = below_base(tuning)[tuning.method == method].groupby(tuning.updates_per_batch)
-        share, (low, high) = runs.mean(), proportion(runs.sum(), runs.count())
-        places = [UPDATES.index(updates) + 0.18 * (i - 1.5) for updates in share.index]
-        colour = plotting.method(method)["color"]
-        axes[5].bar(places, share, width=0.16, color=colour)
-        axes[5].errorbar(places, share, [share - low, high - share], fmt="none", color=colour, elinewidth=0.9)
-    axes[5].set_xticks(range(len(UPDATES)), UPDATES)
-    axes[5].set(xlabel="updates per batch $U$", ylabel="trials ending below the base", ylim=(0, 0.6))
-    figure.legend(handles=legend_of(METHODS), loc="outside lower center", ncols=4)
+    marks = {"color": "black", "linestyle": "none"}
+    handles = [
+        *legend_of(METHODS, linestyle="none"),
+        plotting.line(label="mean of all seeds", marker="_", markersize=9, **marks),
+        plotting.line(label="seed that does not get there", marker="^", markersize=3.5, markerfacecolor="none", **marks),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, columnspacing=1.0, handletextpad=0.3)
     return figure
 
 
@@ -81,8 +74,22 @@ def _costs(axis, costs):
         axis.plot(list(means), list(means.values()), "_", color=style["color"], markersize=9, markeredgewidth=1.3)
     axis.set_xticks(range(len(UPDATES)), UPDATES)
     axis.set(
-        title=f"until avg@8 = {TARGET}", xlabel="updates per batch $U$", ylabel="tokens, thousands", ylim=(0, None)
+        title=f"tokens until accuracy {TARGET}", xlabel="updates per batch", ylabel="thousands", ylim=(0, None)
     )
+
+
+def regimes(table):
+    """Mean test accuracy of each method in each regime: budget, updates per batch and lag."""
+    return table.groupby(["budget", "updates_per_batch", "lag", "method"])["test/avg@8"].mean().unstack()
+
+
+def title(table, curves, tuning):
+    """How often each method ends highest."""
+    several = regimes(table).dropna(thresh=2)
+    counts = several.idxmax(axis=1).value_counts()
+    leads = ", ".join(f"{name_of(method)} in {count}" for method, count in counts.items())
+    none = "No method leads throughout: of" if len(counts) > 1 else "Of"
+    return f"{none} {len(several)} regimes of updates and staleness the highest is {leads}"
 
 
 def finding(table, curves, tuning):
