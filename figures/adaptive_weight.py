@@ -1,4 +1,4 @@
-"""PMD-mean's χ² weight adapts to the success rate, and always equals KL(p‖q)
+"""PMD-mean's χ² weight adapts to the success rate, and always equals KL(p‖q).
 
 (a) τλ, the χ² coefficient in reward units (times two), against the success rate J of binary rewards; as τ → 0 it tends
 to J(1 − J) (Statements 8, 9). (b) λ against KL(p‖q) for the same problems and for random graded ones, on the identity

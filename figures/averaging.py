@@ -1,4 +1,4 @@
-"""Where a loss is averaged decides: a cap on its weights slides from PMD-mean to the KL update
+"""Where a loss is averaged decides: a cap on its weights slides from PMD-mean to the KL update.
 
 Binary rewards, one step at three temperatures from a low and a high success rate J, with importance weights min(ρ, c)
 (Statement 19). Shown are the failures after the step against the cap c: with c below every ratio the loss is averaged

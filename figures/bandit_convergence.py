@@ -1,4 +1,4 @@
-"""PMD-mean ends as fast as the KL update but takes off later; both stay under their bounds
+"""PMD-mean ends as fast as the KL update but takes off later; both stay under their bounds.
 
 The gap to the best expected reward over the steps, exact recursions from the same policy, at two temperatures. (a)
 Graded rewards, ten actions with rewards 0, 1/9, …, 1, most mass on the bad ones. (b) Binary rewards, success rate 0.001
@@ -101,7 +101,7 @@ def finding(table):
     mean = table[table["update"] == "mean"]
     ratio = (mean.gap / mean.bound).max()
     return (
-        f"from J = 0.001 at τ = {binary.tau.min():g} PMD-mean needs {needed['mean']} steps to pass 0.9, KL {needed['kl']}. "
-        f"Bounds hold at {int(table.holds.sum())} of {len(table)} points and Statement 9 at {int(kept.sum())} of "
+        f"from J = 0.001 at τ = {binary.tau.min():g} PMD-mean needs {needed['mean']} steps to pass 0.9, KL "
+        f"{needed['kl']}. Bounds hold at {int(table.holds.sum())} of {len(table)} points and Statement 9 at {int(kept.sum())} of "
         f"{len(inside)} steps; PMD-mean's gap is at most {ratio:.0%} of B11."
     )

@@ -1,4 +1,4 @@
-"""One knob, the baseline, leads from a frozen policy over PMD-mean to the KL update
+"""One knob, the baseline, leads from a frozen policy over PMD-mean to the KL update.
 
 Ten graded rewards. The baseline b runs along (b − E_p[r])/(τ log Z − E_p[r]): −∞ is frozen, 0 is PMD-mean, 1 the KL
 update (Statements 10, 11). In the shaded part beyond, λ < 0 and the drawn stationary point is only a local minimum; it

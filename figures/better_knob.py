@@ -1,4 +1,4 @@
-"""A knob that moves τ or the baseline, against a fixed τ with the mean or the log-partition
+"""A knob that moves τ or the baseline, against a fixed τ with the mean or the log-partition.
 
 All follow the same sampled regression with leave-one-out baselines. PMD-mean and PMD-part have τ to choose. *Target KL*
 takes, for each rollout, the baseline between the two for which the update of the other rollouts of its prompt would
@@ -24,6 +24,8 @@ from pmdtheory import bandit, loglinear, plotting
 from pmdtheory.bandit import Bandit
 from pmdtheory.intervals import SHARE, mean_interval
 from pmdtheory.knobs import loo_target_kl_baseline, next_tau
+
+from .marks import span
 
 STEPS, FIRST_TAU, TARGET, FACTOR = 12, 0.5, 0.3, 0.8
 FULL = {
@@ -239,8 +241,8 @@ def title(table):
     count = rows.environment.nunique()
     better = {knob: verdicts(rows[rows.knob == knob])[0] for knob in (*KNOBS, "measuring")}
     return (
-        f"A τ that falls beats a fixed one in {better['annealed']} of {count} bandits; one that follows λ beats the blind "
-        f"fall in {better['measuring']}; a baseline aimed at a KL the fixed one in {better['target-KL']}"
+        f"A τ that falls beats a fixed one in {better['annealed']} of {count} bandits; one that follows λ beats the "
+        f"blind fall in {better['measuring']}; a baseline aimed at a KL the fixed one in {better['target-KL']}"
     )
 
 
@@ -251,7 +253,7 @@ def finding(table):
     def words(knob):
         mine = rows[rows.knob == knob]
         better, worse = verdicts(mine)
-        return f"better in {better}, worse in {worse} ({mine.lead.min():+.1f} to {mine.lead.max():+.1f}%)"
+        return f"better in {better}, worse in {worse}"
 
     broad = {name.replace(r"$\tau$", "τ"): breadth(part, "tau") for name, (part, _) in lines(table).items()}
     ranges = ", ".join(f"{name} {value:.0%}" for name, value in broad.items() if "target" not in name)
@@ -259,7 +261,9 @@ def finding(table):
     target, factor = (breadth(moving[moving.method == method], "setting") for method in ("schedule", "annealed"))
     each = "; ".join(f"{name} {words(knob)}" for knob, name in KNOBS.items())
     return (
-        f"over the better of PMD-mean and PMD-part, tuned alike, by more than the interval and 0.5%, in "
+        "over the better of PMD-mean and PMD-part, tuned alike, annealed τ gains "
+        f"{span(rows.lead[rows.knob == 'annealed'], 1)}%, scheduled τ {span(rows.lead[rows.knob == 'schedule'], 1)}%, "
+        f"target KL {span(rows.lead[rows.knob == 'target-KL'], 1)}%. By more than the interval and 0.5%, in "
         f"{rows.environment.nunique()} environments: {each}. Scheduled over annealed τ {words('measuring')}. "
         f"Temperatures within 95% of a method's best: {ranges}; schedule's targets {target:.0%}, annealing's factors "
         f"{factor:.0%}."

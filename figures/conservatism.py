@@ -1,4 +1,4 @@
-"""Where successes are rare PMD-mean leaves most failures, and the KL update next to none
+"""Where successes are rare PMD-mean leaves most failures, and the KL update next to none.
 
 Binary rewards with success rate J. (a) The success rate after one step against the one before, at one temperature. (b)
 The share of the failures that is left, (1 − J')/(1 − J), at two temperatures: for PMD-mean with its two bounds of

@@ -1,4 +1,4 @@
-"""Each loss has a law of its own: what it makes of an action's probability, by its reward
+"""Each loss has a law of its own: what it makes of an action's probability, by its reward.
 
 Two policies over the same 41 rewards in [0, 1], tilted exponentially to a low and to a high mean reward. Each curve is
 log(q/p) under the law of a loss at the same τ (Statements 19–30): the KL law, which every loss with fresh rollouts or a
@@ -66,7 +66,8 @@ def plot(table):
             curve = part[part.law == name]
             axis.plot(curve.reward, curve.log_ratio, label=marks.name_of_law(name), **marks.LAWS[name])
         axis.axhline(0, **plotting.BOUND, label="unchanged")
-        axis.set(xlabel="reward", ylabel=r"log-ratio $\log(q/p)$", title=f"{kind} prompt: mean reward {prompt:g}", ylim=(-6, 3.2))
+        axis.set(xlabel="reward", ylabel=r"log-ratio $\log(q/p)$", ylim=(-6, 3.2))
+        axis.set_title(f"{kind} prompt: mean reward {prompt:g}")
     handles, labels = np.ravel(axes)[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
     return figure

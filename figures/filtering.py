@@ -1,4 +1,4 @@
-"""Dropping groups that are all right or all wrong enlarges the step on hard prompts
+"""Dropping groups that are all right or all wrong enlarges the step on hard prompts.
 
 Binary rewards, leave-one-out means (Statement 24). Groups of n rollouts that are all right or all wrong are dropped, as
 dynamic sampling does: their advantages are zero anyway, but their pull back to the anchor goes with them. (a, b) What
@@ -49,7 +49,8 @@ def plot(table):
         ends = part[part.rollouts == sizes[0]]
         axis.plot(ends.success, ends.odds_mean - _before(ends), **plotting.MEAN, label="PMD-mean, all groups")
         axis.plot(ends.success, ends.odds_kl - _before(ends), **plotting.KL, label="KL update")
-        axis.set(xscale="logit", xlabel="success rate $J$", title=rf"gain in a step, $\tau={tau:g}$", ylim=(0, 1.6 / tau))
+        axis.set(xscale="logit", xlabel="success rate $J$", ylim=(0, 1.6 / tau))
+        axis.set_title(rf"gain in a step, $\tau={tau:g}$")
         axis.set_xticks([0.01, 0.5, 0.99], ["0.01", r"$\frac{1}{2}$", "0.99"])
         axis.minorticks_off()
     axes[0].set_ylabel("gain in log-odds of success")

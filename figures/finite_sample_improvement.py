@@ -1,4 +1,4 @@
-"""What one step from few rollouts gains, with few actions and with many
+"""What one step from few rollouts gains, with few actions and with many.
 
 Each seed draws its own bandit, a Zipf policy over K actions in random order and rewards with mean J, then n rollouts,
 and takes the exact minimiser of the sampled regression; unseen actions share the free mass in proportion. Drawn are
@@ -227,16 +227,16 @@ def _map(axis, table, problem, largest):
 
 
 def title(table):
-    """From how many rollouts either estimator gains more, with many actions and with few."""
+    """From how many rollouts on either estimator gains more, with many actions and with few."""
     parts = []
     for K in (1000, 10):
         rows = select(table, ("binary", K, 0.1))
         rows = rows[rows.estimator == "mean"].set_index("rollouts")
         clear = rows.over_part.where(rows.over_part.abs() > rows.over_part_half, 0)
-        for name, ns in (("PMD-mean", rows.index[clear > 0]), ("PMD-part", rows.index[clear < 0])):
-            if len(ns):
-                parts.append(f"{name} with {K} actions and {ns.min()} to {ns.max()} rollouts")
-    return f"Who gains more in a step: {', '.join(parts)}"
+        ranges = [(name, clear.index[sign * clear > 0]) for name, sign in (("PMD-mean", 1), ("PMD-part", -1))]
+        words = [f"{name} ({ns.min()} to {ns.max()} rollouts)" for name, ns in ranges if len(ns)]
+        parts.append(f"with {K} actions {' or '.join(words) or 'neither'}")
+    return f"More is gained in a step {', '.join(parts)}".replace(" actions ", " actions by ")
 
 
 def finding(table):

@@ -1,4 +1,4 @@
-"""Forty steps, each from a few rollouts of the policy before: what noise does to either estimate
+"""Forty steps, each from a few rollouts of the policy before: what noise does to either estimate.
 
 Each of the runs draws its own bandit of K = 100 actions as in the figure of one step, and takes the exact minimiser of
 the sampled regression again and again, n = 16 rollouts a step from the current policy and τ = 0.1 unless shown
@@ -141,7 +141,8 @@ def _below(axis, rows):
         curve = rows[rows.estimator == name]
         share, (low, high) = curve.below / curve.runs, proportion(curve.below, curve.runs)
         axis.errorbar(curve.rollouts, share, [share - low, high - share], elinewidth=0.8, **ROLES[name])
-    axis.set(xlabel="rollouts a step", ylabel="share of the runs", title="runs that end below their start", ylim=(0, None))
+    axis.set(xlabel="rollouts a step", ylabel="share of the runs", ylim=(0, None))
+    axis.set_title("runs that end below their start")
 
 
 def title(table):

@@ -155,7 +155,7 @@ def title(figure, tables):
     """The message of a figure: computed from its tables, or the first lines of its docstring."""
     if hasattr(figure, "title"):
         return figure.title(*tables)
-    return " ".join(figure.__doc__.strip().partition("\n\n")[0].split())
+    return " ".join(figure.__doc__.strip().partition("\n\n")[0].split()).removesuffix(".")
 
 
 def caption(figure):
@@ -260,16 +260,21 @@ def gallery():
         shown, _, details = figure.finding(*tables).partition(". ")
         parts += [
             f"## {name.replace('_', ' ')}",
-            f"**{title(figure, tables)}**",
+            f"**{title(figure, tables)}.**",
             f"![{name}](output/{name}.png)",
-            f"*Finding:* {shown.removesuffix('.')}.",
+            f"*Finding:* {_capital(shown.removesuffix('.'))}.",
             "<details><summary>How it was made, and more numbers</summary>",
             caption(figure),
-            *([f"*Further:* {details}"] if details else []),
+            *([f"*Further:* {_capital(details)}"] if details else []),
             _origin(name, figure),
             "</details>",
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _capital(text):
+    """A sentence with a capital; a symbol at its beginning stays as it is."""
+    return text[0].upper() + text[1:] if text[:2].isascii() and text[:2].isalpha() else text
 
 
 def write_text(text, path):

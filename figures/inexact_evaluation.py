@@ -1,4 +1,4 @@
-"""What errors in the estimated Q leave of the gap, for either update
+"""What errors in the estimated Q leave of the gap, for either update.
 
 24 Garnets (10 states, 3 actions, 3 successors, γ = 0.9); the largest exact value gap over the states, mean and 95%
 interval over the Garnets, for the KL update (open) and PMD-mean (filled). An adversary hides every advantage below ε:

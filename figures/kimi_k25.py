@@ -1,4 +1,4 @@
-"""Kimi K2.5's loss has no interior solution for rare successes and leaves more failures
+"""Kimi K2.5's loss has no interior solution for rare successes and leaves more failures.
 
 Its gain is averaged over the policy and its penalty over the anchor, max E_p[ρ A − τ log²ρ] (Statement 27). Binary
 rewards. (a) The smallest temperature with a solution in which no ratio exceeds e, against the success rate J; from J =

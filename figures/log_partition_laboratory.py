@@ -1,4 +1,4 @@
-"""Few rollouts tell the mean reward but not the log-partition, whose error has a far mode
+"""Few rollouts tell the mean reward but not the log-partition, whose error has a far mode.
 
 Binary rewards with success rate J, n rollouts (Statements 12, 13). The error of the regression target, (estimate −
 population value)/τ, is exact: the number of successes is binomial, and every one of its values is enumerated. Unless
@@ -91,13 +91,13 @@ def plot(table):
     )  # fmt: skip
     axes[0].set(xlabel="error of the target", ylabel="probability", xlim=(None, 3.4), ylim=(0, 0.4))
     axes[0].set_title(rf"the errors at $n={N}$, $\tau={TAU}$, $J={J}$")
-    sweeps = ("tau", r"temperature $\tau$", "over the temperature"), ("success", "success rate $J$", "over the success rate")
+    sweeps = ("tau", r"temperature $\tau$", "temperature"), ("success", "success rate $J$", "success rate")
     for axis, (sweep, label, title) in zip(axes[1:], sweeps):
         for name, (role, _) in roles.items():
             curve = table[(table.sweep == sweep) & (table.estimator == name)]
             axis.plot(curve[sweep], curve.q50, **role)
             axis.fill_between(curve[sweep], curve.q05, curve.q95, color=role["color"], alpha=0.2, lw=0)
-        axis.set(xscale="log", xlabel=label, ylabel="error of the target", yscale="symlog", title=title)
+        axis.set(xscale="log", xlabel=label, ylabel="error of the target", yscale="symlog", title=f"over the {title}")
     _bias(axes[3], table[table.sweep == "rollouts"])
     handles = [plotting.line(label=label, **role) for role, label in roles.values()]
     handles.append(plotting.plt.Rectangle((0, 0), 1, 1, color=plotting.GREY, alpha=0.3, label="5% to 95%"))

@@ -1,4 +1,4 @@
-"""PMD-mean against PMD-part in a log-linear bandit, on contexts never trained on
+"""PMD-mean against PMD-part in a log-linear bandit, on contexts never trained on.
 
 Every seed draws its own problem: 32 training and 128 held-out contexts, 16 actions, 24 Gaussian features of each pair,
 a uniform first policy; reward 1 where a hidden linear score plus noise is among the highest tenth, else 0. Each batch
@@ -145,8 +145,9 @@ def finding(table):
     for tau in sorted(curves.tau.unique()):
         usual = {"updates": UPDATES, "staleness": 0, "step": last, "tau": tau}
         leads = {name: advantage(of(curves, **usual | choice)).advantage for name, choice in settings.items()}
-        words = ", ".join(f"{mean_interval(lead):+.3f} {name}".replace("± +", "± ") for name, lead in leads.items())
+        words = [f"{mean_interval(lead):+.3f} {name}".replace("± +", "± ") for name, lead in leads.items()]
         ends = of(curves, **usual).groupby("update").held_out.mean()
         each = " and ".join(f"{LABELS[update]} {end:.2f}" for update, end in ends.items())
-        parts.append(f"{'at' if not parts else 'At'} τ = {tau:g} {words} (at the end {each})")
+        place = f"{'At' if parts else 'at'} τ = {tau:g}"
+        parts += [f"{place} {', '.join(words[:2])} ({each})", ", ".join(words[2:])]
     return f"held-out reward, PMD-mean minus PMD-part, U = {UPDATES}: {'. '.join(parts)}."

@@ -1,4 +1,4 @@
-"""In MDPs every convergence bound holds, and most are loose by orders of magnitude
+"""In MDPs every convergence bound holds, and most are loose by orders of magnitude.
 
 FrozenLake 8×8 (γ = 0.99, τ = 0.01) and a Garnet (20 states, 4 actions, 5 successors, γ = 0.9, τ = 0.1), uniform start
 and first policy (Statements 15, 16). (a, b) The KL update with the step sizes that each bound asks for: constant 1/τ
@@ -131,4 +131,5 @@ def title(table):
     rates = last[last.index.get_level_values("claim").isin(["B1", "B4", "B5", "B11"])]
     loose = np.log10(rates.bound / rates.value)
     held = "every bound" if table.holds.all() else f"{table.holds.mean():.0%} of the bounds"
-    return f"In MDPs {held} holds, and in the end the rates are {loose.min():.0f} to {loose.max():.0f} powers of ten too high"
+    most = f"{loose.min():.0f} to {loose.max():.0f} powers of ten"
+    return f"In MDPs {held} holds, and in the end the rates are {most} too high"

@@ -1,4 +1,4 @@
-"""PMD-mean's χ² weight is where a gridworld is being learned, and holds its step back there
+"""PMD-mean's χ² weight is where a gridworld is being learned, and holds its step back there.
 
 Three rooms of a 7 × 9 grid, slip 0.1, γ = 0.95, reward 1 at the star (Statements 4, 8, 15). PMD-mean with τ = 0.03
 starts from a policy that drifts left with probability 0.97, and so hardly ever arrives. The maps show, at two
@@ -100,7 +100,7 @@ def finding(table):
     share = (far.kl_mean / far.kl_kl).groupby(far.V < 0.05).median()
     low = table[table.V < 0.05]
     return (
-        f"λ exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration); where the "
+        f"λ exceeds a tenth of its maximum in {front.median():.0f} of {cells} cells (median iteration). Where the "
         f"KL update moves more than 1 nat PMD-mean moves {share[True]:.0%} as far while V < 0.05, {share[False]:.0%} "
         "after (medians). A low value alone does not make it conservative: in "
         f"{(low.kl_kl < 0.01).sum()} of {len(low)} cells with V < 0.05 the actions differ too little for either update "

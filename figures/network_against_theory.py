@@ -1,4 +1,4 @@
-"""A fitted network follows the law of the loss it minimised, on every prompt
+"""A fitted network follows the law of the loss it minimised, on every prompt.
 
 A small transformer completes sums: 101 actions, a base p that errs, rewards binary or graded. It is fitted by one outer
 step from p to q to the PMD-mean loss or to the log-partition loss. f is 1 on the Lambert-W law of the first and 0 on
@@ -75,7 +75,8 @@ def finding(table, prompts, steps):
     for algorithm, some in path.groupby("algorithm"):
         if algorithm in LOSSES:
             own = over_seeds(some, "evaluations", f"from_{OWN[algorithm]}", log=True)["mean"]
-            sentences.append(f"{LABELS[algorithm]}: KL from its law {own.iloc[0]:.0e} at first, {own.iloc[-1]:.0e} at last")
+            ends = f"{own.iloc[0]:.0e} at first, {own.iloc[-1]:.0e} at last"
+            sentences.append(f"{LABELS[algorithm]}: KL from its law {ends}")
     return ". ".join(sentences or [f"no fit over all actions is in the tables yet, of {seeds}"]) + "."
 
 

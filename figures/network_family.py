@@ -1,4 +1,4 @@
-"""Networks fitted to other losses of the family end on the laws of those losses, not on PMD-mean's
+"""Networks fitted to other losses of the family end on the laws of those losses, not on PMD-mean's.
 
 Each loss is one of ordinary training, averaged over all 101 actions of a prompt or over fresh groups of four rollouts;
 a small transformer is fitted to it from its base, and its policy on 12 prompts is compared with three laws (Statements
@@ -62,8 +62,8 @@ def title(table):
         return "No network has been fitted to another loss of the family yet"
     near = (rows.ratio >= LEAST).sum()
     return (
-        f"In {near} of {len(rows)} fits to other losses PMD-mean's law is at least {LEAST:g} times as far as the loss's "
-        "own law"
+        f"In {near} of {len(rows)} fits to other losses PMD-mean's law is at least {LEAST:g} times as far as the "
+        "loss's own law"
     )
 
 

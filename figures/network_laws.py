@@ -1,4 +1,4 @@
-"""A network lands on the law of the loss it was fitted to, the Lambert-W law or the KL law
+"""A network lands on the law of the loss it was fitted to, the Lambert-W law or the KL law.
 
 A small transformer whose whole policy over 101 actions is known, after one outer step from its base p to q by the
 PMD-mean loss or by the log-partition loss; s = log(q/p). (a) Every action of three prompts, graded reward, τ = 0.1: s
@@ -98,7 +98,8 @@ def _shares(axis, table):
     axis.set_xticks(range(len(settings)), [f"{tau:g}".removeprefix("0") for _, tau in settings])
     for reward in dict.fromkeys(reward for reward, _ in settings):
         mine = [place for place, setting in enumerate(settings) if setting[0] == reward]
-        axis.text(np.mean(mine), 0.99, reward, ha="center", va="top", transform=axis.get_xaxis_transform(), fontsize=7.5)
+        where = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "top"}
+        axis.text(np.mean(mine), 0.99, reward, fontsize=7.5, **where)
         axis.axvline(mine[0] - 0.5, color=plotting.GREY, linewidth=0.6, visible=mine[0] > 0)
     axis.set(xlabel=r"temperature $\tau$", ylabel="$f$ minus that of its law", title="how far $f$ is off")
 
@@ -127,8 +128,8 @@ def title(table, actions):
         return "No network has been fitted to a loss averaged over all actions yet"
     rows = judged(table)
     return (
-        f"In {(~off_law(rows)).sum()} of {len(rows)} fits a network lands on the law of its loss: Lambert-W for PMD-mean, "
-        "KL for the log-partition"
+        f"In {(~off_law(rows)).sum()} of {len(rows)} fits a network lands on the law of its loss: Lambert-W for "
+        "PMD-mean, KL for the log-partition"
     )
 
 

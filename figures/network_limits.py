@@ -1,4 +1,4 @@
-"""What takes a network off its law: few rollouts a step, ordinary training, many prompts
+"""What takes a network off its law: few rollouts a step, ordinary training, many prompts.
 
 The network and f of *network against theory*: f is 1 on the Lambert-W law of the PMD-mean loss and 0 on the KL law of
 the log-partition loss. Marks are means over seeds of medians over prompts with 95% intervals. (a) Outer steps in a row,

@@ -109,7 +109,10 @@ def _rollouts(table):
                 for n, some in rows[rows.n.isin([rows.n.min(), rows.n.max()])].groupby("n")
             ]
             parts.append(f"{LABELS[algorithm].partition(',')[0]}{how} {', '.join(each)}")
-    return f"f and R² against the predicted law from fresh rollouts: {'; '.join(parts)} ({table.seed.nunique()} seeds)." if parts else ""
+    if not parts:
+        return ""
+    words = f"from fresh rollouts: {parts[0]} ({table.seed.nunique()} seeds). {'; '.join(parts[1:])}"
+    return f"f and R² against the predicted law {words}."
 
 
 def _batch(table):

@@ -1,4 +1,4 @@
-"""Where rewards are low PMD-mean holds back: the line of the KL update becomes a curve
+"""Where rewards are low PMD-mean holds back: the line of the KL update becomes a curve.
 
 Policies over the same 41 rewards in [0, 1], tilted exponentially so that their mean reward is low or middling (the
 table holds a high one too, where the two updates nearly agree). Drawn is τ log(q/p), in reward units (Statements 1–3):

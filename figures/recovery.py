@@ -1,4 +1,4 @@
-"""Cold, PMD-mean drops an action whose worth shows late, and takes it up again late
+"""Cold, PMD-mean drops an action whose worth shows late, and takes it up again late.
 
 State 0 ends with reward ½ or leads to state 1, which ends with reward 0 or 1; γ = 0.9. Leading on is optimal but looks
 bad while state 1 is played badly (probability 0.1 of the reward at the start). (a) Probability of leading on over the

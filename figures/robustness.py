@@ -1,4 +1,4 @@
-"""How far an error in one reward moves the policy, by what the loss optimises
+"""How far an error in one reward moves the policy, by what the loss optimises.
 
 The two policies of *family* over 41 rewards, one step at several τ. The reward of one action is too large by δ = 0.3,
 each action in turn, and the update is made again: the change is the L1 distance of the two policies. (a, b) The largest
@@ -85,7 +85,7 @@ def finding(table):
     pairs = table.pivot_table(index=["prompt", "tau"], columns="law", values=["largest", "mean"])
     fewer = {name: (pairs[name, "pmd-mean"] < pairs[name, "on-policy"]).sum() for name in ("largest", "mean")}
     return (
-        f"PMD-mean moves less than the KL law in {fewer['largest']} of {len(pairs)} settings, with the error at an action "
-        f"drawn from the policy in {fewer['mean']}. At mean reward {table.prompt.min():g} and τ = {table.tau.min():g} "
+        f"PMD-mean moves less than the KL law in {fewer['largest']} of {len(pairs)} settings, with the error at an "
+        f"action drawn from the policy in {fewer['mean']}. At mean reward {table.prompt.min():g} and τ = {table.tau.min():g} "
         f"the worst error moves it by {listed}."
     )

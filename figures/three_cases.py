@@ -1,4 +1,4 @@
-"""What a fixed batch makes of the policy: its targets are fitted, missed, or mass is dumped
+"""What a fixed batch makes of the policy: its targets are fitted, missed, or mass is dumped.
 
 m is the mass that the targets of the seen actions ask for (Statement 14). (a) m < 1 with unseen actions: the targets p
 e^d are fitted and the free mass is shared in proportion. (b) The same batch, colder, m > 1: the unseen mass vanishes
@@ -190,7 +190,8 @@ def _dumped(axis, rows):
             dashes = {"linestyle": "-" if noisy else ":", "linewidth": 1.0, "label": look["label"] if noisy else None}
             axis.errorbar(place, share, error, marker="o", markersize=4, markerfacecolor=face, elinewidth=0.8,
                           **look | dashes)  # fmt: skip
-    axis.plot([], [], "o:", color=plotting.GREY, markersize=4, markerfacecolor="white", label="exact rewards")
+    hollow = {"color": plotting.GREY, "markersize": 4, "markerfacecolor": "white"}
+    axis.plot([], [], "o:", label="exact rewards", **hollow)
     axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axis.set(xlabel="rollouts", ylabel="share of the batches", ylim=(-0.03, 1.03), title="how often mass is dumped")
     axis.legend(loc="upper left")
@@ -207,7 +208,7 @@ def title(table):
 
 
 def finding(table):
-    """Losses of the example, where dumping begins, how often each estimator dumps."""
+    """How often each estimator dumps, where dumping begins in the example, losses of the other one."""
     losses = table[(table.panel == "loss") & (table.estimator == "stationary")].loss.sort_values()
     rare = table[(table.panel == "dump") & (table.action == 0)]
     actions, reward = DUMP[1:]
@@ -217,10 +218,11 @@ def finding(table):
     share = {(row.estimator, row.noisy): row.dumped / row.seeds for row in many.itertuples()}
     convex = {(row.estimator, row.noisy): 1 - (row.principal + row.dumped) / row.seeds for row in many.itertuples()}
     return (
-        f"the example dumps from b = {jump:.2f} on (its log-partition estimate is {estimate:.2f}). At n = "
-        f"{many.rollouts.max():.0f}, K = {K}, τ = {TAU}, coins: convex in {convex['mean', 1]:.0%} of the seeds with "
-        f"PMD-mean, in {convex['log_partition', 1]:.0%} with PMD-part, which dumps in "
-        f"{share['log_partition', 1]:.0%} (exact rewards: {share['log_partition', 0]:.0%}); the best reward of the "
-        f"batch as a baseline dumps in {share['best', 1]:.0%}. Of the stationary points on two actions (losses "
+        f"at n = {many.rollouts.max():.0f}, K = {K}, τ = {TAU} PMD-part dumps in {share['log_partition', 1]:.0%} of the "
+        f"seeds with coins (exact rewards: {share['log_partition', 0]:.0%}), PMD-mean in {share['mean', 1]:.0%}. With "
+        f"coins the problem is convex in {convex['mean', 1]:.0%} of the seeds with PMD-mean, in "
+        f"{convex['log_partition', 1]:.0%} with PMD-part; the best reward of the batch as a baseline dumps in "
+        f"{share['best', 1]:.0%}. The example dumps from b = {jump:.2f} on (its log-partition estimate is "
+        f"{estimate:.2f}). Of the stationary points on two actions (losses "
         f"{', '.join(f'{loss:.2f}' for loss in losses)}) the least dumps."
     )

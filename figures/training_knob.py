@@ -1,4 +1,4 @@
-"""Knobs that move the baseline or the temperature, on the tiny language model
+"""Knobs that move the baseline or the temperature, on the tiny language model.
 
 Preset tiny-cpu: 16 iterations of 64 prompts × 16 rollouts and 16 updates, 16,384 rollouts and 256 updates for every
 knob, all with leave-one-out estimates. Target KL: the baseline of each prompt lies between mean and log-partition so
@@ -38,8 +38,9 @@ def plot(table, curves):
     names = {name: label for name, (label, _) in KNOBS.items()}
     colours = {name: plotting.method(method)["color"] for name, (_, method) in KNOBS.items()}
     forest(axes[0], table, "knob", colours, {"test/avg@8": None}, names)
-    axes[0].axvline(table["before/avg@8"].mean(), **plotting.BOUND)
-    axes[0].annotate("before\ntraining", (table["before/avg@8"].mean(), 0.1), (3, 0), textcoords="offset points", fontsize=7.5)
+    start = table["before/avg@8"].mean()
+    axes[0].axvline(start, **plotting.BOUND)
+    axes[0].annotate("before\ntraining", (start, 0.1), (3, 0), textcoords="offset points", fontsize=7.5)
     axes[0].set(xlabel="test accuracy", xlim=(0, 1), title="after training")
     for name, (label, method) in KNOBS.items():
         rows, over = table[table.knob == name], curves[curves.knob == name]

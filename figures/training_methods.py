@@ -1,4 +1,4 @@
-"""Seven methods on the tiny language model at one budget, the learning rate chosen for each
+"""Seven methods on the tiny language model at one budget, the learning rate chosen for each.
 
 Preset tiny-cpu: 60 iterations of 32 prompts × 16 rollouts and 8 updates for every method. The learning rate of each is
 the one of 1.5e-4, 3e-4, ..., 2.4e-3 with the highest final validation avg@8, mean of two tuning seeds that are not used

@@ -1,4 +1,4 @@
-"""SmolLM2-135M learns sums in English: what five methods cost, and where they end
+"""SmolLM2-135M learns sums in English: what five methods cost, and where they end.
 
 Preset smollm2-135m-comparison: a pretrained model with 135 million parameters, 32 prompts × 4 completions of at most 16
 tokens per batch, U updates on each. PMD-mean and PMD-part subtract leave-one-out estimates. The learning rate and the
@@ -53,19 +53,16 @@ def plot(table, curves, tuning):
 
 
 def missing(table, tuning):
-    """Cells that the study declares, those that are there, and the methods of which some are missing, by U."""
+    """How many runs the study declares, how many are there, and by U how many of how many are missing, if any are."""
     from pmdllm.study.declared import ON_REQUEST  # it takes seconds to import
 
-    study, wanted = ON_REQUEST[STUDY], {}
+    study, wanted = ON_REQUEST[STUDY], dict.fromkeys(UPDATES, 0)
     for setting in study.settings:
-        key = setting.columns["updates_per_batch"], setting.columns["method"]
-        wanted[key] = len(study.seeds) + len(setting.trials) * len(study.tuning_seeds)
-    there = pd.concat([rows[["updates_per_batch", "method"]] for rows in (table, tuning)]).value_counts()
-    there = {key: min(there.get(key, 0), most) for key, most in wanted.items()}
-    lacking = {
-        updates: [method for (u, method), most in wanted.items() if u == updates and there[u, method] < most]
-        for updates in UPDATES
-    }
+        runs = len(study.seeds) + len(setting.trials) * len(study.tuning_seeds)
+        wanted[setting.columns["updates_per_batch"]] += runs
+    there = pd.concat([rows.updates_per_batch for rows in (table, tuning)]).value_counts()
+    there = {updates: min(there.get(updates, 0), most) for updates, most in wanted.items()}
+    lacking = {updates: (most - there[updates], most) for updates, most in wanted.items() if there[updates] < most}
     return sum(wanted.values()), sum(there.values()), lacking
 
 
@@ -81,26 +78,22 @@ def title(table, curves, tuning):
 
 
 def finding(table, curves, tuning):
-    """Final accuracies and tokens to the target of each method and U, and what is missing."""
+    """What is missing; final accuracies and tokens to the target of each method and U."""
     parts, costs = [], reaching(_learning(curves), RUN, "reward", TARGET)
     for updates in UPDATES:
         rows, words = table[table.updates_per_batch == updates], []
         for method, some in sorted(rows.groupby("method"), key=lambda pair: -pair[1]["test/avg@4"].mean()):
-            tokens = costs[(costs.method == method) & (costs.updates_per_batch == updates)].tokens / 1e3
-            there = tokens.notna()
-            reached = f"{tokens.mean():.0f}k" if len(tokens) and there.all() else f"{there.sum()} of {len(tokens)}"
-            accuracy = f"{mean_interval(some['test/avg@4'], SHARE):.2f}"
-            words.append(f"{name_of(method)} {accuracy} ({reached}; {len(some)} seed{'s' * (len(some) > 1)})")
+            tokens = costs[(costs.method == method) & (costs.updates_per_batch == updates)].tokens
+            reached = f"{tokens.notna().sum()}/{len(tokens)}"
+            words.append(f"{name_of(method)} {mean_interval(some['test/avg@4'], SHARE):.2f} ({reached})")
         if words:
             parts.append(f"U = {updates}: {', '.join(words)}")
     wanted, there, lacking = missing(table, tuning)
-    gaps = "; ".join(
-        f"U = {updates}: {', '.join(map(name_of, methods))}" for updates, methods in lacking.items() if methods
-    )
-    what = f" Missing: {wanted - there} of the {wanted} runs of the study, tuning included ({gaps})." if gaps else ""
+    gaps = ", ".join(f"{count} of {most} with U = {updates}" for updates, (count, most) in lacking.items())
+    what = f"missing are {wanted - there} of the {wanted} runs of the study, tuning included: {gaps}. " if gaps else ""
     return (
-        f"test avg@4 from {table['before/avg@4'].mean():.2f} (tokens until the reward is {TARGET}, or the seeds that get "
-        f"there): {'; '.join(parts)}.{what}"
+        f"{what}Test avg@4 from {table['before/avg@4'].mean():.2f} (seeds whose reward gets to {TARGET}): "
+        f"{'; '.join(parts)}."
     )
 
 

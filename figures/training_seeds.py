@@ -1,4 +1,4 @@
-"""From every seed and two bases the tiny language model learns operator precedence
+"""From every seed and two bases the tiny language model learns operator precedence.
 
 PMD-mean with the preset tiny-cpu: τ = 0.1, 80 iterations of 32 prompts × 16 rollouts and 8 updates. A base is a model
 of 73,000 parameters that was taught arithmetic by demonstrations without precedence; the second one is regenerated from
@@ -59,7 +59,8 @@ def title(table, curves):
     """How many runs get from below 0.4 to above 0.85."""
     bases = f"{table.base.nunique()} base{'s' if table.base.nunique() > 1 else ''}"
     return (
-        f"In {reached(table).sum()} of {len(table)} runs, from {bases}, the tiny language model learns operator precedence"
+        f"In {reached(table).sum()} of {len(table)} runs, from {bases}, the tiny language model learns operator "
+        "precedence"
     )
 
 
@@ -75,7 +76,7 @@ def finding(table, curves):
             for name in ("avg@8", "greedy")
         )
         parts.append(
-            f"{base} base: {reached(rows).sum()}/{len(rows)} seeds go from below {LOW} to above {HIGH} in both; {spans}, "
-            f"in {rows.seconds.mean():.0f} s of training on one core"
+            f"{base} base: {reached(rows).sum()}/{len(rows)} seeds go from below {LOW} to above {HIGH} in both; "
+            f"{spans}, in {rows.seconds.mean():.0f} s of training on one core"
         )
     return ". ".join(parts) + "."

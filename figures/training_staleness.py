@@ -1,4 +1,4 @@
-"""Many updates per rollout batch, few policy refreshes, rollouts of old policies
+"""Many updates per rollout batch, few policy refreshes, rollouts of old policies.
 
 Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD-part subtract leave-one-out estimates.
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U among six trials by the
@@ -48,11 +48,11 @@ def plot(table, curves, tuning):
         before(axis, table["before/avg@8"].mean())
         axis.set(ylabel="test accuracy", ylim=(0, 1.05), title=title, xlabel=label)
     _costs(axes[3], reaching_target(curves))
-    marks = {"color": "black", "linestyle": "none"}
+    marks, hollow = {"color": "black", "linestyle": "none"}, {"markersize": 3.5, "markerfacecolor": "none"}
     handles = [
         *legend_of(METHODS, linestyle="none"),
         plotting.line(label="mean of all seeds", marker="_", markersize=9, **marks),
-        plotting.line(label="seed that does not get there", marker="^", markersize=3.5, markerfacecolor="none", **marks),
+        plotting.line(label="seed that does not get there", marker="^", **marks | hollow),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, columnspacing=1.0, handletextpad=0.3)
     return figure
@@ -109,7 +109,8 @@ def finding(table, curves, tuning):
     trials = below_base(tuning).groupby(tuning.method)
     counts = ", ".join(f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in trials)
     return (
-        f"test avg@8 of PMD-mean and the best other, {table.seed.nunique()} seeds: {'; '.join(parts)}. Seeds that do "
+        f"test avg@8 of PMD-mean and the best other, {table.seed.nunique()} seeds: {'; '.join(parts[:2])}. "
+        f"{'; '.join(parts[2:])}. Seeds that do "
         f"not reach {TARGET}: {missed}. Tuning runs ending below the base: {counts}."
     )
 

@@ -1,4 +1,4 @@
-"""PMD-mean and PMD-part at four temperatures, with few and many rollouts per prompt
+"""PMD-mean and PMD-part at four temperatures, with few and many rollouts per prompt.
 
 Preset tiny-cpu with leave-one-out estimators; every batch has 512 rollouts, of 128 prompts × 4 or of 32 × 16, and 8
 updates; the learning rate is the preset's, not tuned. (a, b) Accuracy of samples (avg@8) on 500 test prompts after 60

@@ -1,4 +1,4 @@
-"""Cold, the KL update turns greedy, while PMD-mean reweights by the positive advantage
+"""Cold, the KL update turns greedy, while PMD-mean reweights by the positive advantage.
 
 Ten graded rewards. As τ → 0 PMD-mean tends to p A₊/E_p[A₊], A₊ the positive part of r − E_p[r], while the KL update
 tends to p on the best action (Statement 8). (a) The policies at a low temperature beside these limits, which are drawn
@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pmdtheory import kl_update, plotting, pmd_mean_update
+
+from . import marks
 
 FULL = {"taus": tuple(float(t) for t in 10.0 ** np.arange(-4, 1.01, 0.25))}
 FAST = {"taus": tuple(float(t) for t in 10.0 ** np.arange(-4, 1.01, 1.0))}
@@ -57,7 +59,7 @@ def plot(table):
     coldest = table.tau[table.tau > 0].min()
     start = table[(table["update"] == "kl") & (table.tau == coldest)]
     left.bar(start.reward, start.start, width=0.095, color="#DDDDDD", label="current policy $p$")
-    for name, offset, role, label in (("kl", -0.02, plotting.KL, "KL update"), ("mean", 0.02, plotting.MEAN, "PMD-mean")):
+    for (name, (label, role)), offset in zip(marks.UPDATES.items(), (0.02, -0.02)):
         cold = table[(table["update"] == name) & (table.tau == coldest)]
         limit = table[(table["update"] == name) & (table.tau == 0)]
         left.bar(cold.reward + offset, cold.policy, width=0.035, color=role["color"], label=label)

@@ -66,4 +66,4 @@ def _covered(axis, legend):
 
 def _straight(line):
     """Whether a line goes through the whole panel, as a limit does."""
-    return len(line.get_xdata()) == 2 and (line.get_xdata()[0] == line.get_xdata()[1] or line.get_ydata()[0] == line.get_ydata()[1])
+    return len(line.get_xdata()) == 2 and any(data[0] == data[1] for data in (line.get_xdata(), line.get_ydata()))

@@ -16,6 +16,7 @@ from pmdllm.study.declared import STUDIES
 from figures import __main__ as command
 from figures import harness, replication
 from pmdtheory import plotting
+from tests import pictures
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,20 +49,73 @@ def test_committed_files_are_there_and_shown(name):
 
 
 @pytest.mark.parametrize("name", harness.NAMES)
-def test_pictures_hold_few_panels_and_findings_few_words(name):
-    """At most seven lettered panels, none empty; at most 90 words; a title that fits a line."""
+def test_pictures_are_read_without_their_caption(name):
+    """At most six panels, each with a title in words; the message fits; nothing is cut off or covered."""
     figure = harness.module(name)
     tables = harness.committed(figure)
-    assert len(figure.finding(*tables).split()) <= 90
+    with plotting.style():
+        picture = harness.draw(figure, tables)
+        wrong = pictures.faults(picture)
+    panels = [axis for axis in picture.axes if axis.axison and axis.get_label() != "<colorbar>"]
+    assert len(panels) <= 6
+    assert len(panels) == 1 or all(len(axis.get_title()) > 3 and axis.get_title(loc="left") for axis in panels)
+    assert wrong == []
+    plotting.plt.close(picture)
+
+
+@pytest.mark.parametrize("name", harness.NAMES)
+def test_messages_and_findings_are_short(name):
+    """At most 90 words, of which a sentence is shown; a message that fits two lines; no empty panels."""
+    figure = harness.module(name)
+    tables = harness.committed(figure)
+    finding, message = figure.finding(*tables), harness.title(figure, tables)
+    assert len(finding.split()) <= 90
+    assert len(finding.partition(". ")[0].split()) <= 45
+    assert len(message) <= 150 and "(Statement" not in message
+    assert len(harness.caption(figure)) > 100
     with plotting.style():
         picture = figure.plot(*tables)
-    lettered = [axis for axis in picture.axes if axis.get_title(loc="left")]
-    assert len(lettered) <= 7 or name == "mdp_lambda_map"
     before = list(picture.axes)
     plotting.drop_empty(picture)
     assert picture.axes == before
     plotting.plt.close(picture)
-    assert len(figure.__doc__.partition("\n\n")[0]) <= 120
+
+
+def test_faults_of_a_layout_are_found():
+    """Text beyond the edge, text on text, and a legend on a curve; none in a picture without them."""
+    with plotting.style():
+        picture, (axis,) = plotting.panels(1, 1)
+        axis.plot([0, 1], [0, 1], marker="o")
+        plotting.headline(picture, "A line that rises")
+        assert pictures.faults(picture) == []
+        axis.plot([0, 0.5, 1], [0, 1, 0], label="rise")
+        axis.legend(loc="upper center")
+        axis.text(0.1, 0.5, "first")
+        axis.text(0.11, 0.5, "second")
+        picture.text(0.99, 0.5, "beyond the edge", in_layout=False)
+        found = " ".join(pictures.faults(picture))
+    assert "'beyond the edge' leaves" in found and "'first' overlaps 'second'" in found and "line 'rise'" in found
+    plotting.plt.close(picture)
+
+
+def test_a_message_is_wrapped_to_the_width_of_its_picture():
+    """Lines of a long message lie within a narrow picture; the figure grows by them."""
+    with plotting.style():
+        picture, _ = plotting.panels(1, 1, width=4.0)
+        height = picture.get_figheight()
+        plotting.headline(picture, "A message of many words that say what is seen in a picture, one after the other")
+        assert pictures.faults(picture) == []
+    assert picture.get_figheight() > height
+    plotting.plt.close(picture)
+
+
+def test_text_of_an_svg_can_be_selected(tmp_path):
+    """Words are text elements, not outlines."""
+    with plotting.style():
+        picture, (axis,) = plotting.panels(1, 1)
+        axis.set_xlabel("rollouts a batch")
+        plotting.save(picture, tmp_path / "picture")
+    assert ">rollouts a batch</text>" in (tmp_path / "picture.svg").read_text()
 
 
 def test_a_panel_without_data_is_removed_and_the_others_lettered_anew():
