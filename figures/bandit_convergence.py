@@ -102,6 +102,6 @@ def finding(table):
     ratio = (mean.gap / mean.bound).max()
     return (
         f"from J = 0.001 at τ = {binary.tau.min():g} PMD-mean needs {needed['mean']} steps to pass 0.9, KL "
-        f"{needed['kl']}. Bounds hold at {int(table.holds.sum())} of {len(table)} points and Statement 9 at {int(kept.sum())} of "
-        f"{len(inside)} steps; PMD-mean's gap is at most {ratio:.0%} of B11."
+        f"{needed['kl']}. Bounds hold at {int(table.holds.sum())} of {len(table)} points and Statement 9 at "
+        f"{int(kept.sum())} of {len(inside)} steps; PMD-mean's gap is at most {ratio:.0%} of B11."
     )

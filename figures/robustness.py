@@ -86,6 +86,6 @@ def finding(table):
     fewer = {name: (pairs[name, "pmd-mean"] < pairs[name, "on-policy"]).sum() for name in ("largest", "mean")}
     return (
         f"PMD-mean moves less than the KL law in {fewer['largest']} of {len(pairs)} settings, with the error at an "
-        f"action drawn from the policy in {fewer['mean']}. At mean reward {table.prompt.min():g} and τ = {table.tau.min():g} "
-        f"the worst error moves it by {listed}."
+        f"action drawn from the policy in {fewer['mean']}. At mean reward {table.prompt.min():g} and τ = "
+        f"{table.tau.min():g} the worst error moves it by {listed}."
     )

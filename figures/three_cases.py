@@ -218,9 +218,9 @@ def finding(table):
     share = {(row.estimator, row.noisy): row.dumped / row.seeds for row in many.itertuples()}
     convex = {(row.estimator, row.noisy): 1 - (row.principal + row.dumped) / row.seeds for row in many.itertuples()}
     return (
-        f"at n = {many.rollouts.max():.0f}, K = {K}, τ = {TAU} PMD-part dumps in {share['log_partition', 1]:.0%} of the "
-        f"seeds with coins (exact rewards: {share['log_partition', 0]:.0%}), PMD-mean in {share['mean', 1]:.0%}. With "
-        f"coins the problem is convex in {convex['mean', 1]:.0%} of the seeds with PMD-mean, in "
+        f"at n = {many.rollouts.max():.0f}, K = {K}, τ = {TAU} PMD-part dumps in {share['log_partition', 1]:.0%} of "
+        f"the seeds with coins (exact rewards: {share['log_partition', 0]:.0%}), PMD-mean in {share['mean', 1]:.0%}. "
+        f"With coins the problem is convex in {convex['mean', 1]:.0%} of the seeds with PMD-mean, in "
         f"{convex['log_partition', 1]:.0%} with PMD-part; the best reward of the batch as a baseline dumps in "
         f"{share['best', 1]:.0%}. The example dumps from b = {jump:.2f} on (its log-partition estimate is "
         f"{estimate:.2f}). Of the stationary points on two actions (losses "

@@ -89,7 +89,7 @@ def title(table, curves, tuning):
     counts = several.idxmax(axis=1).value_counts()
     leads = ", ".join(f"{name_of(method)} in {count}" for method, count in counts.items())
     none = "No method leads throughout: of" if len(counts) > 1 else "Of"
-    return f"{none} {len(several)} regimes of updates and staleness the highest is {leads}"
+    return f"{none} {len(several)} regimes of updates and staleness the highest mean is {leads}"
 
 
 def finding(table, curves, tuning):

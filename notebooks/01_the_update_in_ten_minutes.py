@@ -323,7 +323,7 @@ pd.DataFrame(rows).T.astype(float).round(4)
 #
 # Any $b\le\tau\log Z$ may serve as baseline: $\lambda=\mathrm{KL}(p\Vert q)+(\bar r-b)/\tau\ge0$, and the reward
 # rises with $b$ (Statement 10). Far below the mean the policy is frozen; the mean gives PMD-mean, $\tau\log Z$ the
-# ideal step. In the picture 0 is PMD-mean and 1 is the KL step. In the shaded part $b>\tau\log Z$, $\lambda$ is
+# ideal step. In the shaded part of the picture $b>\tau\log Z$, $\lambda$ is
 # negative and what is drawn is only a local minimum; beyond a largest $b$ there is none of its kind (Statement 11).
 # Estimates of $\tau\log Z$ from rollouts can land there. The table is for the five answers of section 2.
 
@@ -340,9 +340,10 @@ pd.DataFrame({"knob": knob, "b": levels, "E_q[r]": steps.policy @ r, "λ": steps
 #
 # Back to the reason for the trick. Rewards are binary, $J=0.1$, $n=16$ and $\tau=0.1$ unless swept; the laws are
 # exact, and errors are those of the regression target. The mean (solid) has no bias and a spread of
-# $\sqrt{J(1-J)/n}/\tau=0.75$. The log-partition (dashed) has two modes (panel e): nearly right, or off by about
-# $1/\tau+\log J=7.7$ when no success was seen (Statement 12). The last panel is a warning about implementations: a
-# clamped leave-one-out log-partition takes most of its advantage from a lone success at small $\tau$ (Statement 13).
+# $\sqrt{J(1-J)/n}/\tau=0.75$. The log-partition (dashed) has two modes (panel a): nearly right, or off by about
+# $1/\tau+\log J=7.7$ when no success was seen (Statement 12). The end of the finding is a warning about
+# implementations: a clamped leave-one-out log-partition takes most of its advantage from a lone success at small
+# $\tau$ (Statement 13).
 
 # %%
 some = {name: values[::2] for name, values in log_partition_laboratory.FULL.items()}

@@ -150,7 +150,7 @@ _ = interact(
 )
 
 # %% [markdown]
-# How often do the cases occur? In the bars below, left is without and right is with noise in the rewards. With the
+# How often is mass dumped? Panel d below counts, hollow without and filled with noise in the rewards. With the
 # mean as baseline the problem is almost always convex. With PMD-part and noisy rewards, once everything has been seen,
 # it hardly ever is: at small $\tau$ an answer that failed in a share $f$ of its rollouts has a mean target near
 # $-f/\tau$, however good it is, so too little mass is asked for and the rest goes where it costs least.

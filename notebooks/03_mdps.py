@@ -95,10 +95,9 @@ pd.DataFrame({"smallest gain": gains.min(axis=1), "largest gain": gains.max(axis
 # differ and the policy has not yet settled. That place is a front that starts at the goal and walks through the doors.
 # Behind it the policy has settled, ahead of it all actions look alike, and in both places $\lambda\approx0$.
 #
-# Compare the two rows at the bottom of the maps. On the front's outer edge the value is low, because the policy hardly
-# ever picks the good action; there the KL update leaps (up to 4.6 nats) and PMD-mean takes a short step. One iteration
-# later $\lambda$ peaks in that cell. On the right below, $\tau\lambda$ is close to the mean positive advantage, its
-# limit as $\tau\to0$ (Statement 8).
+# Below the maps are all cells of all iterations. On the front's outer edge the value is low, because the policy hardly
+# ever picks the good action; there the KL update leaps (up to 4.6 nats) and PMD-mean takes a short step. On the right
+# below, $\tau\lambda$ is close to the mean positive advantage, its limit as $\tau\to0$ (Statement 8).
 
 # %%
 table = mdp_lambda_map.compute(**mdp_lambda_map.FULL)
@@ -185,7 +184,7 @@ pd.DataFrame(rows)
 #
 # Rates are known for the KL update: $\gamma^k$ with steps that grow as the policy sharpens (B1), $1/k$ with constant
 # steps (B4), linear with geometric ones (B5). For PMD-mean with constant steps there is B11, also $1/k$. They are drawn
-# dotted over the runs they speak of, each with its own step sizes; at the bottom the ratio. All hold. The certificate,
+# dotted over the runs they speak of, each with its own step sizes. All hold. The certificate,
 # which sees the policy, stays close; the rates, which must cover every MDP, do not.
 
 # %%

@@ -58,7 +58,7 @@ from pmdllm.train import train
 from pmdllm.validation import fit
 from pmdllm.validation.declared import ValidateConfig
 
-from figures import harness, network_against_theory, network_laws, network_limits
+from figures import harness, network_against_theory, network_laws, network_limits, network_rollouts
 from pmdtheory import laws, plotting
 
 torch.set_num_threads(1)  # the networks are so small that a second thread gains little
@@ -286,11 +286,13 @@ show(on_the_way)
 # [`figures/data`](../figures/data), and this is what they say:
 
 # %%
-for figure in (network_laws, network_against_theory, network_limits):
+for figure in (network_laws, network_against_theory, network_rollouts, network_limits):
     print(f"{figure.finding(*harness.committed(figure))}\n")
 
 # %% [markdown]
 # ![A network against the theory](../figures/output/network_against_theory.png)
+#
+# ![A network from few rollouts at a time](../figures/output/network_rollouts.png)
 #
 # ![What takes a network off its law](../figures/output/network_limits.png)
 #
