@@ -241,8 +241,8 @@ def title(table):
     count = rows.environment.nunique()
     better = {knob: verdicts(rows[rows.knob == knob])[0] for knob in (*KNOBS, "measuring")}
     return (
-        f"A τ that falls beats a fixed one in {better['annealed']} of {count} bandits; one that follows λ beats the "
-        f"blind fall in {better['measuring']}; a baseline aimed at a KL the fixed one in {better['target-KL']}"
+        f"A falling τ beats a fixed one in {better['annealed']} of {count} bandits, a baseline aimed at a KL in "
+        f"{better['target-KL']}; a τ that follows λ beats a blind fall in {better['measuring']}"
     )
 
 

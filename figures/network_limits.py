@@ -18,8 +18,8 @@ from pmdtheory import plotting
 from pmdtheory.intervals import mean_interval, over_seeds
 
 from .harness import Columns
-from .marks import key
-from .network import CELLS, LABELS, LOSSES, STUDY, handles, laws, log_ticks, look, points, select
+from .marks import key, span
+from .network import CELLS, LABELS, LOSSES, OTHER, OWN, STUDY, handles, laws, log_ticks, look, points, select
 
 __all__ = ["STUDY", "TABLES", "finding", "plot", "recursion"]
 
@@ -140,11 +140,11 @@ def _chained(prompts):
         )
         left = failures.index[(failures > 1.1 * high) | (1.1 * failures < low)]
         last, gap = failures.index[-1], (mean.fitted - mean.exact).abs().max()
-        beyond = f"outside Statement 9's interval by 10% from step {left[0]} on" if len(left) else "inside"
+        beyond = f"outside Statement 9's interval from step {left[0]} on" if len(left) else "inside"
         parts.append(
-            f"{LABELS[algorithm]}, reward within {gap:.3f}, failures {failures[last]:.1e} after {last} steps, {beyond}"
+            f"{LABELS[algorithm]}, reward within {gap:.3f}, failures {failures[last]:.1e}, {beyond}"
         )
-    return f"Against the exact recursion ({exact[last]:.1e} failures): {'; '.join(parts)}."
+    return f"After {last} steps of the exact recursion ({exact[last]:.1e} failures): {'; '.join(parts)}."
 
 
 def _trained(table):
@@ -160,9 +160,11 @@ def _trained(table):
 
 
 def _unseen(table):
-    parts = []
+    parts, far = [], []
     for (algorithm, split), rows in select(table, "held-out").groupby(["algorithm", "split"]):
         f = over_seeds(rows, "size", "share")["mean"]
         name = f"{LABELS[algorithm]}, {'trained on' if split == 'train' else 'unseen'}"
         parts.append(f"{name} " + ", ".join(f"{f[size]:.2f} ({size:g})" for size in f.index))
-    return f"f by number of prompts: {'; '.join(parts)}." if parts else ""
+        ratio = rows[f"from_{OWN[algorithm]}"] / rows[f"from_{OTHER[OWN[algorithm]]}"]
+        far.append(ratio[rows["size"] == rows["size"].max()].median())
+    return f"f by number of prompts: {'; '.join(parts)}; KL from own over other law {span(far, 1)}." if parts else ""

@@ -23,6 +23,7 @@ __all__ = ["STUDY", "TABLES", "finding", "plot"]
 
 TABLES = {"validate": CELLS, "validate_prompts": Columns("experiment algorithm reward", "tau seed share")}
 
+DRAWN = "pmd-mean", "pmd-mean-loo", "pmd-part-loo"
 ROUNDING = 1e-8
 """Of an R² near 1, as the tables hold it."""
 
@@ -37,7 +38,7 @@ def plot(table, prompts):
     if len(rows):
         _fixed_batch(axes[2], rows)
     hollow = {"marker": "o", "markersize": 3.5, "linestyle": "none", "markerfacecolor": "white"}
-    shown = [*handles(), plotting.line(label="completions that the network generated", color="black", **hollow)]
+    shown = [*handles(DRAWN), plotting.line(label="completions that the network generated", color="black", **hollow)]
     figure.legend(handles=shown, loc="outside lower center", ncols=2)
     return figure
 

@@ -48,7 +48,13 @@ def plot(table, curves, tuning):
     )
     before(axes[3], table["before/avg@4"].mean(), 0.6, "center")
     axes[3].set(xlabel="updates per batch", ylabel="test accuracy", ylim=(0, 1.05), title="held-out sums")
-    figure.legend(handles=legend_of(METHODS, marker=""), loc="outside lower center", ncols=5)
+    marks, hollow = {"color": "black", "linestyle": "none"}, {"markersize": 3.5, "markerfacecolor": "none"}
+    handles = [
+        *legend_of(METHODS, marker=""),
+        plotting.line(label="mean of all seeds", marker="_", markersize=9, **marks),
+        plotting.line(label="seed that does not get there", marker="^", **marks | hollow),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 

@@ -65,11 +65,11 @@ def title(table, curves):
     """How many runs of either estimator end above the base, and up to which temperature one ends below it."""
     parts, low = [], table[below_base(table)]
     for estimator in ESTIMATORS:
-        rows = table[table.estimator == estimator]
-        if len(rows):
-            parts.append(f"{name_of(estimator)} {(~below_base(rows)).sum()} of {len(rows)} times")
-    fails = f"; no run at τ > {low.tau.max():g} ends below" if len(low) else ""
-    return f"Runs end above their base with {', with '.join(parts)}{fails}"
+        above = ~below_base(table[table.estimator == estimator])
+        if len(above):
+            parts.append(f"with {name_of(estimator)} {above.sum()} of {len(above)}")
+    none = f"; none at τ > {low.tau.max():g} ends below" if len(low) and low.tau.max() < table.tau.max() else ""
+    return f"Of the runs at {table.tau.nunique()} temperatures {', '.join(parts)} end above their base{none}"
 
 
 def finding(table, curves):

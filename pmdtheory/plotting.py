@@ -142,9 +142,9 @@ def line(**style):
 def headline(figure, text):
     """Write the one message of a picture above it, in as many lines as its width asks for."""
     width = int(figure.get_figwidth() * 13)
-    lines = textwrap.wrap(text, width)
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
     if len(lines) > 1:  # no last line of a single word
-        lines = textwrap.wrap(text, min(width, len(text) // len(lines) + 8))
+        lines = textwrap.wrap(text, min(width, len(text) // len(lines) + 8), break_on_hyphens=False)
     figure.set_figheight(figure.get_figheight() + 0.18 * len(lines))
     figure.suptitle("\n".join(lines), x=0.008, ha="left")
 

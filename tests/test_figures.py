@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmdllm.study.declared import STUDIES
+from pmdllm.study.declared import ON_REQUEST, STUDIES
 
 from figures import __main__ as command
 from figures import harness, replication
@@ -347,28 +347,29 @@ def test_help():
     assert all(name in out for name in harness.NAMES)
 
 
-STUDY_FIGURES = ("training_seeds", "training_temperature", "training_methods", "training_staleness", "training_knob")
+STUDY_FIGURES = tuple(name for name in harness.NAMES if name.startswith("training_"))
 
 
 def study_tables(name, seeds=range(5)):
     """Tables as a study writes them, with PMD-part below the base where τ < 0.5: results, curves, tuning."""
     rng = np.random.default_rng(0)
     results, curves, tuning = [], [], []
+    k = 4 if name == "pretrained" else 8
     for seed in seeds:
-        for setting in STUDIES[name].settings:
+        for setting in (STUDIES | ON_REQUEST)[name].settings:
             options = {"tau": 1.0} | setting.options | setting.trials[0]
             row = setting.columns | {"tau": options["tau"], "seed": seed, "trials": 8, "seconds": 60.0}
             row |= {"learning_rate": 6e-4} | {name: options.get(name) for name in ("clip_low", "target_kl")}
             collapses = "part" in options["algorithm"] and options["tau"] < 0.5
             end = (0.1 if collapses else 0.9) + rng.uniform(-0.03, 0.03)
-            row |= {"before/avg@8": 0.3, "before/greedy": 0.35, "test/avg@8": end, "test/greedy": end + 0.05}
+            row |= {f"before/avg@{k}": 0.3, "before/greedy": 0.35, f"test/avg@{k}": end, "test/greedy": end + 0.05}
             results.append(row)
             tuning.append(row)
             for i in range(0, 61, 10):
                 line = {"reward": end, "length": 12.0, "entropy": 0.3, "log_ratio/std": 0.5} if i else {}
                 line |= {} if "tau" in setting.columns else {"tau": None}
                 line |= {"iteration": i, "tokens": 100.0 * i, "cpu_seconds": float(i)}
-                kinds = ("avg@8", "pass@8", "maj@8", "greedy")
+                kinds = (f"avg@{k}", f"pass@{k}", f"maj@{k}", "greedy")
                 line |= {f"validation/{kind}": 0.3 + (end - 0.3) * i / 60 for kind in kinds}
                 curves.append(setting.columns | {"seed": seed, "iteration": i} | line)
     return pd.DataFrame(results), pd.DataFrame(curves), pd.DataFrame(tuning)
@@ -408,6 +409,41 @@ def test_study_findings():
     assert "PMD-part τ = 0.1" in found["training_methods"].partition("Interval below")[2]
     assert "PMD-part 15/15" in found["training_staleness"]
     assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2]
+    assert found["training_pretrained"].startswith("Test avg@4 from 0.30")
+
+
+def test_study_messages():
+    """Verdicts in the titles follow from the tables, whole or begun."""
+    figures = {name: harness.module(name) for name in STUDY_FIGURES}
+    said = {
+        name: harness.title(figure, study_tables(figure.STUDY)[: len(figure.TABLES)])
+        for name, figure in figures.items()
+    }
+    assert said["training_seeds"].startswith("In 10 of 10 runs, from 2 bases,")
+    assert "PMD-mean 40 of 40, with PMD-part 10 of 40" in said["training_temperature"]
+    assert said["training_temperature"].endswith("none at τ > 0.1 ends below")
+    assert "no knob ends clearly above" in said["training_knob"]
+    assert "6 of 7 methods" in said["training_methods"]
+    results, *others = study_tables("knob")
+    lifted = results.assign(**{"test/avg@8": results["test/avg@8"] + 0.09 * (results.knob == "annealed-tau")})
+    assert "annealed τ ends clearly above" in harness.title(figures["training_knob"], (lifted, others[0]))
+    results, *others = study_tables("staleness")
+    led = results.assign(**{"test/avg@8": results["test/avg@8"] + (results.method == "pmd-mean-loo")})
+    message = harness.title(figures["training_staleness"], (led, *others))
+    assert message.startswith("Of 7 regimes") and message.endswith("PMD-mean in 7")
+
+
+def test_an_unfinished_study_says_what_is_missing():
+    """Five methods, five seeds and four trials on one tuning seed, with U = 4 and 16: 90 runs."""
+    figure = harness.module("training_pretrained")
+    results, curves, tuning = study_tables("pretrained")
+    assert figure.missing(results, tuning)[2] == {}
+    assert "study" not in harness.title(figure, (results, curves, tuning))
+    some = results[(results.updates_per_batch == 4) | (results.seed < 2)]
+    words = figure.finding(some, curves, tuning[tuning.updates_per_batch == 4])
+    assert words.startswith("missing are 35 of the 90 runs of the study, tuning included: 35 of 45 with U = 16. ")
+    message = harness.title(figure, (some, curves, tuning[tuning.updates_per_batch == 4]))
+    assert message.endswith("(55 of 90 runs of the study are there)")
 
 
 @pytest.mark.parametrize("name", [name for name in harness.NAMES if harness.inputs(harness.module(name))])
