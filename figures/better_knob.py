@@ -63,7 +63,7 @@ ENVIRONMENTS = {
     "log-linear binary": "log-linear, binary",
     "log-linear graded": "log-linear, graded",
 }
-KNOBS = {"target-KL": "target KL", "schedule": "scheduled τ", "annealed": "annealed τ (the control)"}
+KNOBS = {"target-KL": "target KL", "schedule": "scheduled τ", "annealed": "annealed τ"}
 
 
 def trials(split, taus, kl_targets, weight_targets, factors):
@@ -261,9 +261,9 @@ def finding(table):
     target, factor = (breadth(moving[moving.method == method], "setting") for method in ("schedule", "annealed"))
     each = "; ".join(f"{name} {words(knob)}" for knob, name in KNOBS.items())
     return (
-        "over the better of PMD-mean and PMD-part, tuned alike, annealed τ gains "
+        "over the better of PMD-mean and PMD-part annealed τ gains "
         f"{span(rows.lead[rows.knob == 'annealed'], 1)}%, scheduled τ {span(rows.lead[rows.knob == 'schedule'], 1)}%, "
-        f"target KL {span(rows.lead[rows.knob == 'target-KL'], 1)}%. By more than the interval and 0.5%, in "
+        f"target KL {span(rows.lead[rows.knob == 'target-KL'], 1)}%. By more than interval and 0.5%, in "
         f"{rows.environment.nunique()} environments: {each}. Scheduled over annealed τ {words('measuring')}. "
         f"Temperatures within 95% of a method's best: {ranges}; schedule's targets {target:.0%}, annealing's factors "
         f"{factor:.0%}."

@@ -234,9 +234,9 @@ def title(table):
         rows = rows[rows.estimator == "mean"].set_index("rollouts")
         clear = rows.over_part.where(rows.over_part.abs() > rows.over_part_half, 0)
         ranges = [(name, clear.index[sign * clear > 0]) for name, sign in (("PMD-mean", 1), ("PMD-part", -1))]
-        words = [f"{name} ({ns.min()} to {ns.max()} rollouts)" for name, ns in ranges if len(ns)]
-        parts.append(f"with {K} actions {' or '.join(words) or 'neither'}")
-    return f"More is gained in a step {', '.join(parts)}".replace(" actions ", " actions by ")
+        words = [f"{name} at {ns.min()} to {ns.max()} rollouts" for name, ns in ranges if len(ns)]
+        parts.append(f"of {K} actions {', '.join(words) or 'neither'}")
+    return f"Who gains more in a step: {'; '.join(parts)}"
 
 
 def finding(table):

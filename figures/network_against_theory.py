@@ -91,4 +91,5 @@ def title(table, prompts, steps):
 def within(prompts):
     """Prompts of the population fits; `near` says whether f is within 0.02 of their law's."""
     rows = select(prompts, "population")
-    return rows.assign(near=(rows.share - rows.algorithm.map(OWN).map(SHARES)).abs() < NEAR)
+    own = rows.algorithm.map(OWN).map(SHARES).astype(float)
+    return rows.assign(near=(rows.share - own).abs() < NEAR)

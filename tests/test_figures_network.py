@@ -11,7 +11,15 @@ from pmdllm.validation.declared import ValidateConfig, Validation, summary
 from pmdllm.validation.experiments import WATCHED, Cell, actions_table
 from pmdllm.validation.fit import Anchor
 
-from figures import harness, network, network_against_theory, network_family, network_laws, network_limits
+from figures import (
+    harness,
+    network,
+    network_against_theory,
+    network_family,
+    network_laws,
+    network_limits,
+    network_rollouts,
+)
 from pmdtheory import laws, pmd_mean_update
 from pmdtheory.theorems import binary_reward
 
@@ -75,6 +83,9 @@ def tables():
         ("network_against_theory", EXPERIMENTS, 3),
         ("network_against_theory", EXPERIMENTS[:1], 1),
         ("network_against_theory", EXPERIMENTS[1:], 1),
+        ("network_rollouts", EXPERIMENTS, 3),
+        ("network_rollouts", EXPERIMENTS[:1], 1),
+        ("network_rollouts", EXPERIMENTS[1:], 1),
         ("network_laws", EXPERIMENTS, 3),
         ("network_laws", EXPERIMENTS[1:], 1),
         ("network_limits", EXPERIMENTS, 3),
@@ -90,7 +101,10 @@ def test_drawn_from_whatever_is_there(tables, name, experiments, seeds, tmp_path
     outcome = harness.run(name, build=tmp_path / "build")
     assert len(outcome.finding) > 40
     assert "nan" not in outcome.finding
-    assert (tmp_path / "build" / f"{name}.svg").stat().st_size > 5000
+    drawn = (tmp_path / "build" / f"{name}.svg").read_text()
+    figure = harness.module(name)
+    assert f">{harness.title(figure, harness.committed(figure)).partition(' ')[0]} " in drawn
+    assert drawn.count('<g id="axes_') <= 3
 
 
 def test_finding_names_what_is_off_its_law(tables):
@@ -99,6 +113,10 @@ def test_finding_names_what_is_off_its_law(tables):
     assert words.count("in 4/4 settings") == 2
     assert "10 times as far: no fit" in words
     assert "100% of the prompts" in network_against_theory.finding(table, prompts, steps)
+    assert network_against_theory.title(table, prompts, steps).startswith("On 100% of the prompts")
+    moved = prompts.assign(share=prompts.share.where(prompts.seed > 0, 0.5))  # one seed of three is on neither law
+    assert network_against_theory.title(table, moved, steps).startswith("On 67% of the prompts")
+    assert "One batch: R² at least 1.0000" in network_rollouts.finding(table, prompts)
     assert network_limits.finding(table, prompts).count("reward within 0.00") == 2
     one = (table.experiment == "population") & (table.reward == "graded") & (table.tau == 0.1) & (table.seed == 2)
     off = table.assign(share=table.share.where(~one, 0.5))
