@@ -86,7 +86,7 @@ def plot(table):
         axes[0].vlines(points.error, 0, points.probability, color=role["color"], linestyle=role["linestyle"])
         axes[0].plot(points.error, points.probability, "o", markersize=3, color=role["color"])
     axes[0].annotate(
-        "no success seen", (points_far(table), 0.185), (6, 8), textcoords="offset points", fontsize=7.5,
+        "no success seen", (_far(table), 0.185), (6, 8), textcoords="offset points", fontsize=7.5,
         color=plotting.BLUE,
     )  # fmt: skip
     axes[0].set(xlabel="error of the target", ylabel="probability", xlim=(None, 3.4), ylim=(0, 0.4))
@@ -106,7 +106,7 @@ def plot(table):
     return figure
 
 
-def points_far(table):
+def _far(table):
     """The error of the log-partition where no success is seen."""
     law_ = table[(table.sweep == "law") & (table.estimator == "log_partition")]
     return law_.error.min()

@@ -101,9 +101,9 @@ def panels(rows=1, columns=1, width=PAGE, height=2.3, **kwargs):
     return figure, axes
 
 
-def shades(count, cmap="viridis"):
-    """`count` colours of a perceptually uniform map, dark to light, for one ordered parameter."""
-    return [mpl.colors.to_hex(c) for c in mpl.colormaps[cmap](np.linspace(0, 0.88, count))]
+def shades(count):
+    """`count` colours of a perceptually uniform map, dark to light, for one ordered parameter of no method."""
+    return [mpl.colors.to_hex(c) for c in mpl.colormaps["viridis"](np.linspace(0, 0.88, count))]
 
 
 def tints(colour, count):
@@ -194,4 +194,8 @@ def save(figure, stem):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             temporary = stem.with_name(f".{stem.name}{suffix}")
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+            if suffix == ".svg":  # readers without the font see one as wide
+                text = temporary.read_text(encoding="utf-8")
+                text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+                temporary.write_text(text, encoding="utf-8")
             temporary.replace(stem.with_name(stem.name + suffix))
