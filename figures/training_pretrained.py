@@ -28,6 +28,8 @@ TABLES = {
 
 METHODS = ("pmd-mean-loo", "pmd-part-loo", "grpo", "gspo", "rloo")
 UPDATES, TARGET = (4, 16), 0.9
+SEEDS, TRIALS = 5, 4
+"""Runs of a method with one U that the study declares: seeds, and trials on its tuning seed."""
 RUN = ["method", "updates_per_batch", "seed"]
 
 
@@ -60,16 +62,12 @@ def plot(table, curves, tuning):
 
 def missing(table, tuning):
     """How many runs the study declares, how many are there, and by U how many of how many are missing, if any are."""
-    from pmdllm.study.declared import ON_REQUEST  # it takes seconds to import
-
-    study, wanted = ON_REQUEST[STUDY], dict.fromkeys(UPDATES, 0)
-    for setting in study.settings:
-        runs = len(study.seeds) + len(setting.trials) * len(study.tuning_seeds)
-        wanted[setting.columns["updates_per_batch"]] += runs
-    there = pd.concat([rows.updates_per_batch for rows in (table, tuning)]).value_counts()
-    there = {updates: min(there.get(updates, 0), most) for updates, most in wanted.items()}
-    lacking = {updates: (most - there[updates], most) for updates, most in wanted.items() if there[updates] < most}
-    return sum(wanted.values()), sum(there.values()), lacking
+    declared = len(METHODS) * (SEEDS + TRIALS)
+    runs = pd.concat([rows[rows.method.isin(METHODS)].updates_per_batch for rows in (table, tuning)]).value_counts()
+    lacking = {updates: declared - runs.get(updates, 0) for updates in UPDATES}
+    lacking = {updates: (count, declared) for updates, count in lacking.items() if count > 0}
+    wanted = declared * len(UPDATES)
+    return wanted, wanted - sum(count for count, _ in lacking.values()), lacking
 
 
 def title(table, curves, tuning):

@@ -432,7 +432,9 @@ def test_study_messages():
 
 def test_an_unfinished_study_says_what_is_missing():
     """Five methods, five seeds and four trials on one tuning seed, with U = 4 and 16: 90 runs."""
-    figure = harness.module("training_pretrained")
+    figure, study = harness.module("training_pretrained"), ON_REQUEST["pretrained"]
+    runs = [len(study.seeds) + len(setting.trials) * len(study.tuning_seeds) for setting in study.settings]
+    assert runs == [figure.SEEDS + figure.TRIALS] * len(figure.METHODS) * len(figure.UPDATES)
     results, curves, tuning = study_tables("pretrained")
     assert figure.missing(results, tuning)[2] == {}
     assert "study" not in harness.title(figure, (results, curves, tuning))
