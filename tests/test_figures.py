@@ -142,6 +142,14 @@ def test_methods_keep_their_colour():
     assert plotting.method("mine")["color"] not in {style["color"] for style in looks.values()}
 
 
+def test_figures_need_no_pytorch():
+    """`make reproduce` installs the theory part alone."""
+    blocked = "import sys; sys.modules |= dict.fromkeys(('torch', 'pmdllm'))\n"  # None: not to be imported
+    code = blocked + "from figures import harness; print(len(harness.gallery()))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert int(run.stdout) > 10_000, run.stderr
+
+
 def test_two_runs_are_identical(tmp_path):
     """Same table and SVG, byte for byte."""
     digests = []
