@@ -144,7 +144,7 @@ def test_methods_keep_their_colour():
 
 def test_figures_need_no_pytorch():
     """`make reproduce` installs the theory part alone."""
-    code = "import sys; from figures import harness; print(len(harness.gallery()), {'torch', 'pmdllm'} & {*sys.modules})"
+    code = "import sys; from figures import harness as h; print(len(h.gallery()), {'torch', 'pmdllm'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     length, _, imported = run.stdout.partition(" ")
     assert int(length) > 10_000 and imported.strip() == "set()", run.stderr
