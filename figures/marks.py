@@ -33,9 +33,9 @@ LAWS = {
             "cfpo": plotting.BLACK,
             "asymre": plotting.OLIVE,
             "kimi-k2.5": plotting.WINE,
-            "fixed-chi2": plotting.INDIGO,
         }.items()
     },
+    "fixed-chi2": {"color": plotting.TEAL, "linestyle": "-.", "linewidth": 1.0},
 }
 """Line of each law of the family that figures draw together."""
 
