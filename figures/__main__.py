@@ -109,10 +109,11 @@ def _run(names, fast, jobs, backend, update):
 
 
 def _pages(update):
-    """Names of the pages that are out of date: the gallery and the README's table; they are written if `update`."""
+    """Names of the pages that are out of date: the gallery, and the table of verdicts; they are written if `update`."""
     pages = {
         harness.HERE / "README.md": lambda text: harness.gallery(),
         replication.README: replication.update,
+        replication.FINDINGS: lambda text: replication.update(text, evidence=True),
     }
     stale = []
     for path, present in pages.items():

@@ -1,6 +1,7 @@
-"""What replicates on networks and what does not: the README's table, computed from the committed tables.
+"""What replicates on networks and what does not: a table computed from the committed tables.
 
-``python -m figures --update`` writes it between its two marks in ``README.md``. Every verdict follows from the tables:
+``python -m figures --update`` writes it between its two marks in ``docs/findings.md``, and without the evidence in
+``README.md``. Every verdict follows from the tables:
 two methods are told apart if an exact two-sided rank test over their seeds gives p < 0.05, divided by the number of
 comparisons in the row; with five seeds against five and six comparisons that takes every seed of the one ahead of every
 seed of the other. A seed that does not reach a target within its budget counts as later than all that do. Numbers of
@@ -20,17 +21,19 @@ from .marks import NAMES, below_base
 from .network import LABELS, LOSSES, OWN, SHARES
 from .training_staleness import TARGET, UPDATES, reaching_target
 
-README = harness.HERE.parent / "README.md"
+README, FINDINGS = harness.HERE.parent / "README.md", harness.HERE.parent / "docs" / "findings.md"
 MARKS = "<!-- replication: python -m figures --update -->\n", "<!-- end of replication -->\n"
 OURS, PART, RIVALS = "pmd-mean-loo", "pmd-part-loo", ("grpo", "gspo")
 LEVEL = 0.05
 
 
-def table():
-    """Return the table as Markdown."""
+def table(evidence=True):
+    """Return the table as Markdown, with or without its column of evidence."""
     rows = [law(), pretrained_law(), family(), conservative(), finite_samples(), stable(), better(), faster()]
-    lines = ["| claim | evidence: mean ± 95% interval over seeds | verdict |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+    rows = [("claim", "evidence: mean ± 95% interval over seeds", "verdict"), *rows]
+    lines = [f"| {' | '.join(row if evidence else (row[0], row[-1]))} |" for row in rows]
+    lines.insert(1, "|---" * (3 if evidence else 2) + "|")
+    return "\n".join(lines) + "\n"
 
 
 def law():
@@ -225,13 +228,14 @@ def _tokens(budget):
     return words
 
 
-def update(text):
-    """Return the text of the README with the present table between its marks."""
+def update(text, evidence=False):
+    """Return the text of a page with the present table between its marks."""
     begin, end = map(re.escape, MARKS)
     pattern = re.compile(f"(?<={begin}).*?(?={end})", flags=re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"README.md must hold the marks {MARKS[0].strip()} and {MARKS[1].strip()}.")
-    return pattern.sub(lambda _: table(), text)
+        page = FINDINGS.name if evidence else README.name
+        raise ValueError(f"{page} must hold the marks {MARKS[0].strip()} and {MARKS[1].strip()}.")
+    return pattern.sub(lambda _: table(evidence), text)
 
 
 def _read(name, figure=None):

@@ -208,9 +208,11 @@ def folders(tmp_path, monkeypatch):
     here = tmp_path / "figures"
     for folder in ("data", "output"):
         shutil.copytree(harness.HERE / folder, here / folder)
-    for page in (here / "README.md", tmp_path / "README.md"):
+    (tmp_path / "docs").mkdir()
+    for page in (here / "README.md", tmp_path / "README.md", tmp_path / "docs" / "findings.md"):
         shutil.copyfile(ROOT / page.relative_to(tmp_path), page)
     monkeypatch.setattr(replication, "README", tmp_path / "README.md")
+    monkeypatch.setattr(replication, "FINDINGS", tmp_path / "docs" / "findings.md")
     monkeypatch.setattr(harness, "HERE", here)
     for name, folder in (("DATA", here / "data"), ("OUTPUT", here / "output"), ("BUILD", tmp_path / "build")):
         monkeypatch.setattr(harness, name, folder)
@@ -218,17 +220,19 @@ def folders(tmp_path, monkeypatch):
 
 
 def test_pages_out_of_date_are_a_difference_and_updated(folders, monkeypatch, capsys):
-    """A plain run names the page and ends with 1; an update writes both pages, whichever figure it was of."""
+    """A plain run names the page and ends with 1; an update writes all pages, whichever figure it was of."""
     monkeypatch.setattr(harness, "NAMES", ("training_seeds",))
     (folders / "README.md").write_text(harness.gallery())
-    page = folders.parent / "README.md"
-    present = page.read_text()
-    page.write_text(present.replace("| holds |", "| holds everywhere |", 1))
+    pages = folders.parent / "README.md", folders.parent / "docs" / "findings.md"
+    present = [page.read_text() for page in pages]
+    for page, text in zip(pages, present):
+        page.write_text(text.replace("| holds |", "| holds everywhere |", 1))
     assert command.main([]) == 1
-    assert "DIFFERS: README.md is not what the committed tables say" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(f"DIFFERS: {name} is not what the" in printed for name in ("README.md", "docs/findings.md"))
     (folders / "README.md").write_text("old")
     assert command.main(["training_seeds", "--update"]) == 0
-    assert page.read_text() == present
+    assert [page.read_text() for page in pages] == present
     assert (folders / "README.md").read_text() == harness.gallery()
     assert command.main([]) == 0
 

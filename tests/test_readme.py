@@ -1,4 +1,4 @@
-"""The README's example prints what the README says, and its commands exist."""
+"""The README's example prints what the README says; its commands, and those of the pages beside it, exist."""
 
 import contextlib
 import io
@@ -17,11 +17,22 @@ from pmdtheory import cli
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
+PAGES = [TEXT, *((ROOT / "docs" / f"{page}.md").read_text() for page in ("training", "layout", "findings"))]
 
 
-def block(language):
+def block(language, text=TEXT):
     """The code blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(program):
+    """The lines of all pages that call one program, each once."""
+    lines = "".join(text for page in PAGES for text in block("sh", page)).splitlines()
+    return sorted({line.partition("#")[0].strip() for line in lines if line.startswith(f"{program} ")})
+
+
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 100
 
 
 def test_the_example_prints_what_is_printed():
@@ -34,9 +45,7 @@ def test_the_example_prints_what_is_printed():
     assert len(code.splitlines()) <= 10
 
 
-COMMANDS = [
-    line.partition("#")[0].strip() for line in "".join(block("sh")).splitlines() if line.startswith("pmdtheory ")
-]
+COMMANDS = commands("pmdtheory")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -49,12 +58,7 @@ def test_commands_run(line, capsys):
 
 
 SMALL = "--iterations 1 --prompts_per_batch 8 --rollouts_per_prompt 2 --eval_prompts 2 --test_prompts 2"
-TRAINING = [
-    command.strip()
-    for line in "".join(block("sh")).splitlines()
-    if line.startswith("pmd-llm ")
-    for command in line.partition("#")[0].split("&&")
-]
+TRAINING = [command.strip() for line in commands("pmd-llm") for command in line.split("&&")]
 
 
 @pytest.mark.parametrize("line", TRAINING)
@@ -83,14 +87,15 @@ def test_the_page_on_extending_runs(tmp_path):
 
 
 def test_make_targets_exist():
-    """Every make target that the README names is in the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z]+)", TEXT)) <= targets
+    """Every make target that a page names is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z-]+)", page, flags=re.MULTILINE)}
+    assert len(named) > 8 and named <= targets
 
 
 def test_links_resolve():
-    """Every relative link of the README and the gallery points at a file."""
-    for page in (ROOT / "README.md", ROOT / "figures" / "README.md", ROOT / "docs" / "extend.md"):
+    """Every relative link of the README, the gallery and the pages points at a file."""
+    for page in (ROOT / "README.md", ROOT / "figures" / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

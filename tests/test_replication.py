@@ -1,4 +1,4 @@
-"""The README's table of what replicates: it is the present one, and every verdict follows from the tables."""
+"""The table of what replicates: the pages hold the present one, and every verdict follows from the tables."""
 
 import numpy as np
 import pandas as pd
@@ -36,15 +36,19 @@ def where(table, mask, **columns):
     return table.assign(**{name: table[name].where(~mask, value) for name, value in columns.items()})
 
 
-def test_the_readme_holds_the_present_table():
-    text = replication.README.read_text()
-    assert replication.update(text) == text
+@pytest.mark.parametrize(("page", "evidence"), [(replication.README, False), (replication.FINDINGS, True)])
+def test_the_pages_hold_the_present_table(page, evidence):
+    text = page.read_text()
+    assert replication.update(text, evidence) == text
+    assert ("R² at least" in text) == evidence
     assert all(claim in text for claim in ("conservative where rewards are low", "robust to finite samples", "faster"))
 
 
 def test_a_readme_without_the_marks_is_refused():
     with pytest.raises(ValueError, match=r"README\.md must hold the marks"):
         replication.update("# Title")
+    with pytest.raises(ValueError, match=r"findings\.md must hold the marks"):
+        replication.update("# Title", evidence=True)
 
 
 def test_law(verdict):
