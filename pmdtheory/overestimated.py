@@ -15,6 +15,9 @@ import numpy as np
 from . import roots
 from .partition import log_mean_exp
 
+# Y = 1 − U as a series in y = √(2t), from Y²/2 + Y³/3 + Y⁴/4 + … = y²/2.
+_SERIES = [0, 1, -1 / 3, 1 / 36, 1 / 270, 1 / 4320, -1 / 17010, -139 / 5443200, -1 / 204120, -571 / 2351462400]
+
 
 def principal_branch(t):
     """Solve U − log U = 1 + t for U in (0, 1], t ≥ 0; U = −W₀(−e^{−1−t}).
@@ -22,10 +25,9 @@ def principal_branch(t):
     Returns U and Y = 1 − U, each with full relative accuracy, also near the branch point t = 0 (U = 1).
     """
     near, far = np.minimum(t, 0.02), np.maximum(t, 0.02)
-    y = np.sqrt(2 * near)
-    y = np.maximum(y - y**2 / 3 + y**3 / 36 + y**4 / 270, 1e-300)
-    for _ in range(2):
-        y = y + (np.log1p(-y) + y + near) * (1 - y) / y
+    y = np.polynomial.polynomial.polyval(np.sqrt(2 * near), _SERIES)
+    large = np.maximum(y, 0.02)  # below, the series is exact, and Newton's residual would cancel
+    y = np.where(y > 0.02, y + (np.log1p(-large) + large + near) * (1 - large) / large, y)
     log_u = -1 - far
     for _ in range(8):  # monotone, quadratic; at t = 0.02 six suffice
         log_u = log_u - (log_u - np.exp(log_u) + 1 + far) / -np.expm1(log_u)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pmdtheory import baseline_update, largest_baseline
+from pmdtheory.overestimated import principal_branch
 from tests import reference
 from tests.problems import hard_problems, problems
 
@@ -101,3 +103,15 @@ def test_the_largest_baseline_is_accepted_by_the_update(problem):
     assert update.policy.sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="baseline must be at most"):
         baseline_update(*problem, largest + 1e-9 * (abs(largest) + problem[2]))
+
+
+def test_the_principal_branch_near_its_end():
+    """U and 1 − U of U − log U = 1 + t to full relative accuracy, against 60 digits."""
+    t = np.concatenate([np.geomspace(1e-150, 30, 400), [0.0199999, 0.02, 0.0200001]])
+    U, Y = principal_branch(t)
+    assert [float(x) for x in principal_branch(0.0)] == [1, 0]
+    with mpmath.workdps(400):
+        for x, u, y in zip(t, U, Y):
+            exact = -mpmath.lambertw(-mpmath.exp(-1 - mpmath.mpf(float(x)))).real
+            assert abs(u - exact) <= 4e-16 * (1 + x) * exact
+            assert abs(y - (1 - exact)) <= 2e-14 * (1 - exact)
