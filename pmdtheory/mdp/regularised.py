@@ -22,9 +22,9 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from .. import simplex
-from .evaluation import certified
 from .evaluation import evaluate as evaluate_plain
 from .model import MDP
+from .optimum import certified
 
 __all__ = ["SoftEvaluation", "evaluate", "iterate", "optimal"]
 
