@@ -2,7 +2,11 @@
 
 A bandit is a set of contexts with K actions each: the exact recursion uses the mean rewards, the sampled one draws n
 rollouts per context from the current policy, estimates the baseline from their rewards and moves to the exact
-minimiser of the sampled regression (Statement 14). All seeds advance together as one batch.
+minimiser of the sampled regression (Statement 14).
+
+All seeds advance together as one batch. Each has a stream of random numbers of its own, so that its run is the same
+whichever others there are; since what is drawn does not depend on the policies, each stream is asked for the numbers of
+many steps at once.
 """
 
 from dataclasses import dataclass
@@ -14,9 +18,10 @@ from . import divergences, simplex
 from .sampled import sampled_update
 from .updates import pmd_mean_update
 
-__all__ = ["Bandit", "draw_actions", "iterate", "random_bandit"]
+__all__ = ["Bandit", "chances", "draw_actions", "iterate", "random_bandit"]
 
-_NOISES = ("none", "bernoulli", "gaussian")
+_CHANCE = {"none": (), "bernoulli": ("random",), "gaussian": ("standard_normal",)}  # what an observation draws
+_BLOCK = 2**22  # random numbers at a time
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class Bandit:
         reward = np.atleast_2d(simplex.finite(self.reward, "reward"))
         if reward.ndim != 2 or reward.size == 0:
             raise ValueError(f"reward must have shape (contexts, actions) or (actions,), got {reward.shape}.")
-        if self.noise not in _NOISES:
-            raise ValueError(f"noise must be one of {', '.join(_NOISES)}, got {self.noise!r}.")
+        if self.noise not in _CHANCE:
+            raise ValueError(f"noise must be one of {', '.join(_CHANCE)}, got {self.noise!r}.")
         if self.noise == "bernoulli" and (reward.min() < 0 or reward.max() > 1):
             raise ValueError(f"reward must lie in [0, 1] for bernoulli noise, got {reward.min()} to {reward.max()}.")
         scale = float(simplex.nonnegative(self.noise_scale, "noise_scale"))
@@ -70,13 +75,15 @@ class Bandit:
 
     def observe(self, rng, actions):
         """Rewards of `actions`, shape (..., C, n), as observed with noise from the Generator `rng`."""
+        return self._observed(actions, *(getattr(rng, draw)(actions.shape) for draw in _CHANCE[self.noise]))
+
+    def _observed(self, actions, *chance):
+        """Rewards of `actions`, given the numbers drawn for them."""
         every = np.broadcast_to(self.reward, (*actions.shape[:-1], self.reward.shape[1]))
         mean = np.take_along_axis(every, actions, axis=-1)
         if self.noise == "bernoulli":
-            return (rng.random(mean.shape) < mean).astype(float)
-        if self.noise == "gaussian":
-            return mean + self.noise_scale * rng.normal(size=mean.shape)
-        return mean
+            return (chance[0] < mean).astype(float)
+        return mean + self.noise_scale * chance[0] if chance else mean
 
 
 def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
@@ -110,11 +117,47 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
 
 def draw_actions(policy, uniforms):
     """Invert the distribution function of `policy`, shape (..., K), at `uniforms` in [0, 1), shape (..., n)."""
-    K, n = policy.shape[-1], uniforms.shape[-1]
-    cumulative = np.cumsum(policy.reshape(-1, K), axis=-1)
-    cumulative /= cumulative[:, -1:]  # so that no draw lands beyond the last action of positive probability
-    rows = zip(cumulative, uniforms.reshape(-1, n))
-    return np.array([np.searchsorted(c, u, side="right") for c, u in rows]).reshape(uniforms.shape)
+    K = policy.shape[-1]
+    cumulative = np.cumsum(policy, axis=-1)
+    cumulative /= cumulative[..., -1:]  # so that no draw lands beyond the last action of positive probability
+    cumulative, row = cumulative.ravel(), np.arange(uniforms[..., 0].size).reshape(*uniforms.shape[:-1], 1) * K
+    action = np.zeros(uniforms.shape, dtype=np.int64)
+    for power in reversed(range(K.bit_length())):  # actions passed so far, all rows at once
+        further = action + 2**power
+        passed = cumulative[row + np.minimum(further, K) - 1] <= uniforms
+        action = np.where(passed & (further <= K), further, action)
+    return action
+
+
+def chances(streams, draws, shape, steps):
+    """Random numbers of many runs, each from its own stream, a step at a time.
+
+    Parameters
+    ----------
+    streams : sequence of numpy.random.Generator
+        One for each run.
+    draws : sequence of {"random", "standard_normal"}
+        What a step draws, in this order.
+    shape : tuple of int
+        Of each draw.
+    steps : int
+
+    Yields
+    ------
+    ndarray, shape (draws, runs, *shape)
+        The same numbers as if each stream were asked in each step.
+    """
+    block = max(1, _BLOCK // max(1, len(streams) * len(draws) * int(np.prod(shape))))
+    for first in range(0, steps, block):
+        numbers = np.empty((len(streams), min(block, steps - first), len(draws), *shape))
+        for stream, own in zip(streams, numbers):
+            if set(draws) == {"random"}:
+                stream.random(out=own)
+                continue
+            for step in own:
+                for draw, place in zip(draws, step):
+                    getattr(stream, draw)(out=place)
+        yield from np.moveaxis(numbers, 0, 2)
 
 
 def iterate(
@@ -199,44 +242,49 @@ def iterate(
     taus = np.broadcast_to(tau, (steps,))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
 
+    draws = () if rollouts is None else ("random", *_CHANCE[bandit.noise])
+    numbers = chances(streams, draws, (C, rollouts), steps) if draws else None
+
     nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
-    records = [(q, nothing, np.full((seeds, C), np.nan))]
+    columns = [_columns(bandit, q, nothing, np.full((seeds, C), np.nan), per_context)]
     scheduled = np.broadcast_to(tau, (seeds,)) if schedule else None
     for t in range(steps):
         p, tau = q, scheduled[:, None] if schedule else taus[t]
         if rollouts is None:
             result = update(p, bandit.reward, tau)
         else:
-            uniforms = np.stack([stream.random((C, rollouts)) for stream in streams])
+            uniforms, *chance = next(numbers)
             actions = draw_actions(p, uniforms)
-            rewards = np.stack([bandit.observe(stream, a) for stream, a in zip(streams, actions)])
+            rewards = bandit._observed(actions, *chance)
             result = sampled_update(p, actions, rewards, tau, baseline=estimator, unseen=unseen)
         q, moved = result.policy, divergences.movement(p, result.log_ratio)
-        records.append((q, moved, result.chi2_weight))
+        columns.append(_columns(bandit, q, moved, result.chi2_weight, per_context))
         if schedule:
             drawn = None if rollouts is None else np.take_along_axis(result.log_ratio, actions, axis=-1)
             weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
             scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
-    rows = []
-    weight = bandit.context_weight
-    for step, (q, moved, chi2_weight) in enumerate(records):
-        columns = {
-            "reward": (q * bandit.reward).sum(axis=-1),
-            "kl": moved.kl,
-            "reverse_kl": moved.reverse_kl,
-            "chi2": moved.chi2,
-            "chi2_weight": chi2_weight,
-            "min_ratio": moved.min_ratio,
-            "max_ratio": moved.max_ratio,
-            "entropy": divergences.entropy(q),
-        }
-        keys = {"step": step, "seed": np.arange(seeds)}
-        if per_context:
-            keys = {"step": step, "seed": np.repeat(keys["seed"], C), "context": np.tile(np.arange(C), seeds)}
-            columns = {name: value.reshape(-1) for name, value in columns.items()}
-        else:
-            pick = {"min_ratio": lambda x: x.min(axis=1), "max_ratio": lambda x: x.max(axis=1)}
-            columns = {name: pick.get(name, lambda x: x @ weight)(value) for name, value in columns.items()}
-        rows.append(pd.DataFrame(keys | columns))
-    return pd.concat(rows, ignore_index=True)
+    one = {"seed": np.arange(seeds)}
+    if per_context:
+        one = {"seed": np.repeat(one["seed"], C), "context": np.tile(np.arange(C), seeds)}
+    keys = {"step": np.repeat(np.arange(steps + 1), len(one["seed"]))}
+    keys |= {name: np.tile(value, steps + 1) for name, value in one.items()}
+    return pd.DataFrame(keys | {name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
+
+
+def _columns(bandit, q, moved, chi2_weight, per_context):
+    """What the table says of one step, for each seed or each seed and context."""
+    columns = {
+        "reward": (q * bandit.reward).sum(axis=-1),
+        "kl": moved.kl,
+        "reverse_kl": moved.reverse_kl,
+        "chi2": moved.chi2,
+        "chi2_weight": chi2_weight,
+        "min_ratio": moved.min_ratio,
+        "max_ratio": moved.max_ratio,
+        "entropy": divergences.entropy(q),
+    }
+    if per_context:
+        return {name: value.reshape(-1) for name, value in columns.items()}
+    pick = {"min_ratio": lambda x: x.min(axis=1), "max_ratio": lambda x: x.max(axis=1)}
+    return {name: pick.get(name, lambda x: x @ bandit.context_weight)(value) for name, value in columns.items()}

@@ -161,7 +161,7 @@ def occupancy(mdp, policy, start=None, solver=None):
         if name == "direct":
             return d
         flow, rest = mdp.gamma * mdp.induced(policy).T, 1 - mdp.gamma
-        d = d + cycle.occupancy((start - (d - flow @ d) / rest))
+        d = d + cycle.occupancy(start - (d - flow @ d) / rest)
         error = np.abs(start - (d - flow @ d) / rest).sum()
         if error <= 1e-10:
             return d
