@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
-from pmdtheory.bandit import chances, draw_actions
+from pmdtheory.draws import chances, draw_actions
 from pmdtheory.intervals import mean_interval, proportion
 from pmdtheory.sampled import sampled_update
 
@@ -59,7 +59,7 @@ def instances(rewards, K, J, streams):
 def drawn(rewards, K, J, rollouts, streams):
     """`instances`, with actions and observed rewards of shape (len(streams), rollouts)."""
     policy, reward = instances(rewards, K, J, streams)
-    uniforms, coins = next(chances(streams, ["random"] * 2, (rollouts,), 1))
+    uniforms, coins = next(chances(streams, [np.random.Generator.random] * 2, (rollouts,), 1))
     actions = draw_actions(policy, uniforms)
     mean = np.take_along_axis(reward, actions, axis=-1)
     return policy, reward, actions, (coins < mean).astype(float) if rewards == "noisy" else mean

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
-from pmdtheory.bandit import Bandit, draw_actions, iterate
+from pmdtheory.bandit import Bandit, iterate
+from pmdtheory.draws import draw_actions
 from pmdtheory.intervals import proportion
 from pmdtheory.sampled import sampled_update
 

@@ -15,13 +15,17 @@ import numpy as np
 import pandas as pd
 
 from . import divergences, simplex
+from .draws import chances, draw_actions
 from .sampled import sampled_update
 from .updates import pmd_mean_update
 
-__all__ = ["Bandit", "chances", "draw_actions", "iterate", "random_bandit"]
+__all__ = ["Bandit", "iterate", "random_bandit"]
 
-_CHANCE = {"none": (), "bernoulli": ("random",), "gaussian": ("standard_normal",)}  # what an observation draws
-_BLOCK = 2**22  # random numbers at a time
+_CHANCE = {  # what an observation draws
+    "none": (),
+    "bernoulli": (np.random.Generator.random,),
+    "gaussian": (np.random.Generator.standard_normal,),
+}
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,22 @@ class Bandit:
         for name, value in {"reward": reward, "noise_scale": scale, "context_weight": weight}.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def chance(self):
+        """What an observation draws from a Generator, see ``draws.chances``; `observed` uses it."""
+        return _CHANCE[self.noise]
+
     def observe(self, rng, actions):
         """Rewards of `actions`, shape (..., C, n), as observed with noise from the Generator `rng`."""
-        return self._observed(actions, *(getattr(rng, draw)(actions.shape) for draw in _CHANCE[self.noise]))
+        return self.observed(actions, *(draw(rng, actions.shape) for draw in self.chance))
 
-    def _observed(self, actions, *chance):
-        """Rewards of `actions`, given the numbers drawn for them."""
+    def observed(self, actions, *chance):
+        """Rewards of `actions`, shape (..., C, n), given the numbers drawn for each of them."""
         every = np.broadcast_to(self.reward, (*actions.shape[:-1], self.reward.shape[1]))
         mean = np.take_along_axis(every, actions, axis=-1)
         if self.noise == "bernoulli":
             return (chance[0] < mean).astype(float)
-        return mean + self.noise_scale * chance[0] if chance else mean
+        return mean + self.noise_scale * chance[0] if self.noise == "gaussian" else mean
 
 
 def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
@@ -113,51 +122,6 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
         raise ValueError(f"success must lie in (0, 1], got {success}.")
     draws = rng.random((contexts, actions))
     return Bandit((draws <= np.maximum(success, draws.min(axis=1, keepdims=True))).astype(float))
-
-
-def draw_actions(policy, uniforms):
-    """Invert the distribution function of `policy`, shape (..., K), at `uniforms` in [0, 1), shape (..., n)."""
-    K = policy.shape[-1]
-    cumulative = np.cumsum(policy, axis=-1)
-    cumulative /= cumulative[..., -1:]  # so that no draw lands beyond the last action of positive probability
-    cumulative, row = cumulative.ravel(), np.arange(uniforms[..., 0].size).reshape(*uniforms.shape[:-1], 1) * K
-    action = np.zeros(uniforms.shape, dtype=np.int64)
-    for power in reversed(range(K.bit_length())):  # actions passed so far, all rows at once
-        further = action + 2**power
-        passed = cumulative[row + np.minimum(further, K) - 1] <= uniforms
-        action = np.where(passed & (further <= K), further, action)
-    return action
-
-
-def chances(streams, draws, shape, steps):
-    """Random numbers of many runs, each from its own stream, a step at a time.
-
-    Parameters
-    ----------
-    streams : sequence of numpy.random.Generator
-        One for each run.
-    draws : sequence of {"random", "standard_normal"}
-        What a step draws, in this order.
-    shape : tuple of int
-        Of each draw.
-    steps : int
-
-    Yields
-    ------
-    ndarray, shape (draws, runs, *shape)
-        The same numbers as if each stream were asked in each step.
-    """
-    block = max(1, _BLOCK // max(1, len(streams) * len(draws) * int(np.prod(shape))))
-    for first in range(0, steps, block):
-        numbers = np.empty((len(streams), min(block, steps - first), len(draws), *shape))
-        for stream, own in zip(streams, numbers):
-            if set(draws) == {"random"}:
-                stream.random(out=own)
-                continue
-            for step in own:
-                for draw, place in zip(draws, step):
-                    getattr(stream, draw)(out=place)
-        yield from np.moveaxis(numbers, 0, 2)
 
 
 def iterate(
@@ -242,8 +206,7 @@ def iterate(
     taus = np.broadcast_to(tau, (steps,))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
 
-    draws = () if rollouts is None else ("random", *_CHANCE[bandit.noise])
-    numbers = chances(streams, draws, (C, rollouts), steps) if draws else None
+    numbers = rollouts and chances(streams, (np.random.Generator.random, *bandit.chance), (C, rollouts), steps)
 
     nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
     columns = [_columns(bandit, q, nothing, np.full((seeds, C), np.nan), per_context)]
@@ -255,7 +218,7 @@ def iterate(
         else:
             uniforms, *chance = next(numbers)
             actions = draw_actions(p, uniforms)
-            rewards = bandit._observed(actions, *chance)
+            rewards = bandit.observed(actions, *chance)
             result = sampled_update(p, actions, rewards, tau, baseline=estimator, unseen=unseen)
         q, moved = result.policy, divergences.movement(p, result.log_ratio)
         columns.append(_columns(bandit, q, moved, result.chi2_weight, per_context))

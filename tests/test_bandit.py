@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
-from pmdtheory.bandit import Bandit, draw_actions, iterate, random_bandit
+from pmdtheory.bandit import Bandit, iterate, random_bandit
 from pmdtheory.baselines import loo_mean
+from pmdtheory.draws import draw_actions
 from pmdtheory.sampled import sampled_update
 
 REWARD = np.array([0.0, 0.3, 0.7, 1.0])

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import simplex
+from ..draws import passed
 
 __all__ = ["MDP", "column_sampler"]
 
@@ -192,15 +193,16 @@ def column_sampler(rows):
     array([2, 0], dtype=int32)
     """
     table = sparse.csr_array(rows)
-    start, stop = table.indptr[:-1], table.indptr[1:]
-    row = np.repeat(np.arange(table.shape[0]), stop - start)
+    start, count = table.indptr[:-1], np.diff(table.indptr)
+    row = np.repeat(np.arange(table.shape[0]), count)
     before = np.concatenate([[0.0], np.cumsum(table.data)])
-    # Row i occupies [i, i + 1): one sorted array in which every row is searched at once.
+    # Row i occupies [i, i + 1].
     ends = row + np.clip(before[1:] - before[start][row], 0.0, 1.0)
 
     def draw(rng, index):
-        place = np.searchsorted(ends, index + rng.random(np.shape(index)), side="right")
-        return table.indices[np.minimum(place, stop[index] - 1)]
+        first, most = start[index], count[index]
+        number = passed(ends, first, most, index + rng.random(np.shape(index)))
+        return table.indices[first + np.minimum(number, most - 1)]
 
     return draw
 
