@@ -146,8 +146,9 @@ def iterate(
     bandit : Bandit
     policy : array_like, shape (K,) or (C, K)
         Where every run starts.
-    tau : float or array_like, shape (steps,)
-        Temperature, constant or of each step, reward units.
+    tau : float or array_like, shape (steps,), (problems, 1) or (problems, steps)
+        Temperature, constant or of each step, reward units. Two axes make one batch of several problems, which differ
+        in temperature and draw the same random numbers.
     steps : int
         T ≥ 0.
     update : callable
@@ -157,13 +158,15 @@ def iterate(
         n rollouts per context and step: then the sampled regression is solved instead.
     estimator : str or callable
         Baseline estimator of the sampled regression: a key of ``baselines.BASELINES``, or one's own
-        ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n).
+        ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n), with an axis of
+        problems before those if `tau` has it.
     unseen : str
         Rule for the mass of unseen actions, see `sampled_update`.
     schedule : callable, optional
-        ``(tau, weight) -> tau`` after each step, all of shape (seeds,): the temperature of the next one, from the
-        KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is measured
-        on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature, a number.
+        ``(tau, weight) -> tau`` after each step, all of shape ([problems,] seeds): the temperature of the next one, from
+        the KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is
+        measured on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature,
+        a number or of shape (problems, 1).
     seeds : int
         Number of independent runs (1 is enough without rollouts: nothing is random).
     seed : int
@@ -174,8 +177,8 @@ def iterate(
     Returns
     -------
     pandas.DataFrame
-        Columns step, seed[, context], reward (expected, under the mean rewards), kl, reverse_kl, chi2, chi2_weight,
-        min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts use their
+        Columns step[, problem], seed[, context], reward (expected, under the mean rewards), kl, reverse_kl, chi2,
+        chi2_weight, min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts use their
         probabilities; the ratios are extremes over contexts.
 
     Raises
@@ -194,25 +197,25 @@ def iterate(
     simplex.count(seeds, "seeds", 1)
     if rollouts is not None:
         simplex.count(rollouts, "rollouts", 1)
+    tau = simplex.positive(tau, "tau")
+    per_step, per_problem = tau.shape[-1:] == (steps,) and not schedule, tau.ndim == 2 and tau.shape[1] == 1
+    if tau.ndim > 2 or not (tau.ndim == 0 or per_step or per_problem):
+        also = "with a schedule or have shape" if schedule else f"or have shape ({steps},), (problems, {steps}) or"
+        raise ValueError(f"tau must be a number {also} (problems, 1), got shape {tau.shape}.")
+    taus, batch = np.broadcast_to(tau, (*tau.shape[:-1], steps)), (*tau.shape[:-1], seeds)
     start = simplex.distribution(policy)
     try:
-        q = np.broadcast_to(start, (seeds, C, K)).copy()
+        q = np.broadcast_to(start, (*batch, C, K))
     except ValueError:
         raise ValueError(f"policy must have shape ({K},) or ({C}, {K}) for this bandit, got {start.shape}.") from None
-    tau = simplex.positive(tau, "tau")
-    if tau.shape != () and (schedule or tau.shape != (steps,)):
-        also = "with a schedule" if schedule else f"or have shape ({steps},)"
-        raise ValueError(f"tau must be a number {also}, got shape {tau.shape}.")
-    taus = np.broadcast_to(tau, (steps,))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
-
     numbers = rollouts and chances(streams, (np.random.Generator.random, *bandit.chance), (C, rollouts), steps)
 
-    nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
-    columns = [_columns(bandit, q, nothing, np.full((seeds, C), np.nan), per_context)]
-    scheduled = np.broadcast_to(tau, (seeds,)) if schedule else None
+    nothing = np.full((*batch, C), np.nan)
+    columns = [_columns(bandit, q, divergences.Movement(*[nothing] * 5), nothing, per_context)]
+    scheduled = np.broadcast_to(tau, batch) if schedule else None
     for t in range(steps):
-        p, tau = q, scheduled[:, None] if schedule else taus[t]
+        p, tau = q, scheduled[..., None] if schedule else taus[:, t, None, None] if taus.ndim == 2 else taus[t]
         if rollouts is None:
             result = update(p, bandit.reward, tau)
         else:
@@ -227,16 +230,14 @@ def iterate(
             weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
             scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
-    one = {"seed": np.arange(seeds)}
-    if per_context:
-        one = {"seed": np.repeat(one["seed"], C), "context": np.tile(np.arange(C), seeds)}
-    keys = {"step": np.repeat(np.arange(steps + 1), len(one["seed"]))}
-    keys |= {name: np.tile(value, steps + 1) for name, value in one.items()}
+    axes = {"step": steps + 1} | ({"problem": batch[0]} if taus.ndim == 2 else {}) | {"seed": seeds}
+    axes |= {"context": C} if per_context else {}
+    keys = dict(zip(axes, np.indices(tuple(axes.values())).reshape(len(axes), -1)))
     return pd.DataFrame(keys | {name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
 
 
 def _columns(bandit, q, moved, chi2_weight, per_context):
-    """What the table says of one step, for each seed or each seed and context."""
+    """What the table says of one step: a vector for each column."""
     columns = {
         "reward": (q * bandit.reward).sum(axis=-1),
         "kl": moved.kl,
@@ -247,7 +248,7 @@ def _columns(bandit, q, moved, chi2_weight, per_context):
         "max_ratio": moved.max_ratio,
         "entropy": divergences.entropy(q),
     }
-    if per_context:
-        return {name: value.reshape(-1) for name, value in columns.items()}
-    pick = {"min_ratio": lambda x: x.min(axis=1), "max_ratio": lambda x: x.max(axis=1)}
-    return {name: pick.get(name, lambda x: x @ bandit.context_weight)(value) for name, value in columns.items()}
+    if not per_context:
+        pick = {"min_ratio": lambda x: x.min(axis=-1), "max_ratio": lambda x: x.max(axis=-1)}
+        columns = {name: pick.get(name, lambda x: x @ bandit.context_weight)(value) for name, value in columns.items()}
+    return {name: value.reshape(-1) for name, value in columns.items()}
