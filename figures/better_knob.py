@@ -137,9 +137,10 @@ def compute(environments, tuning_seeds, seeds, **grids):
             every = pd.DataFrame(trials(split, **grids), columns=["method", "tau", "setting"])
             for method, some in every.groupby("method", sort=False):
                 reward = run(method, some.tau.to_numpy(), some.setting.to_numpy())
-                table = some.loc[some.index.repeat(count)].assign(split=split, seed=np.tile(np.arange(count), len(some)))
+                table = some.loc[some.index.repeat(count)]
                 table.insert(0, "environment", environment)
-                rows.append(table.assign(reward=reward.ravel()))
+                seed = np.tile(np.arange(count), len(some))
+                rows.append(table.assign(split=split, seed=seed, reward=reward.ravel()))
     return pd.concat(rows, ignore_index=True)
 
 

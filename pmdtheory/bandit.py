@@ -163,8 +163,8 @@ def iterate(
     unseen : str
         Rule for the mass of unseen actions, see `sampled_update`.
     schedule : callable, optional
-        ``(tau, weight) -> tau`` after each step, all of shape ([problems,] seeds): the temperature of the next one, from
-        the KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is
+        ``(tau, weight) -> tau`` after each step, all of shape ([problems,] seeds): the temperature of the next one,
+        from the KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is
         measured on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature,
         a number or of shape (problems, 1).
     seeds : int
@@ -178,8 +178,8 @@ def iterate(
     -------
     pandas.DataFrame
         Columns step[, problem], seed[, context], reward (expected, under the mean rewards), kl, reverse_kl, chi2,
-        chi2_weight, min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts use their
-        probabilities; the ratios are extremes over contexts.
+        chi2_weight, min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts
+        use their probabilities; the ratios are extremes over contexts.
 
     Raises
     ------

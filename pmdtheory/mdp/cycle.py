@@ -12,8 +12,9 @@ both factorisations below are stable without pivoting.
 dense           LAPACK, for several policies at once
 ``direct``      SuperLU in minimum-degree order: exact to rounding, and fast where few states border on many, as in a
                 chain or a small grid; on a random graph, and on large grids, its factors fill up
-``iterative``   GMRES with one Gauss–Seidel sweep as preconditioner, through the states in the order of their distance
-                to z: where a policy heads for z the sweep is nearly the solution. Memory linear in the non-zeros
+``iterative``   GMRES, preconditioned by a Gauss–Seidel sweep there and back through the states in the order of their
+                distance to z: where a policy heads for z, or away from it, that is nearly the solution. Memory linear
+                in the non-zeros
 ==============  =======================================================================================================
 
 What a solver leaves is found as a residual by the caller, who solves again for it: a solver need not be exact.
@@ -108,11 +109,18 @@ class _Direct:
 class _Iterative:
     def __init__(self, system, order):
         self.system, self.order = system[order][:, order], order
-        self.sweep = _factors(sparse.tril(self.system), "NATURAL")  # triangular already: nothing fills
+        self.diagonal = self.system.diagonal()
+        self.there = _factors(sparse.tril(self.system), "NATURAL")  # triangular already: nothing fills
+        self.back = _factors(sparse.triu(self.system), "NATURAL")
+
+    def sweep(self, x, trans="N"):
+        """Solve (D + L) D⁻¹ (D + U) y = x, or with the transposed matrix, for the system L + D + U."""
+        first, second = (self.there, self.back) if trans == "N" else (self.back, self.there)
+        return second.solve(self.diagonal * first.solve(x, trans), trans)
 
     def __call__(self, right, transposed=False):
         system, trans = (self.system.T, "T") if transposed else (self.system, "N")
-        sweep = LinearOperator(system.shape, lambda x: self.sweep.solve(x, trans), dtype=float)
+        sweep = LinearOperator(system.shape, lambda x: self.sweep(x, trans), dtype=float)
         solution = np.empty_like(right)
         for column, found in zip(right.T, solution.T):
             size = np.abs(column).max() or 1.0  # so that tiny residuals do not underflow in norms

@@ -69,19 +69,26 @@ class MDP:
         gamma = simplex.finite(self.gamma, "gamma")
         if gamma.ndim or not 0 <= gamma < 1:
             raise ValueError(f"gamma must be one number in [0, 1), got {self.gamma}.")
-        if (largest := np.abs(R).max()) > _LARGEST * (1 - float(gamma)) ** 2:
-            raise ValueError(
-                f"R must be so small that values and their errors, up to |R|/(1-gamma)^2, stay below {_LARGEST:g}, got "
-                f"{largest} at gamma = {float(gamma)!r}."
-            )
+        _bounded(R, float(gamma))
         rho = simplex.distribution(np.full(S, 1 / S) if self.rho is None else self.rho, "rho")
         if rho.shape != (S,):
             raise ValueError(f"rho must have shape ({S},), one entry for each state of R, got {rho.shape}.")
         P = _transitions(self.P, S, A)
-        terminal = ((_stay(P, S, A) == 1) & (R == 0)).all(axis=1)
-        checked = {"P": P, "R": R, "gamma": float(gamma), "rho": rho, "terminal": terminal}
+        checked = {"P": P, "R": R, "gamma": float(gamma), "rho": rho, "terminal": _terminal(P, R)}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def rewarded(self, R):
+        """Return the MDP with the rewards `R`, shape (S, A), instead; both share the transitions."""
+        R = simplex.finite(R, "R")
+        if R.shape != self.R.shape:
+            raise ValueError(f"R must have shape {self.R.shape}, got {R.shape}.")
+        _bounded(R, self.gamma)
+        other = object.__new__(MDP)
+        checked = {"P": self.P, "R": R, "gamma": self.gamma, "rho": self.rho}
+        for name, value in (checked | {"terminal": _terminal(self.P, R)}).items():
+            object.__setattr__(other, name, value)
+        return other
 
     @property
     def states(self):
@@ -240,6 +247,20 @@ def _place_of_smallest(P, A):
         return np.unravel_index(P.argmin(), P.shape)
     entry = P.data.argmin()
     return *divmod(int(np.searchsorted(P.indptr, entry, side="right")) - 1, A), P.indices[entry]
+
+
+def _bounded(R, gamma):
+    """Refuse rewards so large that values overflow."""
+    if (largest := np.abs(R).max()) > _LARGEST * (1 - gamma) ** 2:
+        raise ValueError(
+            f"R must be so small that values and their errors, up to |R|/(1-gamma)^2, stay below {_LARGEST:g}, got "
+            f"{largest} at gamma = {gamma!r}."
+        )
+
+
+def _terminal(P, R):
+    """States that no action leaves and whose rewards are all 0."""
+    return ((_stay(P, *R.shape) == 1) & (R == 0)).all(axis=1)
 
 
 def _stay(P, S, A):
