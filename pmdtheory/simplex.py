@@ -55,8 +55,16 @@ def finite(value, name, copy=True):
         If an entry is NaN or infinite, or `value` is not numeric.
     """
     array = _floats(value, name, copy)
-    _reject(~np.isfinite(array), array, name, "finite")
+    _range(array, name)
     return array
+
+
+def _range(array, name):
+    """The least and the largest of finite numbers and 0."""
+    low, high = array.min(initial=0.0), array.max(initial=0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        _reject(~np.isfinite(array), array, name, "finite")
+    return low, high
 
 
 def positive(value, name):
@@ -110,19 +118,20 @@ def distribution(value, name="policy", copy=True):
     >>> distribution([[0.25, 0.75]])
     array([[0.25, 0.75]])
     """
-    array = nonnegative(value, name, copy)
+    array = _floats(value, name, copy)
     if array.ndim == 0 or array.shape[-1] == 0:
+        nonnegative(array, name, copy=False)
         raise ValueError(
             f"{name} must have at least one action in its last axis, got an array of shape {array.shape}."
         )
-    total = array.sum(axis=-1)
-    _reject(
-        np.abs(total - 1) > SUM_TOLERANCE,
-        total,
-        f"{name} summed over its last axis",
-        f"1 within {SUM_TOLERANCE:g} (divide it by its sum)",
-    )
-    inexact = np.abs(total - 1) > ROUNDING
+    with np.errstate(invalid="ignore"):
+        total = array.sum(axis=-1)
+    off = np.abs(total - 1)
+    if not (array.min(initial=0.0) >= 0 and off.max(initial=0.0) <= SUM_TOLERANCE):
+        nonnegative(array, name, copy=False)
+        accepted = f"1 within {SUM_TOLERANCE:g} (divide it by its sum)"
+        _reject(off > SUM_TOLERANCE, total, f"{name} summed over its last axis", accepted)
+    inexact = off > ROUNDING
     return array / np.where(inexact, total, 1.0)[..., None] if inexact.any() else array
 
 
@@ -158,7 +167,8 @@ def problem(policy, reward, tau, **per_context):
         tau overflows.
     """
     p = distribution(policy, copy=False)
-    r = finite(reward, "reward", copy=False)
+    r = _floats(reward, "reward", copy=False)
+    low, high = _range(r, "reward")
     per_context = {"tau": positive(tau, "tau")} | {k: finite(v, k) for k, v in per_context.items()}
     if r.ndim == 0 or r.shape[-1] != p.shape[-1]:
         raise ValueError(
@@ -175,8 +185,8 @@ def problem(policy, reward, tau, **per_context):
     p, r = (np.broadcast_to(x, (*batch, p.shape[-1])) for x in (p, r))
     scalars = [np.broadcast_to(x, batch) for x in per_context.values()]
     with np.errstate(over="ignore"):
-        spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
-    _reject(
-        ~np.isfinite(spread), scalars[0], "tau", "large enough for (max reward - min reward) / tau to be finite"
-    )
+        if not np.isfinite((high - low) / scalars[0].min(initial=1.0)):
+            spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
+            accepted = "large enough for (max reward - min reward) / tau to be finite"
+            _reject(~np.isfinite(spread), scalars[0], "tau", accepted)
     return p, r, *scalars

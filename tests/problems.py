@@ -5,12 +5,27 @@ A problem is (policy, reward, tau): one context, two float64 arrays of one lengt
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import strategies as st
 
-from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
+from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update, updates
 
 SMALLEST_EXPONENT = -300.0
+
+
+PATHS = "compiled", "NumPy"
+
+
+@contextmanager
+def on(path):
+    """Run the updates on one of the two `PATHS`."""
+    compiled = updates._compiled()
+    assert compiled is not None
+    with patch.object(updates, "_compiled", lambda: compiled if path == "compiled" else None):
+        yield
 
 
 def hard_problems(rng, count, max_actions=300):

@@ -15,7 +15,7 @@ LAYERS = [
     ["simplex", "stationarity", "intervals", "roots", "sweeps", "draws"],
     ["divergences", "partition", "plotting"],
     ["overestimated", "baselines"],
-    ["solver", "knobs"],
+    ["solver", "compiled", "knobs"],
     ["updates"],
     ["convex", "differentiable", "penalised", "sampled", "laws"],
     ["loglinear", "bandit", "mdp", "family"],

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
 from pmdtheory.divergences import movement
 from tests import reference
-from tests.problems import hard_problems, policies, problems
+from tests.problems import PATHS, hard_problems, on, policies, problems
 
 EPS = np.finfo(float).eps
 L1_TOLERANCE = 1e-12
@@ -60,13 +60,15 @@ def assert_exact(cases):
     tried, bad = 0, []
     for problem, function, arguments, exact, conditioning in cases:
         tried += 1
-        try:
-            found = faults(problem, function(*problem, *arguments), exact, conditioning)
-        except (ValueError, ArithmeticError, RuntimeWarning) as error:
-            found = [repr(error)]
-        if found:
-            shown = ", ".join(repr(np.asarray(x).tolist()) for x in (*problem, *arguments))
-            bad.append(f"{function.__name__}({shown[:2000]}): {'; '.join(found)}")
+        for path in PATHS:
+            try:
+                with on(path):
+                    found = faults(problem, function(*problem, *arguments), exact, conditioning)
+            except (ValueError, ArithmeticError, RuntimeWarning) as error:
+                found = [repr(error)]
+            if found:
+                shown = ", ".join(repr(np.asarray(x).tolist()) for x in (*problem, *arguments))
+                bad.append(f"{path} {function.__name__}({shown[:2000]}): {'; '.join(found)}")
     assert tried
     assert not bad, f"{len(bad)} of {tried} cases\n" + "\n".join(sorted(bad, key=len)[:6])
 

@@ -8,11 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
-from tests.problems import all_updates, problems
+from tests.problems import PATHS, all_updates, on, problems
 
 EPS = np.finfo(float).eps
 
 check = settings(max_examples=60)
+
+
+@pytest.fixture(scope="module", params=PATHS, autouse=True)
+def path(request):
+    """Everything holds on both."""
+    with on(request.param):
+        yield
 
 
 def surplus(s):

@@ -39,7 +39,7 @@ class Checker:
     def __init__(self, maker, *arguments, seconds=2.0):
         self.seconds = seconds
         code = f"from {__name__} import serve; serve({maker!r}, {json.dumps(arguments)!r})"
-        self.command = [sys.executable, "-P", "-c", code]
+        self.command = sys.executable, "-P", "-c", code
 
     def __call__(self, calls):
         """Call the function with each list of arguments; return (result, None) or (None, what went wrong) for each.
@@ -47,15 +47,7 @@ class Checker:
         RuntimeError if a worker cannot start, or died twice of something else than its limits.
         """
         with ThreadPoolExecutor(WORKERS) as threads:
-            return list(threads.map(functools.partial(self._ask, self._workers(os.getpid())), calls))
-
-    @functools.cache  # noqa: B019  a checker lives as long as its process
-    def _workers(self, process_id):
-        """Workers of this process (a fork must not share its parent's pipes), None where one is to start."""
-        idle = queue.LifoQueue()
-        for _ in range(WORKERS):
-            idle.put(None)
-        return idle
+            return list(threads.map(functools.partial(self._ask, _workers(self.command, os.getpid())), calls))
 
     def _ask(self, idle, call):
         worker = idle.get()
@@ -80,6 +72,18 @@ class Checker:
             f"the process that checks answers died twice with status {status}: see its message above; free memory if "
             f"the system killed it, and try `{sys.executable} -c 'import math_verify'`."
         )
+
+
+@functools.cache
+def _workers(command, process_id):
+    """Workers of this process (a fork must not share its parent's pipes) for this command, None where one is to start.
+
+    Checkers of the same function share them, as tasks do that are loaded twice.
+    """
+    idle = queue.LifoQueue()
+    for _ in range(WORKERS):
+        idle.put(None)
+    return idle
 
 
 def serve(maker, arguments):

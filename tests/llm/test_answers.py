@@ -365,7 +365,7 @@ def broken(monkeypatch):
 
     def use(code):
         checker = Checker("operator:neg")
-        checker.command = [sys.executable, "-c", code]
+        checker.command = sys.executable, "-c", code
         monkeypatch.setattr(answers, "_checker", lambda seconds: checker)
 
     return use

