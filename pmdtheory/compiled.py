@@ -44,6 +44,15 @@ inline = loop
 summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
 
 
+def _kept(function):
+    """Compile, and keep the result on disk where there is a place for it."""
+    settings = {"error_model": "numpy", "nogil": True}
+    try:
+        return njit(cache=True, **settings)(function)
+    except RuntimeError:  # no folder can be written
+        return njit(**settings)(function)
+
+
 @intrinsic
 def _as_float(typing, bits):
     def code(context, builder, signature, arguments):
@@ -387,7 +396,7 @@ def _scale(q, factor):
         q[j] *= factor
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept
 def _solve(p, r, tau, k, a, baselines):
     """Solve s + λ(e^s − 1) = D − v, λ = k v + a, on rows of policies and rewards.
 
@@ -471,7 +480,7 @@ def _powers(p, x, q, terms):
     return result
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept
 def _kl(p, r, tau):
     """The KL update of rows of policies and rewards: q, s, τ log Z and `done`, as in `_solve`."""
     N, K = p.shape
@@ -502,7 +511,7 @@ def _kl(p, r, tau):
     return q, s, baseline, done
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept
 def _levels(p, r):
     """Merge the actions of rows with at most two rewards on their support.
 
@@ -533,7 +542,7 @@ def _levels(p, r):
     return mass, reward, True
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept
 def _spread(p, r, reward, q_levels, s_levels, mass):
     """q and s of all actions from those of the two levels that `_levels` made of them."""
     N, K = p.shape

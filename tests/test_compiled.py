@@ -142,6 +142,12 @@ def test_elementary_functions():
             assert abs(omega - exact) < 6e-6 * exact and abs(log_omega - mpmath.log(exact)) < 6e-6
 
 
+def test_where_nothing_can_be_written(monkeypatch):
+    """Numba refuses to keep what it compiles if it finds no folder for it."""
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert compiled._kept(lambda x: 2 * x)(21) == 42
+
+
 @pytest.mark.parametrize("how", ["environment", "no numba"])
 def test_numpy_alone(how):
     code = "import sys; from pmdtheory import pmd_mean_update; "
