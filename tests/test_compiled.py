@@ -126,6 +126,20 @@ def test_a_row_does_not_depend_on_its_neighbours():
         ), 1e-14)  # fmt: skip
 
 
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("shape", [(300, 7), (5, 257)], ids=str)
+def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
+    problem = *ordinary(shape), 0.3
+    monkeypatch.setattr(compiled, "_SHARE", 8)
+    found = []
+    for threads in ("1", "2", "3", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.append(alone(UPDATES[name], *problem))
+    for other in found[1:]:
+        for field in ("policy", "log_ratio", "chi2_weight", "baseline"):
+            np.testing.assert_array_equal(getattr(found[0], field), getattr(other, field))
+
+
 def test_elementary_functions():
     """Against 40 digits: rounding for the exponentials, what they promise for the rough ones."""
     with mpmath.workdps(40):
