@@ -60,7 +60,7 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 
 # One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter and all tests
-	@$(BIN)/python -c 'from pmdtheory import compiled; compiled.ahead()'
+	@$(BIN)/python -c 'import pmdtheory.compiled'  # compile it once, not in every process
 	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
 
 test-browser: .venv/everything  ## the pages in headless Chromium: the explorable page, and the site if it is built

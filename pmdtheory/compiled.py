@@ -50,13 +50,22 @@ inline = loop
 summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
 
 
-def _kept(function):
-    """Compile, and keep the result on disk where there is a place for it."""
-    settings = {"error_model": "numpy", "nogil": True}
-    try:
-        return njit(cache=True, **settings)(function)
-    except RuntimeError:  # no folder can be written
-        return njit(**settings)(function)
+_NUMBERS, _ROWS = (types.Array(types.float64, dimensions, "C") for dimensions in (1, 2))
+_GIVEN_NUMBERS, _GIVEN_ROWS = (types.Array(types.float64, dimensions, "C", readonly=True) for dimensions in (1, 2))
+_FLAGS = types.Array(types.boolean, 1, "C")
+
+
+def _kept(*arguments):
+    """Compile for these types of arguments, and keep the result on disk where there is a place for it."""
+
+    def decorate(function):
+        settings = {"error_model": "numpy", "nogil": True}
+        try:
+            return njit(arguments, cache=True, **settings)(function)
+        except RuntimeError:  # no folder can be written
+            return njit(arguments, **settings)(function)
+
+    return decorate
 
 
 @intrinsic
@@ -402,7 +411,10 @@ def _scale(q, factor):
         q[j] *= factor
 
 
-@_kept
+@_kept(
+    types.float64, types.boolean, _GIVEN_ROWS, _GIVEN_ROWS, _GIVEN_NUMBERS, _GIVEN_NUMBERS,
+    _ROWS, _ROWS, _NUMBERS, _NUMBERS, _NUMBERS, _FLAGS,
+)  # fmt: skip
 def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
     """Solve s + λ(e^s − 1) = D − v, λ = k v + a, on rows of policies and rewards.
 
@@ -481,7 +493,7 @@ def _powers(p, x, q, terms):
     return result
 
 
-@_kept
+@_kept(_GIVEN_ROWS, _GIVEN_ROWS, _GIVEN_NUMBERS, _ROWS, _ROWS, _NUMBERS, _FLAGS)
 def _kl(p, r, tau, q, s, baseline, done):
     """The KL update of rows of policies and rewards: writes q, s, τ log Z and `done`, as `_solve`."""
     terms = np.empty(_BLOCK)
@@ -510,7 +522,7 @@ def _kl(p, r, tau, q, s, baseline, done):
         baseline[i], done[i] = own + tau[i] * log_z, True
 
 
-@_kept
+@_kept(_GIVEN_ROWS, _GIVEN_ROWS)
 def _levels(p, r):
     """Merge the actions of rows with at most two rewards on their support.
 
@@ -541,7 +553,7 @@ def _levels(p, r):
     return mass, reward, True
 
 
-@_kept
+@_kept(*[_GIVEN_ROWS] * 6)
 def _spread(p, r, reward, q_levels, s_levels, mass):
     """q and s of all actions from those of the two levels that `_levels` made of them."""
     N, K = p.shape
@@ -632,9 +644,3 @@ def _over_threads(kernel, inputs, numbers):
         parts = [slice(*pair) for pair in pairwise(edges)]
         list(pool.map(lambda part: kernel(*(x[part] for x in (*inputs, *outputs))), parts))
     return outputs
-
-
-def ahead():
-    """Compile everything now, or load it if that was done before."""
-    p, r, one = np.full((1, 3), 1 / 3), np.arange(3.0)[None], np.ones(1)
-    kl(p, r, one), pmd_mean(p, np.minimum(r, 1.0), one)

@@ -7,6 +7,7 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
 from tests.problems import hard_problems, on
@@ -159,7 +160,7 @@ def test_elementary_functions():
 def test_where_nothing_can_be_written(monkeypatch):
     """Numba refuses to keep what it compiles if it finds no folder for it."""
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    assert compiled._kept(lambda x: 2 * x)(21) == 42
+    assert compiled._kept(types.int64)(lambda x: 2 * x)(21) == 42
 
 
 @pytest.mark.parametrize("how", ["environment", "no numba"])
