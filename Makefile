@@ -13,7 +13,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint notebooks lab check benchmarks clean
+.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint notebooks lab check bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -60,7 +60,7 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 
 # One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter and all tests
-	@$(BIN)/python -c 'from pmdtheory import compiled; compiled.ahead()'
+	@$(BIN)/python -c 'import pmdtheory.compiled'  # compile it once, not in every process
 	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
 
 test-browser: .venv/everything  ## the pages in headless Chromium: the explorable page, and the site if it is built
@@ -95,8 +95,8 @@ notebooks: .venv/everything  ## run the notebooks' text forms and rewrite the sa
 lab: .venv/everything  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_the_update_in_ten_minutes.ipynb
 
-benchmarks: .venv/everything  ## speed of the solvers, as ratios against a softmax
-	$(BIN)/python -m benchmarks
+bench: .venv/everything  ## time everything against a softmax and against what one would take instead: table and picture
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 clean:  ## remove the environment and everything computed
 	rm -rf .venv build

@@ -1,1 +1,1 @@
-"""Speed, as ratios against a floor measured in the same run: `python -m benchmarks`."""
+"""Speed, as ratios against a floor or a peer in the same run: `make bench`."""

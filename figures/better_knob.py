@@ -78,9 +78,10 @@ def trials(split, taus, kl_targets, weight_targets, factors):
 
 
 def arguments(method, setting):
-    """Estimator and schedule of a trial."""
+    """Estimator and schedule of a trial; of several if `setting` has shape (trials, 1)."""
     if method == "target-KL":
-        return {"estimator": lambda rewards, tau: loo_target_kl_baseline(rewards, tau, setting)}
+        target = np.asarray(setting)[..., None]
+        return {"estimator": lambda rewards, tau: loo_target_kl_baseline(rewards, tau, target)}
     schedules = {
         "schedule": lambda tau, weight: next_tau(tau, weight, setting),
         "annealed": lambda tau, weight: setting * tau,
@@ -89,7 +90,7 @@ def arguments(method, setting):
 
 
 def bandit_rewards(environment, split, seeds):
-    """(tau, options) → reward of each seed after the last batch, in a bandit of this split."""
+    """(method, τ, settings) → reward (trials, seeds) after the last batch, in a bandit of this split."""
     actions, n = BANDITS[environment]
     rng = np.random.default_rng([10, split])
     if environment == "many binary":
@@ -100,16 +101,17 @@ def bandit_rewards(environment, split, seeds):
     logits = 0.3 * rng.normal(size=(16, actions))  # not uniform: else equal losses could tie, and rounding decide
     first = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
 
-    def run(tau, options):
+    def run(method, tau, settings):
+        options = arguments(method, settings[:, None])
         with np.errstate(over="ignore"):  # of the divergences in the table, where probabilities of 1e-300 come back
-            table = bandit.iterate(problem, first, tau, STEPS, rollouts=n, seeds=seeds, seed=split, **options)
-        return table[table.step == STEPS].reward.to_numpy()
+            table = bandit.iterate(problem, first, tau[:, None], STEPS, rollouts=n, seeds=seeds, seed=split, **options)
+        return table[table.step == STEPS].reward.to_numpy().reshape(-1, seeds)
 
     return run
 
 
 def loglinear_rewards(environment, split, seeds):
-    """(tau, options) → held-out reward of each seed after the last batch, each with a problem of its own."""
+    """(method, τ, settings) → held-out reward (trials, seeds), each seed with a problem of its own."""
     features, rewards = [], []
     for seed in range(seeds):
         rng = np.random.default_rng([11, split, seed])
@@ -125,10 +127,12 @@ def loglinear_rewards(environment, split, seeds):
     noise = {"noise": "gaussian", "noise_scale": 0.3} if environment == "log-linear graded" else {}
     problems = [Bandit(r[:32], **noise) for r in rewards]
 
-    def run(tau, options):
-        regime = {"rollouts": 8, "updates": 8, "learning_rate": 0.1, "seed": split}
-        theta = loglinear.iterate(train, problems, tau, STEPS, **regime, **options)
-        return (held_out.at(theta[-1]) * rewards[:, 32:]).sum(axis=-1).mean(axis=-1)
+    def run(method, taus, settings):
+        regime, reward = {"rollouts": 8, "updates": 8, "learning_rate": 0.1, "seed": split}, []
+        for tau, setting in zip(taus, settings):
+            theta = loglinear.iterate(train, problems, tau, STEPS, **regime, **arguments(method, setting))
+            reward.append((held_out.at(theta[-1]) * rewards[:, 32:]).sum(axis=-1).mean(axis=-1))
+        return np.stack(reward)
 
     return run
 
@@ -139,10 +143,13 @@ def compute(environments, tuning_seeds, seeds, **grids):
     for environment in environments:
         for split, count in enumerate((tuning_seeds, seeds)):
             run = (bandit_rewards if environment in BANDITS else loglinear_rewards)(environment, split, count)
-            for method, tau, setting in trials(split, **grids):
-                keys = {"environment": environment, "method": method, "tau": tau, "setting": setting, "split": split}
-                reward = run(tau, arguments(method, setting))
-                rows.append(pd.DataFrame(keys | {"seed": np.arange(count), "reward": reward}))
+            every = pd.DataFrame(trials(split, **grids), columns=["method", "tau", "setting"])
+            for method, some in every.groupby("method", sort=False):
+                reward = run(method, some.tau.to_numpy(), some.setting.to_numpy())
+                table = some.loc[some.index.repeat(count)]
+                table.insert(0, "environment", environment)
+                seed = np.tile(np.arange(count), len(some))
+                rows.append(table.assign(split=split, seed=seed, reward=reward.ravel()))
     return pd.concat(rows, ignore_index=True)
 
 

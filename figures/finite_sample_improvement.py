@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from pmdtheory import divergences, kl_update, plotting, pmd_mean_update
-from pmdtheory.bandit import draw_actions
+from pmdtheory.draws import chances, draw_actions
 from pmdtheory.intervals import mean_interval
 from pmdtheory.sampled import sampled_update
 
@@ -39,60 +39,80 @@ FULL = {
 FAST = FULL | {"taus": (0.03,), "rollouts": (4, 16)}
 KEYS = ["rewards", "actions", "mean_reward", "tau", "rollouts", "estimator"]
 
-MOST = 256
+MOST, BLOCK = 256, 2**21  # rollouts of a seed; probabilities at a time
 COLD = 0.03
 ESTIMATORS = ("mean", "loo_mean", "log_partition", "loo_log_partition")
 PARTS = {"mean": "log_partition", "loo_mean": "loo_log_partition"}
 
 
-def instance(rewards, K, J, rng):
-    """Policy and mean rewards of one seed's bandit."""
+def instances(rewards, K, J, streams):
+    """Policies and mean rewards, shape (len(streams), K): a bandit from each Generator."""
     zipf = 1 / np.arange(1, K + 1)
     if rewards != "binary":
-        return zipf / zipf.sum(), rng.beta(2 * J, 2 * (1 - J), K)
-    good = rng.permutation(K) < round(J * K)
-    return np.where(good, J * zipf / zipf[good].sum(), (1 - J) * zipf / zipf[~good].sum()), good.astype(float)
+        reward = np.stack([stream.beta(2 * J, 2 * (1 - J), K) for stream in streams])
+        return np.broadcast_to(zipf / zipf.sum(), reward.shape), reward
+    good = np.stack([stream.permutation(K) for stream in streams]) < round(J * K)
+    mass = np.where(good, zipf, 0.0).sum(axis=-1, keepdims=True)
+    return np.where(good, J * zipf / mass, (1 - J) * zipf / (zipf.sum() - mass)), good.astype(float)
 
 
-def group(policy, reward, actions):
-    """Lump what a batch has not seen into a last action.
+def drawn(rewards, K, J, rollouts, streams):
+    """`instances`, with actions and observed rewards of shape (len(streams), rollouts)."""
+    policy, reward = instances(rewards, K, J, streams)
+    uniforms, coins = next(chances(streams, [np.random.Generator.random] * 2, (rollouts,), 1))
+    actions = draw_actions(policy, uniforms)
+    mean = np.take_along_axis(reward, actions, axis=-1)
+    return policy, reward, actions, (coins < mean).astype(float) if rewards == "noisy" else mean
+
+
+def groups(policy, reward, actions, sizes):
+    """Lump what the first n rollouts have not seen into a last action, for each n.
 
     Parameters
     ----------
-    policy, reward : ndarray, shape (K,)
-    actions : ndarray of int, shape (n,)
+    policy, reward : ndarray, shape (N, K)
+    actions : ndarray of int, shape (N, most)
+    sizes : sequence of int
+        n, ascending.
 
-    Returns
-    -------
+    Yields
+    ------
     mass, reward, rollouts, spread
-        Probability and mean reward (n + 1,) of the seen actions, of nothing, and last of all unseen ones together; the
-        slot of each rollout (n,); and the entropy of `policy` among the unseen.
+        Probability and mean reward (N, n + 1) of the seen actions, of nothing, and last of all unseen ones together;
+        the slot of each rollout (N, n); and the entropy of `policy` among the unseen (N,).
     """
-    seen, rollouts = np.unique(actions, return_inverse=True)
-    mass, value = np.zeros(len(actions) + 1), np.zeros(len(actions) + 1)
-    mass[: len(seen)], value[: len(seen)] = policy[seen], reward[seen]
-    rest = policy.copy()
-    rest[seen] = 0.0
-    mass[-1] = rest.sum()
-    if mass[-1] == 0:
-        return mass, value, rollouts, 0.0
-    value[-1] = rest @ reward / mass[-1]
-    return mass, value, rollouts, divergences.entropy(rest / mass[-1])
+    left, surprise = policy.copy(), policy * -np.log(policy)
+    for n in sizes:
+        order = np.argsort(actions[:, :n], axis=-1, kind="stable")
+        seen = np.take_along_axis(actions, order, axis=-1)
+        slot = np.zeros(seen.shape, dtype=np.int64)
+        np.cumsum(seen[:, 1:] != seen[:, :-1], axis=-1, out=slot[:, 1:])
+        rollouts, mass, value = np.empty_like(slot), *np.zeros((2, len(policy), n + 1))
+        for target, place, source in ((rollouts, order, slot), (mass, slot, policy), (value, slot, reward)):
+            given = slot if source is slot else np.take_along_axis(source, seen, axis=-1)
+            np.put_along_axis(target, place, given, axis=-1)
+        for unseen in (left, surprise):
+            np.put_along_axis(unseen, seen, 0.0, axis=-1)
+        rest = mass[:, -1] = left.sum(axis=-1)
+        some = np.where(rest > 0, rest, 1.0)
+        value[:, -1] = np.einsum("nk,nk->n", left, reward) / some
+        yield mass, value, rollouts, np.where(rest > 0, surprise.sum(axis=-1) / some + np.log(some), 0.0)
 
 
 def batches(rewards, K, J, rollouts, seeds):
-    """Every seed's first n rollouts: per n the columns of `group` and the rewards; and all that exact updates need."""
-    columns = {n: [] for n in rollouts}
-    exact = []
-    for seed in range(seeds):
-        rng = np.random.default_rng([seed, K, round(1000 * J)])
-        policy, reward = instance(rewards, K, J, rng)
-        actions, coins = draw_actions(policy, rng.random(MOST)), rng.random(MOST)
-        observed = coins < reward[actions] if rewards == "noisy" else reward[actions]
-        exact.append((np.array([1 - J, J]), np.array([0.0, 1.0])) if rewards == "binary" else (policy, reward))
-        for n in rollouts:
-            columns[n].append((*group(policy, reward, actions[:n]), observed[:n].astype(float)))
-    return {n: [np.stack(column) for column in zip(*rows)] for n, rows in columns.items()}, map(np.stack, zip(*exact))
+    """Every seed's first n rollouts: per n the columns of `groups` and the rewards; and all that exact updates need."""
+    columns, exact = {n: [] for n in rollouts}, []
+    at_once = max(1, BLOCK // K)
+    for first in range(0, seeds, at_once):
+        some = range(first, min(first + at_once, seeds))
+        streams = [np.random.default_rng([seed, K, round(1000 * J)]) for seed in some]
+        policy, reward, actions, observed = drawn(rewards, K, J, MOST, streams)
+        binary = np.broadcast_to([[1 - J, J], [0.0, 1.0]], (len(some), 2, 2)).swapaxes(0, 1)
+        exact.append(binary if rewards == "binary" else (policy, reward))
+        for n, group in zip(rollouts, groups(policy, reward, actions, rollouts)):
+            columns[n].append((*group, observed[:, :n]))
+    joined = {n: [np.concatenate(column) for column in zip(*rows)] for n, rows in columns.items()}
+    return joined, map(np.concatenate, zip(*exact))
 
 
 def mean_and_half(values, name):
@@ -112,13 +132,13 @@ def compute(problems, taus, rollouts, seeds):
     """One row per problem, τ, n and estimator, summed up over the seeds; n = 0 stands for the exact updates."""
     rows = []
     for rewards, K, J in problems:
-        drawn, (policy, reward) = batches(rewards, K, J, rollouts, seeds)
+        batch_of, (policy, reward) = batches(rewards, K, J, rollouts, seeds)
         for tau in taus:
             key = {"rewards": rewards, "actions": K, "mean_reward": J, "tau": tau}
             for name, update in (("mean", pmd_mean_update), ("log_partition", kl_update)):
                 gain = ((update(policy, reward, tau).policy - policy) * reward).sum(axis=-1)
                 rows.append(key | {"rollouts": 0, "estimator": name} | mean_and_half(gain, "gain"))
-            for n, batch in drawn.items():
+            for n, batch in batch_of.items():
                 rows += [key | {"rollouts": n} | row for row in _one_step(tau, *batch)]
     return pd.DataFrame(rows)
 

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
-from pmdtheory.bandit import Bandit, draw_actions, iterate
+from pmdtheory.bandit import Bandit, iterate
+from pmdtheory.draws import draw_actions
 from pmdtheory.intervals import proportion
 from pmdtheory.sampled import sampled_update
 
-from .finite_sample_improvement import ESTIMATORS, LABELS, PLAIN, ROLES, handles, instance, mean_and_half
+from .finite_sample_improvement import ESTIMATORS, LABELS, PLAIN, ROLES, handles, instances, mean_and_half
 
 FULL = {
     "cases": ("binary", "graded", "noisy"),
@@ -40,10 +41,10 @@ CASES = {
 def bandit(case, runs, scale=0.0):
     """One context per run, each with its own instance; and the policies to start from."""
     rewards, J, noise = CASES[case]
-    policy, reward = zip(*(instance(rewards, K, J, np.random.default_rng([run, K])) for run in range(runs)))
+    policy, reward = instances(rewards, K, J, [np.random.default_rng([run, K]) for run in range(runs)])
     if scale > 0:
         noise = {"noise": "gaussian", "noise_scale": scale}
-    return Bandit(np.stack(reward), **noise), np.stack(policy)
+    return Bandit(reward, **noise), policy
 
 
 def delayed(problem, policy, tau, steps, delay, rollouts, estimator, seed=0):

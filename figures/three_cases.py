@@ -17,12 +17,11 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from pmdtheory import plotting
-from pmdtheory.bandit import draw_actions
 from pmdtheory.baselines import log_partition
 from pmdtheory.intervals import proportion
 from pmdtheory.sampled import UNSEEN_RULES, sampled_update
 
-from .finite_sample_improvement import instance
+from .finite_sample_improvement import drawn
 
 FULL = {
     "rollouts": (4, 16, 64, 256),
@@ -64,13 +63,9 @@ def compute(rollouts, taus, sizes, levels, seeds):
 
 def batch(size, n, noisy, seeds):
     """Policies, actions and rewards of n rollouts of every seed's bandit."""
-    draws = []
-    for seed in range(seeds):
-        rng = np.random.default_rng([seed, size])
-        policy, reward = instance("graded", size, J, rng)
-        actions, coins = draw_actions(policy, rng.random(n)), rng.random(n)
-        draws.append((policy, actions, (coins < reward[actions]).astype(float) if noisy else reward[actions]))
-    return map(np.stack, zip(*draws))
+    streams = [np.random.default_rng([seed, size]) for seed in range(seeds)]
+    policy, _, actions, rewards = drawn("noisy" if noisy else "graded", size, J, n, streams)
+    return policy, actions, rewards
 
 
 def count_cases(policy, actions, rewards, tau, estimator):

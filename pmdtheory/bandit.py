@@ -2,7 +2,11 @@
 
 A bandit is a set of contexts with K actions each: the exact recursion uses the mean rewards, the sampled one draws n
 rollouts per context from the current policy, estimates the baseline from their rewards and moves to the exact
-minimiser of the sampled regression (Statement 14). All seeds advance together as one batch.
+minimiser of the sampled regression (Statement 14).
+
+All seeds advance together as one batch. Each has a stream of random numbers of its own, so that its run is the same
+whichever others there are; since what is drawn does not depend on the policies, each stream is asked for the numbers of
+many steps at once.
 """
 
 from dataclasses import dataclass
@@ -11,12 +15,17 @@ import numpy as np
 import pandas as pd
 
 from . import divergences, simplex
+from .draws import chances, draw_actions
 from .sampled import sampled_update
 from .updates import pmd_mean_update
 
-__all__ = ["Bandit", "draw_actions", "iterate", "random_bandit"]
+__all__ = ["Bandit", "iterate", "random_bandit"]
 
-_NOISES = ("none", "bernoulli", "gaussian")
+_CHANCE = {  # what an observation draws
+    "none": (),
+    "bernoulli": (np.random.Generator.random,),
+    "gaussian": (np.random.Generator.standard_normal,),
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,8 @@ class Bandit:
         reward = np.atleast_2d(simplex.finite(self.reward, "reward"))
         if reward.ndim != 2 or reward.size == 0:
             raise ValueError(f"reward must have shape (contexts, actions) or (actions,), got {reward.shape}.")
-        if self.noise not in _NOISES:
-            raise ValueError(f"noise must be one of {', '.join(_NOISES)}, got {self.noise!r}.")
+        if self.noise not in _CHANCE:
+            raise ValueError(f"noise must be one of {', '.join(_CHANCE)}, got {self.noise!r}.")
         if self.noise == "bernoulli" and (reward.min() < 0 or reward.max() > 1):
             raise ValueError(f"reward must lie in [0, 1] for bernoulli noise, got {reward.min()} to {reward.max()}.")
         scale = float(simplex.nonnegative(self.noise_scale, "noise_scale"))
@@ -68,15 +77,22 @@ class Bandit:
         for name, value in {"reward": reward, "noise_scale": scale, "context_weight": weight}.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def chance(self):
+        """What an observation draws from a Generator, see ``draws.chances``; `observed` uses it."""
+        return _CHANCE[self.noise]
+
     def observe(self, rng, actions):
         """Rewards of `actions`, shape (..., C, n), as observed with noise from the Generator `rng`."""
+        return self.observed(actions, *(draw(rng, actions.shape) for draw in self.chance))
+
+    def observed(self, actions, *chance):
+        """Rewards of `actions`, shape (..., C, n), given the numbers drawn for each of them."""
         every = np.broadcast_to(self.reward, (*actions.shape[:-1], self.reward.shape[1]))
         mean = np.take_along_axis(every, actions, axis=-1)
         if self.noise == "bernoulli":
-            return (rng.random(mean.shape) < mean).astype(float)
-        if self.noise == "gaussian":
-            return mean + self.noise_scale * rng.normal(size=mean.shape)
-        return mean
+            return (chance[0] < mean).astype(float)
+        return mean + self.noise_scale * chance[0] if self.noise == "gaussian" else mean
 
 
 def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
@@ -108,15 +124,6 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
     return Bandit((draws <= np.maximum(success, draws.min(axis=1, keepdims=True))).astype(float))
 
 
-def draw_actions(policy, uniforms):
-    """Invert the distribution function of `policy`, shape (..., K), at `uniforms` in [0, 1), shape (..., n)."""
-    K, n = policy.shape[-1], uniforms.shape[-1]
-    cumulative = np.cumsum(policy.reshape(-1, K), axis=-1)
-    cumulative /= cumulative[:, -1:]  # so that no draw lands beyond the last action of positive probability
-    rows = zip(cumulative, uniforms.reshape(-1, n))
-    return np.array([np.searchsorted(c, u, side="right") for c, u in rows]).reshape(uniforms.shape)
-
-
 def iterate(
     bandit,
     policy,
@@ -139,8 +146,9 @@ def iterate(
     bandit : Bandit
     policy : array_like, shape (K,) or (C, K)
         Where every run starts.
-    tau : float or array_like, shape (steps,)
-        Temperature, constant or of each step, reward units.
+    tau : float or array_like, shape (steps,), (problems, 1) or (problems, steps)
+        Temperature, constant or of each step, reward units. Two axes make one batch of several problems, which differ
+        in temperature and draw the same random numbers.
     steps : int
         T ≥ 0.
     update : callable
@@ -150,13 +158,15 @@ def iterate(
         n rollouts per context and step: then the sampled regression is solved instead.
     estimator : str or callable
         Baseline estimator of the sampled regression: a key of ``baselines.BASELINES``, or one's own
-        ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n).
+        ``(rewards, tau) -> baselines`` from arrays (seeds, C, n) and (seeds, C) to one (seeds, C, n), with an axis of
+        problems before those if `tau` has it.
     unseen : str
         Rule for the mass of unseen actions, see `sampled_update`.
     schedule : callable, optional
-        ``(tau, weight) -> tau`` after each step, all of shape (seeds,): the temperature of the next one, from the
-        KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is measured
-        on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature, a number.
+        ``(tau, weight) -> tau`` after each step, all of shape ([problems,] seeds): the temperature of the next one,
+        from the KL(p‖q) of this one averaged over contexts, which is PMD-mean's λ (Statement 4); with `rollouts` it is
+        measured on them, as the mean of ρ − 1 − log ρ, which is biased in sample. Then `tau` is the first temperature,
+        a number or of shape (problems, 1).
     seeds : int
         Number of independent runs (1 is enough without rollouts: nothing is random).
     seed : int
@@ -167,9 +177,9 @@ def iterate(
     Returns
     -------
     pandas.DataFrame
-        Columns step, seed[, context], reward (expected, under the mean rewards), kl, reverse_kl, chi2, chi2_weight,
-        min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts use their
-        probabilities; the ratios are extremes over contexts.
+        Columns step[, problem], seed[, context], reward (expected, under the mean rewards), kl, reverse_kl, chi2,
+        chi2_weight, min_ratio, max_ratio (of the step that led here; NaN at step 0) and entropy. Averages over contexts
+        use their probabilities; the ratios are extremes over contexts.
 
     Raises
     ------
@@ -187,56 +197,58 @@ def iterate(
     simplex.count(seeds, "seeds", 1)
     if rollouts is not None:
         simplex.count(rollouts, "rollouts", 1)
+    tau = simplex.positive(tau, "tau")
+    per_step, per_problem = tau.shape[-1:] == (steps,) and not schedule, tau.ndim == 2 and tau.shape[1] == 1
+    if tau.ndim > 2 or not (tau.ndim == 0 or per_step or per_problem):
+        also = "with a schedule or have shape" if schedule else f"or have shape ({steps},), (problems, {steps}) or"
+        raise ValueError(f"tau must be a number {also} (problems, 1), got shape {tau.shape}.")
+    taus, batch = np.broadcast_to(tau, (*tau.shape[:-1], steps)), (*tau.shape[:-1], seeds)
     start = simplex.distribution(policy)
     try:
-        q = np.broadcast_to(start, (seeds, C, K)).copy()
+        q = np.broadcast_to(start, (*batch, C, K))
     except ValueError:
         raise ValueError(f"policy must have shape ({K},) or ({C}, {K}) for this bandit, got {start.shape}.") from None
-    tau = simplex.positive(tau, "tau")
-    if tau.shape != () and (schedule or tau.shape != (steps,)):
-        also = "with a schedule" if schedule else f"or have shape ({steps},)"
-        raise ValueError(f"tau must be a number {also}, got shape {tau.shape}.")
-    taus = np.broadcast_to(tau, (steps,))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
+    numbers = rollouts and chances(streams, (np.random.Generator.random, *bandit.chance), (C, rollouts), steps)
 
-    nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
-    records = [(q, nothing, np.full((seeds, C), np.nan))]
-    scheduled = np.broadcast_to(tau, (seeds,)) if schedule else None
+    nothing = np.full((*batch, C), np.nan)
+    columns = [_columns(bandit, q, divergences.Movement(*[nothing] * 5), nothing, per_context)]
+    scheduled = np.broadcast_to(tau, batch) if schedule else None
     for t in range(steps):
-        p, tau = q, scheduled[:, None] if schedule else taus[t]
+        p, tau = q, scheduled[..., None] if schedule else taus[:, t, None, None] if taus.ndim == 2 else taus[t]
         if rollouts is None:
             result = update(p, bandit.reward, tau)
         else:
-            uniforms = np.stack([stream.random((C, rollouts)) for stream in streams])
+            uniforms, *chance = next(numbers)
             actions = draw_actions(p, uniforms)
-            rewards = np.stack([bandit.observe(stream, a) for stream, a in zip(streams, actions)])
+            rewards = bandit.observed(actions, *chance)
             result = sampled_update(p, actions, rewards, tau, baseline=estimator, unseen=unseen)
         q, moved = result.policy, divergences.movement(p, result.log_ratio)
-        records.append((q, moved, result.chi2_weight))
+        columns.append(_columns(bandit, q, moved, result.chi2_weight, per_context))
         if schedule:
             drawn = None if rollouts is None else np.take_along_axis(result.log_ratio, actions, axis=-1)
             weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
             scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
-    rows = []
-    weight = bandit.context_weight
-    for step, (q, moved, chi2_weight) in enumerate(records):
-        columns = {
-            "reward": (q * bandit.reward).sum(axis=-1),
-            "kl": moved.kl,
-            "reverse_kl": moved.reverse_kl,
-            "chi2": moved.chi2,
-            "chi2_weight": chi2_weight,
-            "min_ratio": moved.min_ratio,
-            "max_ratio": moved.max_ratio,
-            "entropy": divergences.entropy(q),
-        }
-        keys = {"step": step, "seed": np.arange(seeds)}
-        if per_context:
-            keys = {"step": step, "seed": np.repeat(keys["seed"], C), "context": np.tile(np.arange(C), seeds)}
-            columns = {name: value.reshape(-1) for name, value in columns.items()}
-        else:
-            pick = {"min_ratio": lambda x: x.min(axis=1), "max_ratio": lambda x: x.max(axis=1)}
-            columns = {name: pick.get(name, lambda x: x @ weight)(value) for name, value in columns.items()}
-        rows.append(pd.DataFrame(keys | columns))
-    return pd.concat(rows, ignore_index=True)
+    axes = {"step": steps + 1} | ({"problem": batch[0]} if taus.ndim == 2 else {}) | {"seed": seeds}
+    axes |= {"context": C} if per_context else {}
+    keys = dict(zip(axes, np.indices(tuple(axes.values())).reshape(len(axes), -1)))
+    return pd.DataFrame(keys | {name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
+
+
+def _columns(bandit, q, moved, chi2_weight, per_context):
+    """What the table says of one step: a vector for each column."""
+    columns = {
+        "reward": (q * bandit.reward).sum(axis=-1),
+        "kl": moved.kl,
+        "reverse_kl": moved.reverse_kl,
+        "chi2": moved.chi2,
+        "chi2_weight": chi2_weight,
+        "min_ratio": moved.min_ratio,
+        "max_ratio": moved.max_ratio,
+        "entropy": divergences.entropy(q),
+    }
+    if not per_context:
+        pick = {"min_ratio": lambda x: x.min(axis=-1), "max_ratio": lambda x: x.max(axis=-1)}
+        columns = {name: pick.get(name, lambda x: x @ bandit.context_weight)(value) for name, value in columns.items()}
+    return {name: value.reshape(-1) for name, value in columns.items()}

@@ -10,6 +10,11 @@ Rows at the limits of floating-point numbers, rows that do not converge at once 
 not decided here: their status is not 0, and NumPy's path solves or refuses them.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -19,6 +24,7 @@ _BLOCK = 256  # actions; a block of everything below fits the first cache
 # Where each quantity begins in a buffer; distances that are known let the compiler see that they do not overlap.
 _V, _WEIGHT, _LOG, _INVERSE, _PSI, _SLOPE, _CURVE, _STEP = (_BLOCK * i for i in range(8))
 _STEPS = 30
+_SHARE = 2**18  # numbers that a thread is worth starting for
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _ROUND = 6755399441055744.0  # 1.5 · 2^52: a number added to it is rounded to an integer, which the low bits then hold
 
@@ -42,6 +48,24 @@ l0, l1, l2, l3, l4, l5, l6 = _fit(np.log, 6, 1.0, 2.0)
 loop = njit(error_model="numpy", fastmath={"contract"})
 inline = loop
 summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
+
+
+_NUMBERS, _ROWS = (types.Array(types.float64, dimensions, "C") for dimensions in (1, 2))
+_GIVEN_NUMBERS, _GIVEN_ROWS = (types.Array(types.float64, dimensions, "C", readonly=True) for dimensions in (1, 2))
+_FLAGS = types.Array(types.boolean, 1, "C")
+
+
+def _kept(*arguments):
+    """Compile for these types of arguments, and keep the result on disk where there is a place for it."""
+
+    def decorate(function):
+        settings = {"error_model": "numpy", "nogil": True}
+        try:
+            return njit(arguments, cache=True, **settings)(function)
+        except RuntimeError:  # no folder can be written
+            return njit(arguments, **settings)(function)
+
+    return decorate
 
 
 @intrinsic
@@ -387,28 +411,28 @@ def _scale(q, factor):
         q[j] *= factor
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
-def _solve(p, r, tau, k, a, baselines):
+@_kept(
+    types.float64, types.boolean, _GIVEN_ROWS, _GIVEN_ROWS, _GIVEN_NUMBERS, _GIVEN_NUMBERS,
+    _ROWS, _ROWS, _NUMBERS, _NUMBERS, _NUMBERS, _FLAGS,
+)  # fmt: skip
+def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
     """Solve s + λ(e^s − 1) = D − v, λ = k v + a, on rows of policies and rewards.
 
     Parameters
     ----------
-    p, r : ndarray, shape (N, K)
-    tau, a : ndarray, shape (N,)
     k : float
     baselines : bool
         Whether `a` are baselines b instead, so that λ = k v + (E_p[r] − b)/τ.
-
-    Returns
-    -------
+    p, r : ndarray, shape (N, K)
+    tau, a : ndarray, shape (N,)
     q, s : ndarray, shape (N, K)
+        Written.
     v, weight, mean : ndarray, shape (N,)
-        v = KL(p‖q), λ and E_p[r].
+        Written: v = KL(p‖q), λ and E_p[r].
     done : ndarray of bool, shape (N,)
+        Written.
     """
     N, K = p.shape
-    q, s = np.empty((N, K)), np.empty((N, K))
-    v, weight, mean, done = np.zeros(N), a.copy(), np.empty(N), np.zeros(N, dtype=np.bool_)
     together = max(1, _BLOCK // K)
     D, b, sums = np.empty((together, K)), np.zeros(8 * _BLOCK), np.empty((4, together))
     low, y, high, now = np.empty(together), np.empty(together), np.empty(together), np.empty(together)
@@ -418,8 +442,7 @@ def _solve(p, r, tau, k, a, baselines):
         for i in range(start, end):
             own, m, fine = _centred(p[i], r[i], tau[i], D[i - start])
             mean[i] = own + tau[i] * m
-            if baselines:
-                weight[i] = (own - a[i]) / tau[i] + m
+            weight[i] = (own - a[i]) / tau[i] + m if baselines else a[i]
             guess, top, found = 0.0, 0.0, -1
             if fine and weight[i] >= 0.0:
                 guess, top, found = _bracket(p[i], D[i - start], k, weight[i])
@@ -443,7 +466,6 @@ def _solve(p, r, tau, k, a, baselines):
             done[i] = state[i - start] == 0 and abs(mass - 1.0) < 1e-12 and (v[i] < 256.0 or k == 1.0)
             weight[i] += k * v[i]
             _scale(q[i], 1.0 / mass)
-    return q, s, v, weight, mean, done
 
 
 @loop
@@ -471,13 +493,12 @@ def _powers(p, x, q, terms):
     return result
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
-def _kl(p, r, tau):
-    """The KL update of rows of policies and rewards: q, s, τ log Z and `done`, as in `_solve`."""
-    N, K = p.shape
-    q, s = np.empty((N, K)), np.empty((N, K))
-    baseline, done, terms = np.empty(N), np.zeros(N, dtype=np.bool_), np.empty(_BLOCK)
-    for i in range(N):
+@_kept(_GIVEN_ROWS, _GIVEN_ROWS, _GIVEN_NUMBERS, _ROWS, _ROWS, _NUMBERS, _FLAGS)
+def _kl(p, r, tau, q, s, baseline, done):
+    """The KL update of rows of policies and rewards: writes q, s, τ log Z and `done`, as `_solve`."""
+    terms = np.empty(_BLOCK)
+    for i in range(len(p)):
+        done[i] = False
         P, x, Q = p[i], s[i], q[i]
         own, _, fine = _centred(P, r[i], tau[i], x)
         if not fine:
@@ -499,10 +520,9 @@ def _kl(p, r, tau):
             _powers(P, x, Q, terms)
         _scale(Q, 1.0 / (_total(Q) if far else mass))
         baseline[i], done[i] = own + tau[i] * log_z, True
-    return q, s, baseline, done
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept(_GIVEN_ROWS, _GIVEN_ROWS)
 def _levels(p, r):
     """Merge the actions of rows with at most two rewards on their support.
 
@@ -533,7 +553,7 @@ def _levels(p, r):
     return mass, reward, True
 
 
-@njit(error_model="numpy", cache=True, nogil=True)
+@_kept(*[_GIVEN_ROWS] * 6)
 def _spread(p, r, reward, q_levels, s_levels, mass):
     """q and s of all actions from those of the two levels that `_levels` made of them."""
     N, K = p.shape
@@ -564,39 +584,63 @@ def kl(p, r, tau):
     done : ndarray of bool, shape (N,)
         Where the others mean something.
     """
-    q, s, baseline, done = _kl(p, r, tau)
+    q, s, baseline, done = _over_threads(_kl, (p, r, tau), numbers=1)
     return q, s, np.zeros(len(p)), baseline, done
 
 
 def pmd_mean(p, r, tau):
     """The PMD-mean update, as `kl`."""
-    q, s, _, weight, mean, done = _of_levels(p, r, tau, 1.0, np.zeros(len(p)), False)
+    q, s, _, weight, mean, done = _of_levels(1.0, False, p, r, tau, np.zeros(len(p)))
     return q, s, weight, mean, done
 
 
 def with_baseline(p, r, tau, b):
     """The update with baseline `b`, shape (N,), up to the mean; those above it are not done."""
-    q, s, _, weight, _, done = _of_levels(p, r, tau, 1.0, b, True)
+    q, s, _, weight, _, done = _of_levels(1.0, True, p, r, tau, b)
     return q, s, weight, b.copy(), done
 
 
 def mixed(p, r, tau, a):
     """The update with χ² weight λ = `a`, shape (N,)."""
-    q, s, v, _, mean, done = _of_levels(p, r, tau, 0.0, a, False)
+    q, s, v, _, mean, done = _of_levels(0.0, False, p, r, tau, a)
     return q, s, a.copy(), mean + tau * (v - a), done
 
 
-def _of_levels(p, r, tau, *settings):
+def _of_levels(k, baselines, p, r, tau, a):
     """`_solve`, for the two levels of the reward if there are no more."""
+
+    def solve(p, r):
+        return _over_threads(partial(_solve, k, baselines), (p, r, tau, a), numbers=3)
+
     if p.shape[1] > 2 and np.unique(r[0, :64][p[0, :64] > 0]).size <= 2:
         mass, reward, two = _levels(p, r)
         if two:
-            q, s, *rest = _solve(mass, reward, tau, *settings)
+            q, s, *rest = solve(mass, reward)
             return *_spread(p, r, reward, q, s, mass), *rest
-    return _solve(p, r, tau, *settings)
+    return solve(p, r)
 
 
-def ahead():
-    """Compile everything now, or load it if that was done before."""
-    p, r, one = np.full((1, 3), 1 / 3), np.arange(3.0)[None], np.ones(1)
-    kl(p, r, one), pmd_mean(p, np.minimum(r, 1.0), one)
+def threads():
+    """How many threads large problems are spread over: OMP_NUM_THREADS, or one for each processor."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
+
+
+def _over_threads(kernel, inputs, numbers):
+    """Call the kernel, on some rows in each thread; return q, s, `numbers` arrays of a number a row, and done.
+
+    Rows that are solved together stay together, so that the bits of the result are the same for any number of threads.
+    """
+    N, K = inputs[0].shape
+    outputs = [np.empty((N, K)), np.empty((N, K)), *(np.empty(N) for _ in range(numbers)), np.empty(N, dtype=bool)]
+    together = max(1, _BLOCK // K)
+    groups = -(-N // together)
+    workers = min(threads(), groups, N * K // _SHARE)
+    if workers < 2:
+        kernel(*inputs, *outputs)
+        return outputs
+    edges = together * np.linspace(0, groups, workers + 1).astype(int)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = [slice(*pair) for pair in pairwise(edges)]
+        list(pool.map(lambda part: kernel(*(x[part] for x in (*inputs, *outputs))), parts))
+    return outputs

@@ -32,12 +32,13 @@ References
 Statements 13 and 14 of ``pmdtheory/theorems/README.md``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from . import sampled, simplex
+from .draws import chances, dealt, draw_actions
 
 __all__ = [
     "Adam", "LogLinear", "Regression", "fit", "gradient_steps", "iterate", "population_regression",
@@ -354,14 +355,24 @@ def iterate(
     if tau.shape not in ((), (len(bandits),)):
         raise ValueError(f"tau must be a number or have shape ({len(bandits)},), got shape {tau.shape}.")
     tau = np.broadcast_to(tau, (len(bandits),))
-    optimiser, labels = Adam(learning_rate), np.arange(C * rollouts) % parts
+    optimiser, observed, own = Adam(learning_rate), _observation(bandits), dict(zip(streams, bandits))
+
+    def chance(stream, out):
+        for draw in own[stream].chance:
+            draw(stream, out=out)
+
+    draws = [np.random.Generator.random, chance]
+    if updates is not None:
+        draws.append(dealt(np.arange(C * rollouts) % parts))
+    numbers = chances(streams, draws, (C, rollouts), steps)
 
     history = [np.zeros((len(bandits), model.features.shape[-1]))]
     for t in range(steps):
         old, theta = model.at(history[max(t - staleness, 0)]), history[-1]
-        actions = _draw(old, np.stack([stream.random((C, rollouts)) for stream in streams]))
-        rewards = np.stack([bandit.observe(stream, a) for bandit, stream, a in zip(bandits, streams, actions)])
-        part = None if updates is None else np.stack([s.permutation(labels).reshape(C, -1) for s in streams])
+        uniforms, noise, *deal = next(numbers)
+        actions = draw_actions(old, uniforms)
+        rewards = observed(actions, noise)
+        part = deal[0].astype(int) if deal else None
         batch = sampled_regression(old, actions, rewards, tau[:, None], estimator, part)
         exact = part is None
         history.append(fit(model, batch, theta, ridge) if exact else gradient_steps(model, theta, batch, optimiser))
@@ -371,10 +382,24 @@ def iterate(
     return np.stack(history)
 
 
-def _draw(policy, uniforms):
-    """Invert the distribution functions of `policy`, shape (..., K), at `uniforms`, shape (..., n)."""
-    cumulative = np.cumsum(policy, axis=-1)
-    return (cumulative[..., None, :] <= uniforms[..., None] * cumulative[..., -1:, None]).sum(axis=-1)
+def _observation(bandits):
+    """(actions, chance) -> rewards of all runs, shapes (runs, C, n): bandits of one noise are one of all contexts."""
+    kinds = {}
+    for run, bandit in enumerate(bandits):
+        kinds.setdefault((bandit.noise, bandit.noise_scale), []).append(run)
+    joined = [
+        (runs, replace(bandits[runs[0]], reward=np.concatenate([bandits[i].reward for i in runs]), context_weight=None))
+        for runs in kinds.values()
+    ]
+
+    def observed(actions, chance):
+        rewards = np.empty(actions.shape)
+        for runs, bandit in joined:
+            flat = (numbers[runs].reshape(-1, actions.shape[-1]) for numbers in (actions, chance))
+            rewards[runs] = bandit.observed(*flat).reshape(rewards[runs].shape)
+        return rewards
+
+    return observed
 
 
 def _same_actions(model, name, array):

@@ -42,6 +42,8 @@ References
 Statements 12–14 of ``pmdtheory/theorems/README.md``.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from . import baselines, overestimated, roots, simplex, solver
@@ -312,13 +314,46 @@ def _too_little(w, d, log_p, log_a):
     for start in range(0, len(w), size):
         block = slice(start, start + size)
         row, U, dump_mu, dump_loss = _dumps(w[block], t[block], log_a[block], loss[block])
-        for i in np.argsort(dump_loss):
-            j = start + row[i]
-            if dump_loss[i] < loss[j]:
-                s[j], mu[j], loss[j] = d[j] + U[i], dump_mu[i], dump_loss[i]
+        order = np.lexsort((dump_loss, row))
+        least = order[np.append(True, np.diff(row[order]) > 0)[: len(order)]]  # of each row that has any
+        least = least[dump_loss[least] < loss[start + row[least]]]
+        j = start + row[least]
+        s[j], mu[j], loss[j] = d[j] + U[least], dump_mu[least], dump_loss[least]
     if np.isinf(loss).any():
         raise FloatingPointError("the sampled regression was not solved; please report the arguments.")
     return s, mu
+
+
+class _Point(NamedTuple):
+    """A policy for each cell with U_k = x, as `_dump` returns it."""
+
+    U: np.ndarray
+    q: np.ndarray
+    R: np.ndarray
+    fall: np.ndarray
+
+
+class _Cells(NamedTuple):
+    """Ranges of x = U_k in a row, and the policies at their ends."""
+
+    row: np.ndarray
+    k: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    at_low: _Point
+    at_high: _Point
+
+    def only(self, keep):
+        """Some of the cells."""
+        plain = [values[keep] for values in self[:4]]
+        return _Cells(*plain, *(_Point(*(values[keep] for values in point)) for point in self[4:]))
+
+    def halves(self, middle, at_middle):
+        """The lower halves, then the upper ones."""
+        ends = [np.append(self.low, middle), np.append(middle, self.high)]
+        points = [(self.at_low, at_middle), (at_middle, self.at_high)]
+        joined = [_Point(*(np.concatenate(pair) for pair in zip(a, b))) for a, b in points]
+        return _Cells(np.tile(self.row, 2), np.tile(self.k, 2), *ends, *joined)
 
 
 def _dumps(w, t, log_a, loss):
@@ -332,7 +367,7 @@ def _dumps(w, t, log_a, loss):
 
 
 def _first_cells(w, t, log_a, loss):
-    """Row, k and range of x of each possible dump, and the least loss known in each row."""
+    """One cell for each possible dump, and the least loss known in each row."""
     seen, log_m = w > 0, np.logaddexp.reduce(log_a, axis=-1)
     top = t.max(axis=-1, where=seen, initial=-np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -344,37 +379,44 @@ def _first_cells(w, t, log_a, loss):
         low = 1 + np.sqrt(2 * xi) + 2 / 3 * xi  # below the larger solution of x − log x = 1 + ξ
         high = np.where(seen, np.minimum(-log_a, np.sqrt(2 * best[:, None] / w)), 0.0)
     row, k = np.nonzero(low < high)
-    return (row, k, low[row, k], high[row, k]), best
+    low, high = low[row, k], high[row, k]
+    at_low, at_high = (_Point(*_dump(w, t, log_a, row, k, x)) for x in (low, high))
+    _lower(best, w, row, at_low)
+    return _Cells(row, k, low, high, at_low, at_high), best
 
 
 def _halve(w, t, log_a, cells, best):
     """Halve the cells; keep those where Σ q may be 1 and the loss below `best`, which is lowered on the way."""
-    row, k, low, high = cells
-    middle = (low + high) / 2
-    row, k, low, high = np.tile(row, 2), np.tile(k, 2), np.append(low, middle), np.append(middle, high)
-    U, q, R, _ = _dump(w, t, log_a, row, k, low)
-    total = np.maximum(q + R, 1e-300)
-    np.minimum.at(best, row, np.where(q + R < total, np.inf, _SLACK * _loss(w[row], U - np.log(total)[:, None])))
-    U, q_high, R_high, _ = _dump(w, t, log_a, row, k, high)
-    U[np.arange(len(k)), k] = low
-    keep = (q + R_high <= _SLACK) & (q_high + R >= 2 - _SLACK) & (_loss(w[row], U) <= best[row])
-    return row[keep], k[keep], low[keep], high[keep]
+    middle = (cells.low + cells.high) / 2
+    at_middle = _Point(*_dump(w, t, log_a, cells.row, cells.k, middle))
+    _lower(best, w, cells.row, at_middle)
+    cells = cells.halves(middle, at_middle)
+    U = cells.at_high.U.copy()
+    U[np.arange(len(cells.k)), cells.k] = cells.low
+    keep = (cells.at_low.q + cells.at_high.R <= _SLACK) & (cells.at_high.q + cells.at_low.R >= 2 - _SLACK)
+    return cells.only(keep & (_loss(w[cells.row], U) <= best[cells.row]))
+
+
+def _lower(best, w, row, point):
+    """Lower the least loss known of each row to those of these policies, where they have mass enough to be scaled."""
+    total = np.maximum(point.q + point.R, 1e-300)
+    scaled = np.where(point.q + point.R < total, np.inf, _SLACK * _loss(w[row], point.U - np.log(total)[:, None]))
+    np.minimum.at(best, row, scaled)
 
 
 def _roots(w, t, log_a, cells):
     """Row, k and x where Σ q rises through 1 in a cell (where it falls there is no minimum), by safeguarded Newton."""
 
-    def residual(row, k, x):
-        _, _, R, fall = _dump(w, t, log_a, row, k, x)
-        left = np.maximum(1 - R, 1e-300)
-        return x + log_a[row, k] - np.log(left), 1 - fall / left
+    def residual(row, k, x, R):
+        return x + log_a[row, k] - np.log(np.maximum(1 - R, 1e-300))
 
-    row, k, low, high = cells
-    rises = (residual(row, k, low)[0] <= 0) & (residual(row, k, high)[0] >= 0)
+    row, k, low, high = cells[:4]
+    rises = (residual(row, k, low, cells.at_low.R) <= 0) & (residual(row, k, high, cells.at_high.R) >= 0)
     row, k, low, high = row[rises], k[rises], low[rises], high[rises]
 
     def propose(i, x):
-        value, slope = residual(row[i], k[i], x)
+        _, _, R, fall = _dump(w, t, log_a, row[i], k[i], x)
+        value, slope = residual(row[i], k[i], x, R), 1 - fall / np.maximum(1 - R, 1e-300)
         with np.errstate(divide="ignore", invalid="ignore"):
             return -value, x - value / slope
 

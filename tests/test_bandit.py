@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pmdtheory import baseline_update, kl_update, mixed_update, pmd_mean_update
-from pmdtheory.bandit import Bandit, draw_actions, iterate, random_bandit
+from pmdtheory.bandit import Bandit, iterate, random_bandit
 from pmdtheory.baselines import loo_mean
+from pmdtheory.draws import draw_actions
 from pmdtheory.sampled import sampled_update
 
 REWARD = np.array([0.0, 0.3, 0.7, 1.0])
@@ -174,3 +175,51 @@ def test_bad_input(build, message):
     """Every error names the argument and what is accepted."""
     with pytest.raises(ValueError, match=message):
         build()
+
+
+NOISES = {"none": {}, "bernoulli": {"noise": "bernoulli"}, "gaussian": {"noise": "gaussian", "noise_scale": 0.3}}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("estimator", ["loo_mean", "log_partition"])
+def test_the_batch_of_seeds_is_each_seed_alone(noise, estimator):
+    """Brute force: one seed, one context and one step at a time, with plain NumPy draws from the seed's stream."""
+    rng = np.random.default_rng(11)
+    bandit = Bandit(rng.random((3, 5)), **NOISES[noise])
+    table = iterate(bandit, np.full(5, 0.2), 0.3, 4, rollouts=6, estimator=estimator, seeds=4, seed=7, per_context=True)
+    for run, sequence in enumerate(np.random.SeedSequence(7).spawn(4)):
+        stream, policy = np.random.default_rng(sequence), np.full((3, 5), 0.2)
+        for step in range(1, 5):
+            uniforms = stream.random((3, 6))
+            actions = np.array([[np.flatnonzero(u < np.cumsum(p))[0] for u in us] for p, us in zip(policy, uniforms)])
+            seen = bandit.observe(stream, actions)
+            for context in range(3):
+                p, y, r = policy[context], actions[context], seen[context]
+                policy[context] = sampled_update(p, y, r, 0.3, baseline=estimator).policy
+            rows = table[(table.step == step) & (table.seed == run)].sort_values("context")
+            np.testing.assert_allclose(rows.reward, (policy * bandit.reward).sum(axis=-1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rollouts", [None, 6])
+def test_a_batch_of_temperatures_is_each_temperature_alone(rollouts):
+    """Constant, step by step and scheduled temperatures; every problem draws the numbers that it draws alone."""
+    bandit, options = Bandit([REWARD, REWARD[::-1]], noise="bernoulli"), {"rollouts": rollouts, "seeds": 3}
+
+    def halve(tau, weight):
+        return tau * (0.5 + weight)
+
+    for taus, more in (([[0.1], [0.7]], {}), ([[0.1, 0.2], [0.3, 0.4]], {}), ([[0.1], [0.7]], {"schedule": halve})):
+        for per_context in (False, True):
+            shape = options | more | {"per_context": per_context}
+            table = iterate(bandit, START, taus, 2, **shape)
+            for problem, tau in enumerate(taus):
+                alone = iterate(bandit, START, tau[0] if len(tau) == 1 else tau, 2, **shape)
+                rows = table[table.problem == problem].drop(columns="problem").reset_index(drop=True)
+                assert list(rows) == list(alone)
+                np.testing.assert_allclose(rows, alone, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("tau", [np.ones((2, 3, 1)), np.ones((2, 5)), np.ones(2)])
+def test_temperatures_of_another_shape_are_refused(tau):
+    with pytest.raises(ValueError, match=r"tau must be a number or have shape \(3,\), .* or \(problems, 1\), got"):
+        iterate(Bandit(REWARD), START, tau, 3)

@@ -7,6 +7,7 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
 from tests.problems import hard_problems, on
@@ -15,7 +16,7 @@ UPDATES = {
     "kl": kl_update, "pmd-mean": pmd_mean_update, "mixed": lambda *problem: mixed_update(*problem, 0.3),
     "baseline": lambda *problem: baseline_update(*problem, -4.0),
 }  # fmt: skip
-SHAPES = [(1, 100_000), (300, 7), (5, 256), (3, 257), (40, 1), (1, 2), (7, 1000), (2, 3, 4)]
+SHAPES = [(1, 5000), (300, 7), (5, 256), (3, 257), (40, 1), (1, 2), (7, 1000), (2, 3, 4)]
 
 
 def ordinary(shape, seed=0):
@@ -126,6 +127,20 @@ def test_a_row_does_not_depend_on_its_neighbours():
         ), 1e-14)  # fmt: skip
 
 
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("shape", [(300, 7), (5, 257)], ids=str)
+def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
+    problem = *ordinary(shape), 0.3
+    monkeypatch.setattr(compiled, "_SHARE", 8)
+    found = []
+    for threads in ("1", "2", "3", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.append(alone(UPDATES[name], *problem))
+    for other in found[1:]:
+        for field in ("policy", "log_ratio", "chi2_weight", "baseline"):
+            np.testing.assert_array_equal(getattr(found[0], field), getattr(other, field))
+
+
 def test_elementary_functions():
     """Against 40 digits: rounding for the exponentials, what they promise for the rough ones."""
     with mpmath.workdps(40):
@@ -140,6 +155,12 @@ def test_elementary_functions():
             exact = mpmath.lambertw(mpmath.exp(mpmath.mpf(float(z)))).real
             omega, log_omega = compiled._wright(z)
             assert abs(omega - exact) < 6e-6 * exact and abs(log_omega - mpmath.log(exact)) < 6e-6
+
+
+def test_where_nothing_can_be_written(monkeypatch):
+    """Numba refuses to keep what it compiles if it finds no folder for it."""
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert compiled._kept(types.int64)(lambda x: 2 * x)(21) == 42
 
 
 @pytest.mark.parametrize("how", ["environment", "no numba"])

@@ -33,25 +33,33 @@ def at(table, problem, n, tau=0.03):
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_one_action_for_all_unseen_ones_is_exact(estimator, tau):
     rng = np.random.default_rng(12)
-    for _ in range(20):
-        policy, reward = improvement.instance("graded", 40, 0.3, rng)
-        actions = rng.choice(40, size=12, p=policy)
-        mass, value, slots, spread = improvement.group(policy, reward, actions)
-        whole = sampled_update(policy, actions, reward[actions], tau, baseline=estimator)
-        lumped = sampled_update(mass, slots, reward[actions], tau, baseline=estimator)
-        unseen = np.setdiff1d(np.arange(40), actions)
-        assert lumped.policy @ value == pytest.approx(whole.policy @ reward, rel=1e-12)
-        assert lumped.policy[-1] == pytest.approx(whole.policy[unseen].sum(), rel=1e-11, abs=1e-300)
-        assert movement(mass, lumped.log_ratio).kl == pytest.approx(movement(policy, whole.log_ratio).kl, rel=1e-11)
-        assert entropy(lumped.policy) + lumped.policy[-1] * spread == pytest.approx(entropy(whole.policy), rel=1e-11)
+    policies, rewards = improvement.instances("graded", 40, 0.3, [rng] * 20)
+    drawn = np.stack([rng.choice(40, size=12, p=policy) for policy in policies])
+    for n, group in zip((5, 12), improvement.groups(policies, rewards, drawn, (5, 12)), strict=True):
+        for policy, reward, actions, mass, value, slots, spread in zip(policies, rewards, drawn[:, :n], *group):
+            whole = sampled_update(policy, actions, reward[actions], tau, baseline=estimator)
+            lumped = sampled_update(mass, slots, reward[actions], tau, baseline=estimator)
+            unseen = np.setdiff1d(np.arange(40), actions)
+            assert lumped.policy @ value == pytest.approx(whole.policy @ reward, rel=1e-12)
+            assert lumped.policy[-1] == pytest.approx(whole.policy[unseen].sum(), rel=1e-11, abs=1e-300)
+            assert movement(mass, lumped.log_ratio).kl == pytest.approx(movement(policy, whole.log_ratio).kl, rel=1e-11)
+            left = entropy(lumped.policy) + lumped.policy[-1] * spread
+            assert left == pytest.approx(entropy(whole.policy), rel=1e-11)
+
+
+def test_groups_where_everything_is_seen_have_nothing_left():
+    policy, reward, actions = np.array([[0.25, 0.75]]), np.array([[0.0, 1.0]]), np.array([[1, 1, 0]])
+    two, three = improvement.groups(policy, reward, actions, (2, 3))
+    assert [x.tolist() for x in two] == [[[0.75, 0.0, 0.25]], [[1.0, 0.0, 0.0]], [[0, 0]], [0.0]]
+    assert [x.tolist() for x in three] == [[[0.25, 0.75, 0.0, 0.0]], [[0.0, 1.0, 0.0, 0.0]], [[1, 1, 0]], [0.0]]
 
 
 def test_instances_have_the_mean_reward_they_should():
     rng = np.random.default_rng(3)
     for K, J in ((10, 0.1), (1000, 0.01), (1000, 0.5)):
-        policy, reward = improvement.instance("binary", K, J, rng)
+        (policy,), (reward,) = improvement.instances("binary", K, J, [rng])
         assert (policy.sum(), policy @ reward, reward.sum()) == pytest.approx((1, J, J * K))
-    graded = [improvement.instance("graded", 1000, 0.3, rng)[1] for _ in range(20)]
+    graded = improvement.instances("graded", 1000, 0.3, [rng] * 20)[1]
     assert np.mean(graded) == pytest.approx(0.3, abs=0.01)
 
 
@@ -59,7 +67,7 @@ def test_part_lets_a_success_grow_n_over_k_fold_at_most_and_mean_does_not():
     rng = np.random.default_rng(5)
     growth = {"mean": [], "log_partition": []}
     for _ in range(50):
-        policy, reward = improvement.instance(*BINARY, rng)
+        (policy,), (reward,) = improvement.instances(*BINARY, [rng])
         actions = rng.choice(1000, size=16, p=policy)
         k = reward[actions].sum()
         for estimator, grown in growth.items():

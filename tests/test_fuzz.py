@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pmdtheory import updates
-from pmdtheory.mdp import evaluation
+from pmdtheory.mdp import evaluate, optimum
 from tests.fuzz import _harness, baselines, mdps, sampled
 from tests.fuzz import updates as single
 
@@ -50,7 +50,7 @@ DEFECTS = {
     "estimate": ("baselines", baselines.baselines, "estimate", lambda name, b: b * (1 + 1e-12)),
     "minimiser": ("sampled", sampled, "sampled_update", short_of),
     "error": ("mdps", mdps, "evaluate", lambda mdp, e: replace(e, error=e.error * 1e-3)),
-    "optimum": ("mdps", evaluation, "certified", lambda mdp, e: evaluation.evaluate(mdp, np.roll(e.policy, 1, axis=1))),
+    "optimum": ("mdps", optimum, "certified", lambda mdp, e: evaluate(mdp, np.roll(e.policy, 1, axis=1))),
     "claim": ("claims", updates, "pmd_mean_update", short_of),
 }
 

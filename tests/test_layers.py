@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pmdtheory"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["simplex", "stationarity", "intervals", "roots", "sweeps"],
+    ["simplex", "stationarity", "intervals", "roots", "sweeps", "draws"],
     ["divergences", "partition", "plotting"],
     ["overestimated", "baselines"],
     ["solver", "compiled", "knobs"],

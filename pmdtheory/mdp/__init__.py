@@ -1,12 +1,13 @@
 """Markov decision processes, their exact evaluation, and policy mirror descent iterated on them."""
 
 from . import inexact, mirror_maps
-from .evaluation import Evaluation, advantage_gap, evaluate, occupancy, optimal
+from .evaluation import Evaluation, advantage_gap, evaluate, occupancy
 from .examples import chain, deep_sea, garnet, gridworld
 from .gymnasium_tables import from_gymnasium
 from .iteration import Iteration, iterate, lookahead_values
 from .mirror_maps import Euclidean, Tsallis
 from .model import MDP
+from .optimum import optimal
 
 __all__ = [
     "MDP",

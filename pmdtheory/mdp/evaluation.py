@@ -1,4 +1,4 @@
-r"""Exact evaluation of policies, their optimality certificate, and the optimal policy.
+r"""Exact evaluation of policies, and their optimality certificate.
 
 With P_π the transitions and r_π the rewards under π,
 
@@ -8,17 +8,14 @@ With P_π the transitions and r_π the rewards under π,
 d being the normalised discounted occupancy of the states.
 
 As γ → 1 this system has condition number 1/(1−γ), and what decides between actions, A, is 1−γ of V. So V is kept as
-g/(1−γ) + h, with h = 0 in one anchor state z (a terminal one where there is one). Let B be I − γP_π without the row
-and column of z, and p = γP_π(z, ·). Between two visits to z (renewal), with a the rewards and b the time, discounted,
+g/(1−γ) + h, with h = 0 in one anchor state z (a terminal one where there is one), from the renewal at z that
+``cycle.py`` solves, and
 
-.. math:: a = B^{-1} r_π, \quad b = B^{-1} 1, \quad g = \frac{r_π(z) + p^⊤ a}{1 + p^⊤ b}, \quad h = a − g b, \quad
-    A = R − g + γ P h − h.
+.. math:: A = R − g + γ P h − h.
 
 h measures how states differ, and stays bounded as γ → 1 wherever every state leads to z. E_π A = 0 up to rounding; as
-long as it is not, it is solved for as a reward of its own and the solution added (iterative refinement). B is an
-M-matrix, strictly diagonally dominant by rows, its diagonal computed from the other entries of the row, so that both
-the dense factorisation (LAPACK) and the sparse one (SuperLU without pivoting, minimum-degree order) are stable. The
-sparse one is meant for transitions with local structure, as in a gridworld: on a random graph its factors fill up.
+long as it is not, it is solved for as a reward of its own and the solution added (iterative refinement). A sparse MDP
+whose factors would fill up is solved iteratively, to the same residual.
 
 Error bound and certificate (Statement B10). Let Â be the advantages of any V̂, each off by at most ε. Because T^π and T
 are monotone and contract by γ,
@@ -33,15 +30,14 @@ second is g ≤ max (V* − V^π) ≤ g/(1−γ) with g = max A.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
-__all__ = ["Evaluation", "advantage_gap", "evaluate", "occupancy", "optimal"]
+from .cycle import SOLVERS, Cycle
 
-TOLERANCE = 1e-6
+__all__ = ["Evaluation", "advantage_gap", "evaluate", "occupancy"]
+
 _UNIT = np.finfo(float).eps / 2
 _REFINEMENTS = 20
-_GREEDY_STEPS, _SWEEPS, _CLOSE, _BETTER = 2000, 20, 1e-6, 1e-13
+_NARROW, _WIDE = 1_000_000, 100_000_000  # profiles up to which factors are the first choice, and the last resort
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +75,17 @@ class Evaluation:
     rounding: np.ndarray
 
 
-def evaluate(mdp, policy):
-    """Value a policy exactly, by one factorisation.
+def evaluate(mdp, policy, solver=None):
+    """Value a policy exactly.
 
     Parameters
     ----------
     mdp : MDP
     policy : array_like, shape (..., S, A)
         Rows sum to 1. Leading axes, several policies at once, only for a dense MDP.
+    solver : {"direct", "iterative"}, optional
+        For a sparse MDP, see ``cycle.py``: a factorisation, or a method that needs no more memory than P. By default
+        the first where the factors stay small, else the second, and the first again where that fails.
 
     Returns
     -------
@@ -95,7 +94,8 @@ def evaluate(mdp, policy):
     Raises
     ------
     ValueError
-        If `policy` is not a policy of `mdp`.
+        If `policy` is not a policy of `mdp`, if `solver` is not one, or if the iterative one leaves a residual above
+        rounding, which is then stated.
 
     Examples
     --------
@@ -105,7 +105,83 @@ def evaluate(mdp, policy):
     array([0.6667, 0.    ])
     """
     policy = mdp.check_policy(policy)
-    cycle = _Cycle(mdp, policy)
+    for name in _solvers(mdp, solver):
+        g, h, A, residual, off, rounding = _refined(mdp, policy, Cycle(mdp, policy, name))
+        if name == "direct" or off <= 64 * rounding:
+            break
+    else:
+        raise ValueError(
+            f"solver 'iterative' left a residual of {off:.1e}, an error of up to {off / (1 - mdp.gamma):.1e} in values "
+            f"that reach {np.abs(g / (1 - mdp.gamma) + h).max():.1e}: choose a smaller gamma, or solver='direct' if "
+            "its factors fit into memory."
+        )
+    rest = 1 - mdp.gamma
+    V = np.where(mdp.terminal, 0.0, (g / rest)[..., None] + h)
+    error = (off + rounding) / rest + 4 * _UNIT * (np.abs(g) / rest + np.abs(h).max(axis=-1))
+    certificate = (A.max(axis=(-2, -1)) - residual.min(axis=-1) + 2 * rounding) / rest
+    return Evaluation(policy, V, V[..., None] + A, A, V @ mdp.rho, error, certificate, rounding)
+
+
+def occupancy(mdp, policy, start=None, solver=None):
+    """Normalised discounted occupancy of the states, (1 − γ) Σ_t γ^t P(x_t = x).
+
+    Parameters
+    ----------
+    mdp : MDP
+    policy : array_like, shape (..., S, A)
+        As in `evaluate`.
+    start : array_like, shape (S,), optional
+        Distribution of the initial state; that of the MDP by default.
+    solver : {"direct", "iterative"}, optional
+        As in `evaluate`; the iterative one is accepted if all entries together are within 1e-10.
+
+    Returns
+    -------
+    ndarray, shape (..., S)
+        Sums to 1, up to rounding over 1 − γ where several classes of states do not lead to one another.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`.
+
+    Examples
+    --------
+    >>> from pmdtheory.mdp import MDP
+    >>> two = MDP(P=[[[0, 1]], [[0, 1]]], R=[[1], [0]], gamma=0.5, rho=[1, 0])
+    >>> occupancy(two, [[1], [1]])
+    array([0.5, 0.5])
+    """
+    policy = mdp.check_policy(policy)
+    start = mdp.rho if start is None else np.asarray(start, dtype=float)
+    start = np.broadcast_to(start, policy.shape[:-1])
+    for name in _solvers(mdp, solver):
+        cycle = Cycle(mdp, policy, name)
+        d = cycle.occupancy(start)
+        if name == "direct":
+            return d
+        flow, rest = mdp.gamma * mdp.induced(policy).T, 1 - mdp.gamma
+        d = d + cycle.occupancy(start - (d - flow @ d) / rest)
+        error = np.abs(start - (d - flow @ d) / rest).sum()
+        if error <= 1e-10:
+            return d
+    raise ValueError(
+        f"solver 'iterative' leaves an error of up to {error:.1e} in the occupancy: choose a smaller gamma, or "
+        "solver='direct' if its factors fit into memory."
+    )
+
+
+def _solvers(mdp, solver):
+    """Solvers to be tried, in this order."""
+    if solver is not None and solver not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
+    if not mdp.is_sparse or solver == "direct" or (solver is None and mdp.profile <= _NARROW):
+        return ["direct"]
+    return ["iterative", "direct"] if solver is None and mdp.profile <= _WIDE else ["iterative"]
+
+
+def _refined(mdp, policy, cycle):
+    """g and h, and what `_advantages` makes of them, after as many refinements as make the residual smaller."""
     g, h = cycle.values(_mean(policy, mdp.R))
     A, residual, off, rounding = _advantages(mdp, policy, g, h)
     for _ in range(_REFINEMENTS):
@@ -118,40 +194,7 @@ def evaluate(mdp, policy):
             break
         g, h = np.where(better, g + more_g, g), np.where(better[..., None], h + more_h, h)
         A, residual, off, rounding = _advantages(mdp, policy, g, h)
-
-    rest = 1 - mdp.gamma
-    V = np.where(mdp.terminal, 0.0, (g / rest)[..., None] + h)
-    error = (off + rounding) / rest + 4 * _UNIT * (np.abs(g) / rest + np.abs(h).max(axis=-1))
-    certificate = (A.max(axis=(-2, -1)) - residual.min(axis=-1) + 2 * rounding) / rest
-    return Evaluation(policy, V, V[..., None] + A, A, V @ mdp.rho, error, certificate, rounding)
-
-
-def occupancy(mdp, policy, start=None):
-    """Normalised discounted occupancy of the states, (1 − γ) Σ_t γ^t P(x_t = x).
-
-    Parameters
-    ----------
-    mdp : MDP
-    policy : array_like, shape (..., S, A)
-        As in `evaluate`.
-    start : array_like, shape (S,), optional
-        Distribution of the initial state; that of the MDP by default.
-
-    Returns
-    -------
-    ndarray, shape (..., S)
-        Sums to 1, up to rounding over 1 − γ where several classes of states do not lead to one another.
-
-    Examples
-    --------
-    >>> from pmdtheory.mdp import MDP
-    >>> two = MDP(P=[[[0, 1]], [[0, 1]]], R=[[1], [0]], gamma=0.5, rho=[1, 0])
-    >>> occupancy(two, [[1], [1]])
-    array([0.5, 0.5])
-    """
-    policy = mdp.check_policy(policy)
-    start = mdp.rho if start is None else np.asarray(start, dtype=float)
-    return _Cycle(mdp, policy).occupancy(np.broadcast_to(start, policy.shape[:-1]))
+    return g, h, A, residual, off, rounding
 
 
 def advantage_gap(evaluation):
@@ -163,93 +206,6 @@ def advantage_gap(evaluation):
     return evaluation.A.max(axis=(-2, -1))
 
 
-def optimal(mdp, tolerance=None):
-    """Find an optimal policy by policy iteration, and certify it.
-
-    It starts from what modified policy iteration finds, so that few policies have to be valued exactly.
-    A state changes its action only for one that is better by more than rounding, so that equally good actions do not
-    alternate. Should rounding lead back to an earlier policy all the same, the best certified one is returned.
-
-    Parameters
-    ----------
-    mdp : MDP
-    tolerance : float, optional
-        Largest certificate to accept, units of value; 1e-6 of the largest value by default.
-
-    Returns
-    -------
-    Evaluation
-        Of a deterministic policy that is optimal to within its `certificate`.
-
-    Raises
-    ------
-    ValueError
-        If rounding leaves a larger certificate than `tolerance`; the message gives the one reached. With the default
-        this takes γ above 1 − 1e-7, and states that do not lead to one another.
-
-    Examples
-    --------
-    >>> from pmdtheory.mdp import MDP
-    >>> two = MDP(P=[[[1, 0], [0, 1]], [[0, 1], [0, 1]]], R=[[1, 0], [0, 0]], gamma=0.5)
-    >>> best = optimal(two)
-    >>> best.V, bool(best.certificate < 1e-13)
-    (array([2., 0.]), True)
-    """
-    every, best, seen = np.arange(mdp.states), None, set()
-    choice = _good_choice(mdp)
-    while (policy := hash(choice.tobytes())) not in seen:
-        seen.add(policy)
-        current = evaluate(mdp, np.eye(mdp.actions)[choice])
-        if best is None or current.certificate <= best.certificate:
-            best = current
-        greedy = current.A.argmax(axis=1)
-        better = current.A[every, greedy] > current.A[every, choice] + 2 * current.rounding
-        choice = np.where(better, greedy, choice)
-    return certified(mdp, best, tolerance)
-
-
-def _good_choice(mdp):
-    """Action of each state that is greedy for values near the optimal ones, found without solving a system.
-
-    Modified policy iteration (Puterman and Shin 1978): a greedy step, then sweeps with its policy. Actions are changed
-    only for better ones, also where values are far below the largest; it ends when none is and the last step moved all
-    values alike, within 1e-6.
-    """
-    every, V = np.arange(mdp.states), np.zeros(mdp.states)
-    choice = mdp.R.argmax(axis=1)
-    for _ in range(_GREEDY_STEPS):
-        Q = mdp.backup(V)
-        greedy = Q.argmax(axis=1)
-        better = Q[every, greedy] > Q[every, choice] + _BETTER * np.abs(Q).max()
-        choice = np.where(better, greedy, choice)
-        step = Q[every, choice] - V
-        if not better.any() and _span(step[~mdp.terminal]) <= _CLOSE * np.abs(Q).max():
-            break
-        moves, reward = mdp.rows[every * mdp.actions + choice], mdp.R[every, choice]
-        for _ in range(_SWEEPS):
-            V = reward + mdp.gamma * (moves @ V)
-    return choice
-
-
-def _span(values):
-    return values.max(initial=-np.inf) - values.min(initial=np.inf)
-
-
-def certified(mdp, evaluation, tolerance):
-    """Return `evaluation`, of one policy, if its certificate is at most `tolerance` (or its default)."""
-    if tolerance is None:
-        tolerance = TOLERANCE * max(np.abs(evaluation.V).max(), np.abs(mdp.R).max())
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be nonnegative, got {tolerance}.")
-    if not evaluation.certificate <= tolerance:
-        raise ValueError(
-            f"tolerance must be at least {evaluation.certificate:.2g}, the gap that rounding leaves at gamma = "
-            f"{mdp.gamma!r} where values reach {np.abs(evaluation.V).max():.2g}, got {tolerance:.2g}: accept that, or "
-            "choose a smaller gamma."
-        )
-    return evaluation
-
-
 def _mean(policy, values):
     return np.einsum("...xa,...xa->...x", policy, values)
 
@@ -259,56 +215,12 @@ def _advantages(mdp, policy, g, h):
     A = mdp.backup(h) - h[..., None] - g[..., None, None]
     A[..., mdp.terminal, :] = 0.0
     residual = _mean(policy, A)
-    # Twice for the products of P and h: once as they are summed, once because rows of P sum to 1 up to rounding.
-    size = (2 * mdp.most_successors + 8) * np.abs(h).max(axis=-1) + 8 * np.abs(mdp.R).max()
-    rounding = _UNIT * (size + mdp.actions * np.abs(A).max(axis=(-2, -1)))
+    rounding = advantage_rounding(mdp, np.abs(h).max(axis=-1), np.abs(A).max(axis=(-2, -1)))
     return A, residual, np.abs(residual).max(axis=-1), rounding
 
 
-class _Cycle:
-    """A policy's way from the anchor state z back to it: B of the module docstring, with z as a state that earns 0."""
-
-    def __init__(self, mdp, policy):
-        self.gamma, self.anchor, self.factors = mdp.gamma, mdp.anchor, None
-        moves = mdp.induced(mdp.gamma * policy)
-        z = self.anchor
-        if mdp.is_sparse:
-            moves = moves - sparse.diags_array(moves.diagonal())
-            left = np.asarray(moves.sum(axis=1))
-            self.out, self.back = moves[[z]].toarray()[0], moves[:, [z]].toarray()[:, 0]
-            keep = sparse.diags_array(np.arange(mdp.states) != z, dtype=float)
-            system = sparse.diags_array(1 - mdp.gamma + left) - keep @ moves @ keep
-            self.factors = splu(
-                system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
-        else:
-            diagonal = np.einsum("...xx->...x", moves)
-            diagonal[...] = 0.0
-            left = moves.sum(axis=-1)
-            self.out, self.back = moves[..., z, :].copy(), moves[..., z].copy()
-            moves[..., z, :] = moves[..., z] = 0.0
-            self.system = np.negative(moves, out=moves)
-            diagonal[...] = 1 - mdp.gamma + left
-
-    def values(self, reward):
-        """g and h for rewards of the states, shape (..., S)."""
-        once, time = reward.copy(), np.ones_like(reward)
-        once[..., self.anchor] = time[..., self.anchor] = 0.0
-        a, b = np.moveaxis(self._solve(np.stack([once, time], axis=-1)), -1, 0)
-        g = (reward[..., self.anchor] + (self.out * a).sum(axis=-1)) / (1 + (self.out * b).sum(axis=-1))
-        return g, a - g[..., None] * b
-
-    def occupancy(self, start):
-        """Discounted occupancy: what start gives before the first visit to z, and what each visit gives after it."""
-        before = start.copy()
-        before[..., self.anchor] = 0.0
-        u, w = np.moveaxis(self._solve(np.stack([before, self.out], axis=-1), transposed=True), -1, 0)
-        visits = start[..., self.anchor] + (u * self.back).sum(axis=-1)
-        d = (1 - self.gamma) * u + (visits / (1 + w.sum(axis=-1)))[..., None] * w
-        d[..., self.anchor] = visits / (1 + w.sum(axis=-1))
-        return d
-
-    def _solve(self, right, transposed=False):
-        if self.factors is not None:
-            return self.factors.solve(right, trans="T" if transposed else "N")
-        return np.linalg.solve(np.swapaxes(self.system, -1, -2) if transposed else self.system, right)
+def advantage_rounding(mdp, values, advantages):
+    """ε: what rounding may do to an advantage, from the largest of the values it comes from and of the advantages."""
+    # Twice for the products of P and h: once as they are summed, once because rows of P sum to 1 up to rounding.
+    size = (2 * mdp.most_successors + 8) * values + 8 * np.abs(mdp.R).max()
+    return _UNIT * (size + mdp.actions * advantages)

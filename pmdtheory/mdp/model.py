@@ -15,8 +15,10 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .. import simplex
+from ..draws import passed
 
 __all__ = ["MDP", "column_sampler"]
 
@@ -67,19 +69,26 @@ class MDP:
         gamma = simplex.finite(self.gamma, "gamma")
         if gamma.ndim or not 0 <= gamma < 1:
             raise ValueError(f"gamma must be one number in [0, 1), got {self.gamma}.")
-        if (largest := np.abs(R).max()) > _LARGEST * (1 - float(gamma)) ** 2:
-            raise ValueError(
-                f"R must be so small that values and their errors, up to |R|/(1-gamma)^2, stay below {_LARGEST:g}, got "
-                f"{largest} at gamma = {float(gamma)!r}."
-            )
+        _bounded(R, float(gamma))
         rho = simplex.distribution(np.full(S, 1 / S) if self.rho is None else self.rho, "rho")
         if rho.shape != (S,):
             raise ValueError(f"rho must have shape ({S},), one entry for each state of R, got {rho.shape}.")
         P = _transitions(self.P, S, A)
-        terminal = ((_stay(P, S, A) == 1) & (R == 0)).all(axis=1)
-        checked = {"P": P, "R": R, "gamma": float(gamma), "rho": rho, "terminal": terminal}
+        checked = {"P": P, "R": R, "gamma": float(gamma), "rho": rho, "terminal": _terminal(P, R)}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    def rewarded(self, R):
+        """Return the MDP with the rewards `R`, shape (S, A), instead; both share the transitions."""
+        R = simplex.finite(R, "R")
+        if R.shape != self.R.shape:
+            raise ValueError(f"R must have shape {self.R.shape}, got {R.shape}.")
+        _bounded(R, self.gamma)
+        other = object.__new__(MDP)
+        checked = {"P": self.P, "R": R, "gamma": self.gamma, "rho": self.rho}
+        for name, value in (checked | {"terminal": _terminal(self.P, R)}).items():
+            object.__setattr__(other, name, value)
+        return other
 
     @property
     def states(self):
@@ -119,6 +128,23 @@ class MDP:
         if self.is_sparse:
             return int(np.diff(self.P.indptr).max())
         return int(np.count_nonzero(self.P, axis=-1).max())
+
+    @cached_property
+    def profile(self):
+        """Entries between the diagonal and the first of each row, states ordered by reverse Cuthill and McKee.
+
+        Factors of I − γP_π in that order fill no more than this. The anchor is left out, as it is of the system that
+        values solve.
+        """
+        others = np.flatnonzero(np.arange(self.states) != self.anchor)
+        graph = self.induced(self.uniform_policy())
+        graph = sparse.csr_array(graph)[others][:, others]
+        place = np.empty(len(others), dtype=np.int64)
+        place[reverse_cuthill_mckee(graph)] = np.arange(len(others))
+        a, b = place[graph.nonzero()[0]], place[graph.nonzero()[1]]
+        first = np.arange(len(others))
+        np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
+        return int((np.arange(len(others)) - first).sum())
 
     def uniform_policy(self):
         """The policy that takes every action with equal probability, shape (S, A)."""
@@ -174,15 +200,16 @@ def column_sampler(rows):
     array([2, 0], dtype=int32)
     """
     table = sparse.csr_array(rows)
-    start, stop = table.indptr[:-1], table.indptr[1:]
-    row = np.repeat(np.arange(table.shape[0]), stop - start)
+    start, count = table.indptr[:-1], np.diff(table.indptr)
+    row = np.repeat(np.arange(table.shape[0]), count)
     before = np.concatenate([[0.0], np.cumsum(table.data)])
-    # Row i occupies [i, i + 1): one sorted array in which every row is searched at once.
+    # Row i occupies [i, i + 1].
     ends = row + np.clip(before[1:] - before[start][row], 0.0, 1.0)
 
     def draw(rng, index):
-        place = np.searchsorted(ends, index + rng.random(np.shape(index)), side="right")
-        return table.indices[np.minimum(place, stop[index] - 1)]
+        first, most = start[index], count[index]
+        number = passed(ends, first, most, index + rng.random(np.shape(index)))
+        return table.indices[first + np.minimum(number, most - 1)]
 
     return draw
 
@@ -220,6 +247,20 @@ def _place_of_smallest(P, A):
         return np.unravel_index(P.argmin(), P.shape)
     entry = P.data.argmin()
     return *divmod(int(np.searchsorted(P.indptr, entry, side="right")) - 1, A), P.indices[entry]
+
+
+def _bounded(R, gamma):
+    """Refuse rewards so large that values overflow."""
+    if (largest := np.abs(R).max()) > _LARGEST * (1 - gamma) ** 2:
+        raise ValueError(
+            f"R must be so small that values and their errors, up to |R|/(1-gamma)^2, stay below {_LARGEST:g}, got "
+            f"{largest} at gamma = {gamma!r}."
+        )
+
+
+def _terminal(P, R):
+    """States that no action leaves and whose rewards are all 0."""
+    return ((_stay(P, *R.shape) == 1) & (R == 0)).all(axis=1)
 
 
 def _stay(P, S, A):

@@ -22,9 +22,8 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from .. import simplex
-from .evaluation import certified
 from .evaluation import evaluate as evaluate_plain
-from .model import MDP
+from .optimum import certified
 
 __all__ = ["SoftEvaluation", "evaluate", "iterate", "optimal"]
 
@@ -167,7 +166,7 @@ def optimal(mdp, weight, tolerance=None):
 def _evaluate(mdp, log_policy, weight):
     policy = np.exp(log_policy)
     entropy = -(policy * log_policy).sum(axis=-1, keepdims=True)
-    plain = evaluate_plain(MDP(mdp.P, mdp.R + weight * entropy, mdp.gamma), policy)
+    plain = evaluate_plain(mdp.rewarded(mdp.R + weight * entropy), policy)
     A = plain.A - weight * entropy
     log_actions = 1 + np.log(mdp.actions)
     rounding = plain.rounding + np.finfo(float).eps * weight * (mdp.actions + 8) * log_actions**2
