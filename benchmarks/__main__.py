@@ -1,6 +1,7 @@
-"""Run every benchmark but `benchmarks.pretrained`, which needs a fetched model: a table and a picture beside this file.
+"""Run every benchmark: a table and a picture beside this file.
 
-``make bench`` sets one thread. Nothing else should run meanwhile; ratios are within one run, seconds of one machine.
+``make bench`` sets one thread, and all for training. Nothing else should run meanwhile; ratios are within one run,
+seconds of one machine.
 """
 
 import importlib.metadata
@@ -12,11 +13,11 @@ import pandas as pd
 
 from pmdtheory import plotting
 
-from . import large_mdp, mdp_iteration, simulators, updates
+from . import large_mdp, mdp_iteration, simulators, training, updates
 from .rows import show
 
 HERE = Path(__file__).parent
-VERSIONS = ("numpy", "scipy", "numba", "cvxpy", "quantecon")
+VERSIONS = ("numpy", "scipy", "numba", "cvxpy", "quantecon", "torch", "transformers", "trl")
 MARKS = {"compiled": ("o", plotting.VERMILION), "NumPy": ("s", plotting.BLUE), "softmax": ("^", plotting.GREY)}
 
 
@@ -69,7 +70,7 @@ def picture(table):
 
 def main():
     """Write ``results.csv`` and ``results.png``, and print the rows."""
-    rows = [row for module in (updates, mdp_iteration, simulators, large_mdp) for row in module.rows()]
+    rows = [row for module in (updates, mdp_iteration, simulators, large_mdp, training) for row in module.rows()]
     show(rows)
     table = pd.DataFrame(rows).assign(
         machine=processor(), threads=os.environ.get("OMP_NUM_THREADS", "all"), versions=versions()
