@@ -10,6 +10,7 @@ alternate.
 """
 
 import numpy as np
+from scipy import sparse
 
 from .evaluation import advantage_rounding, evaluate
 
@@ -91,6 +92,7 @@ def _settled(mdp, choice, V):
     more sweeps are made with the policy.
     """
     every, live, sweeps, undecided, idle = np.arange(mdp.states), ~mdp.terminal, _SWEEPS, None, 0
+    policy = _policies(mdp)
     for _ in range(_GREEDY_STEPS):
         Q = mdp.backup(V)
         greedy, top, least = Q.argmax(axis=1), Q.max(axis=1), Q.min(axis=1)
@@ -105,7 +107,7 @@ def _settled(mdp, choice, V):
         if not spreads and not moving and _span((Q[every, choice] - V)[live]) <= _CLOSE * size.max():
             break
         sweeps = _SWEEPS if spreads or moving > _FEW * mdp.states else min(2 * sweeps, _MOST_SWEEPS)
-        moves, reward = _policy(mdp, choice, undecided)
+        moves, reward = policy(choice, undecided)
         for _ in range(sweeps):
             V = reward + moves @ V
     return choice
@@ -115,11 +117,18 @@ def _span(values):
     return values.max(initial=-np.inf) - values.min(initial=np.inf)
 
 
-def _policy(mdp, choice, undecided):
-    """γP and R under a policy: of each state its choice, of the undecided ones all actions alike."""
-    if undecided.any():
-        policy = np.where(undecided[:, None], 1 / mdp.actions, np.eye(mdp.actions)[choice])
-        return mdp.induced(mdp.gamma * policy), (policy * mdp.R).sum(axis=1)
-    every = np.arange(mdp.states)
-    moves = mdp.rows[every * mdp.actions + choice]
-    return mdp.gamma * moves, mdp.R[every, choice]
+def _policies(mdp):
+    """(choice, undecided) → γP and R under a policy: of each state its choice, of the undecided all actions alike."""
+    every, alike = np.arange(mdp.states), mdp.induced(mdp.uniform_policy())
+    rows = sparse.vstack([mdp.rows, alike], format="csr") if mdp.is_sparse else mdp.rows
+
+    def policy(choice, undecided):
+        reward = np.where(undecided, mdp.R.mean(axis=1), mdp.R[every, choice])
+        row = every * mdp.actions + choice
+        if mdp.is_sparse:
+            return mdp.gamma * rows[np.where(undecided, mdp.R.size + every, row)], reward
+        moves = rows[row]
+        moves[undecided] = alike[undecided]
+        return mdp.gamma * moves, reward
+
+    return policy

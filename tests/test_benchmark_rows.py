@@ -1,0 +1,46 @@
+"""The benchmarks of simulators and large MDPs at small sizes: whole rows, and solvers that agree."""
+
+import numpy as np
+import pytest
+
+from benchmarks import large_mdp, simulators
+from benchmarks.rows import row, show, taking_turns
+
+SMALL = {
+    "sweep": lambda: simulators.bandit_sweep(seeds=3, contexts=2, actions=3, steps=2, rollouts=4, rounds=1),
+    "minimiser": lambda: simulators.sampled_minimiser(groups=12, actions=4, rollouts=8, alone=6, rounds=1),
+    "optimum": lambda: large_mdp.optimum(side=6, rounds=1),
+    "evaluation": lambda: large_mdp.evaluation(side=6, rounds=1),
+    "memory": lambda: large_mdp.update_memory(10_000),
+    "process": lambda: large_mdp.million(side=6),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_rows_are_whole(name, capsys):
+    rows = SMALL[name]()
+    assert rows
+    for each in rows:
+        assert list(each) == list(row("", "", ""))
+        assert (each["seconds"] or 0) > 0 or (each["bytes"] or 0) > 0
+        assert (each["ratio"] is None) == (each["peer"] is None)
+        assert each["ratio"] is None or each["ratio"] > 0
+    show(rows)
+    assert len(capsys.readouterr().out.splitlines()) == len(rows)
+
+
+def test_the_loops_of_a_user_solve_the_same_problem():
+    """`brentq` and BFGS, group by group, end where the batch does, to what their tolerances promise."""
+    policy, drawn, rewards = simulators.problems(20, 5, 12, seed=3)
+    target = (rewards - rewards.mean(axis=-1, keepdims=True)) / 0.3
+    batch = simulators.sampled_update(policy, drawn, rewards, 0.3, "mean").policy
+    for solve, tolerance in ((simulators.by_brentq, 1e-9), (simulators.by_minimize, 1e-4)):
+        alone = np.stack([solve(p, y, t) for p, y, t in zip(policy, drawn, target)])
+        assert np.median(np.abs(alone - batch).max(axis=-1)) < tolerance
+
+
+def test_turns_are_taken():
+    """Each function is called once to warm up and once a round, and the last one's ratio is 1."""
+    calls = []
+    seconds, ratio = taking_turns([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3)
+    assert calls == ["a", "b"] * 4 and seconds.shape == (2,) and ratio[1] == 1
