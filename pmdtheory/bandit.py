@@ -5,14 +5,17 @@ rollouts per context from the current policy, estimates the baseline from their 
 minimiser of the sampled regression (Statement 14). All seeds advance together as one batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from . import divergences, simplex
 from .sampled import sampled_update
-from .updates import pmd_mean_update
+from .updates import Update, pmd_mean_update
 
 __all__ = ["Bandit", "draw_actions", "iterate", "random_bandit"]
 
@@ -68,7 +71,7 @@ class Bandit:
         for name, value in {"reward": reward, "noise_scale": scale, "context_weight": weight}.items():
             object.__setattr__(self, name, value)
 
-    def observe(self, rng, actions):
+    def observe(self, rng: np.random.Generator, actions: np.ndarray) -> np.ndarray:
         """Rewards of `actions`, shape (..., C, n), as observed with noise from the Generator `rng`."""
         every = np.broadcast_to(self.reward, (*actions.shape[:-1], self.reward.shape[1]))
         mean = np.take_along_axis(every, actions, axis=-1)
@@ -79,7 +82,13 @@ class Bandit:
         return mean
 
 
-def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
+def random_bandit(
+    rng: np.random.Generator,
+    contexts: int = 1,
+    actions: int = 10,
+    kind: Literal["graded", "binary"] = "graded",
+    success: float = 0.2,
+) -> Bandit:
     """Draw a noiseless bandit: graded rewards uniform in [0, 1], or binary ones.
 
     Parameters
@@ -108,7 +117,7 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
     return Bandit((draws <= np.maximum(success, draws.min(axis=1, keepdims=True))).astype(float))
 
 
-def draw_actions(policy, uniforms):
+def draw_actions(policy: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """Invert the distribution function of `policy`, shape (..., K), at `uniforms` in [0, 1), shape (..., n)."""
     K, n = policy.shape[-1], uniforms.shape[-1]
     cumulative = np.cumsum(policy.reshape(-1, K), axis=-1)
@@ -118,20 +127,21 @@ def draw_actions(policy, uniforms):
 
 
 def iterate(
-    bandit,
-    policy,
-    tau,
-    steps,
+    bandit: Bandit,
+    policy: ArrayLike,
+    tau: ArrayLike,
+    steps: int,
     *,
-    update=pmd_mean_update,
-    rollouts=None,
-    estimator="loo_mean",
-    unseen="proportional",
-    schedule=None,
-    seeds=1,
-    seed=0,
-    per_context=False,
-):
+    update: Callable[..., Update] = pmd_mean_update,
+    rollouts: int | None = None,
+    estimator: str | Callable[..., Any] = "loo_mean",
+    unseen: str = "proportional",
+    schedule: Callable[..., Any] | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    per_context: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame:
     """Run policy mirror descent on a bandit.
 
     Parameters
@@ -163,6 +173,8 @@ def iterate(
         Root of the random numbers; run i uses the i-th spawned stream, so runs can be added later.
     per_context : bool
         One row per context instead of their average.
+    progress : bool
+        Show a progress bar on standard error, where that is a terminal.
 
     Returns
     -------
@@ -202,7 +214,7 @@ def iterate(
     nothing = divergences.Movement(*np.full((5, seeds, C), np.nan))
     records = [(q, nothing, np.full((seeds, C), np.nan))]
     scheduled = np.broadcast_to(tau, (seeds,)) if schedule else None
-    for t in range(steps):
+    for t in _counter(steps, progress):
         p, tau = q, scheduled[:, None] if schedule else taus[t]
         if rollouts is None:
             result = update(p, bandit.reward, tau)
@@ -215,7 +227,7 @@ def iterate(
         records.append((q, moved, result.chi2_weight))
         if schedule:
             drawn = None if rollouts is None else np.take_along_axis(result.log_ratio, actions, axis=-1)
-            weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
+            weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)  # type: ignore[arg-type]
             scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
     rows = []
@@ -240,3 +252,11 @@ def iterate(
             columns = {name: pick.get(name, lambda x: x @ weight)(value) for name, value in columns.items()}
         rows.append(pd.DataFrame(keys | columns))
     return pd.concat(rows, ignore_index=True)
+
+
+def _counter(steps, progress):
+    if not progress:
+        return range(steps)
+    from tqdm import tqdm
+
+    return tqdm(range(steps), desc="steps", unit="step", disable=None, leave=False)
