@@ -33,8 +33,11 @@ second is g ≤ max (V* − V^π) ≤ g/(1−γ) with g = max A.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.linalg import splu
+
+from .model import MDP
 
 __all__ = ["Evaluation", "advantage_gap", "evaluate", "occupancy", "optimal"]
 
@@ -79,7 +82,7 @@ class Evaluation:
     rounding: np.ndarray
 
 
-def evaluate(mdp, policy):
+def evaluate(mdp: MDP, policy: ArrayLike) -> Evaluation:
     """Value a policy exactly, by one factorisation.
 
     Parameters
@@ -126,7 +129,7 @@ def evaluate(mdp, policy):
     return Evaluation(policy, V, V[..., None] + A, A, V @ mdp.rho, error, certificate, rounding)
 
 
-def occupancy(mdp, policy, start=None):
+def occupancy(mdp: MDP, policy: ArrayLike, start: ArrayLike | None = None) -> np.ndarray:
     """Normalised discounted occupancy of the states, (1 − γ) Σ_t γ^t P(x_t = x).
 
     Parameters
@@ -151,10 +154,10 @@ def occupancy(mdp, policy, start=None):
     """
     policy = mdp.check_policy(policy)
     start = mdp.rho if start is None else np.asarray(start, dtype=float)
-    return _Cycle(mdp, policy).occupancy(np.broadcast_to(start, policy.shape[:-1]))
+    return _Cycle(mdp, policy).occupancy(np.broadcast_to(start, policy.shape[:-1]))  # type: ignore[arg-type]
 
 
-def advantage_gap(evaluation):
+def advantage_gap(evaluation: Evaluation) -> np.ndarray:
     """Largest advantage over states and actions, shape (...).
 
     Divided by 1 − γ it bounds the distance to the optimal value in every state (Statement B10), up to the rounding
@@ -163,7 +166,7 @@ def advantage_gap(evaluation):
     return evaluation.A.max(axis=(-2, -1))
 
 
-def optimal(mdp, tolerance=None):
+def optimal(mdp: MDP, tolerance: float | None = None) -> Evaluation:
     """Find an optimal policy by policy iteration, and certify it.
 
     It starts from what modified policy iteration finds, so that few policies have to be valued exactly.

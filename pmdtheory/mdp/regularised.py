@@ -19,6 +19,7 @@ none underflows. No state is terminal here: a state that every action leaves whe
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 
 from .. import simplex
@@ -59,12 +60,12 @@ class SoftEvaluation:
     rounding: np.ndarray
 
     @property
-    def policy(self):
+    def policy(self) -> np.ndarray:
         """π, shape (..., S, A)."""
         return np.exp(self.log_policy)
 
 
-def evaluate(mdp, policy, weight):
+def evaluate(mdp: MDP, policy: ArrayLike, weight: float) -> SoftEvaluation:
     """Regularised values of one policy.
 
     Parameters
@@ -93,7 +94,7 @@ def evaluate(mdp, policy, weight):
     return _evaluate(mdp, np.log(_positive_policy(mdp, policy)), _weight(weight))
 
 
-def iterate(mdp, policy, weight, eta, steps):
+def iterate(mdp: MDP, policy: ArrayLike, weight: float, eta: float, steps: int) -> SoftEvaluation:
     """Run regularised mirror descent, which is the natural policy gradient of the regularised value.
 
     Parameters
@@ -134,7 +135,7 @@ def iterate(mdp, policy, weight, eta, steps):
     return SoftEvaluation(*(np.stack([getattr(e, field.name) for e in visited]) for field in fields(SoftEvaluation)))
 
 
-def optimal(mdp, weight, tolerance=None):
+def optimal(mdp: MDP, weight: float, tolerance: float | None = None) -> SoftEvaluation:
     """Optimal regularised policy, by soft policy iteration until no soft advantage exceeds rounding.
 
     Parameters
