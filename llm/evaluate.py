@@ -15,22 +15,39 @@ Chen et al., arXiv 2107.03374, eq. 1 (pass@k). Wang et al., arXiv 2203.11171 (ma
 
 import math
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from pmdtheory.intervals import half_width
 
 from .rollout import sample
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .tasks import Task
+
 __all__ = ["Estimate", "avg_at_k", "evaluate", "maj_at_k", "pass_at_k"]
 
 
 def evaluate(
-    model, tokenizer, task, split, prompts, samples, max_new_tokens, seed=0, temperature=1.0, top_p=1.0, batch=0,
-    **prompting,
-):
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    task: "Task",
+    split: str,
+    prompts: int,
+    samples: int,
+    max_new_tokens: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch: int = 0,
+    progress: bool = False,
+    **prompting: Any,
+) -> dict[str, float]:
     """Return accuracies of `model` on the first `prompts` prompts of a split.
 
     Parameters
@@ -43,6 +60,8 @@ def evaluate(
         Which prompts.
     prompts, samples, batch : int
         Number of prompts, of completions k per prompt, and of completions sampled at once; 0 for all.
+    progress : bool
+        Show a progress bar on standard error, where that is a terminal.
     seed, max_new_tokens, temperature, top_p, **prompting
         Of the sampling, as in `pmdllm.rollout.sample`; ``chat``, ``system_prompt`` and ``stop`` are those of greedy
         completions too.
@@ -64,8 +83,9 @@ def evaluate(
         for start in range(0, len(problems), step):
             some = problems[start : start + step]
             rollouts = sample(
-                model, tokenizer, [problem.prompt for problem in some], n, max_new_tokens, **sampling, **prompting
-            )
+                model, tokenizer, [problem.prompt for problem in some], n, max_new_tokens, advance=bar.update,
+                **sampling, **prompting,
+            )  # fmt: skip
             verdict = task.judge(rollouts.texts(tokenizer), [problem.answer for problem in some for _ in range(n)])
             columns["correct"].append(verdict.correct)
             columns["answers"].append(np.array(verdict.answers, dtype=object))
@@ -74,8 +94,10 @@ def evaluate(
             columns["unparsed"].append(~verdict.parsed)
         return {name: np.concatenate(values).reshape(len(problems), n) for name, values in columns.items()}
 
-    drawn = judged(samples, generator=generator, temperature=temperature, top_p=top_p)
-    greedy = judged(1)
+    total, hidden = len(problems) * (samples + 1), not progress or None
+    with tqdm(total=total, desc=f"evaluation on {split}", unit="completion", disable=hidden, leave=False) as bar:
+        drawn = judged(samples, generator=generator, temperature=temperature, top_p=top_p)
+        greedy = judged(1)
     estimates = {
         f"avg@{samples}": avg_at_k(drawn["correct"]),
         f"pass@{samples}": pass_at_k(drawn["correct"], samples),
@@ -98,7 +120,7 @@ class Estimate(NamedTuple):
     half_width: float
 
 
-def avg_at_k(rewards):
+def avg_at_k(rewards: Any) -> Estimate:
     """Mean reward of the samples, averaged over prompts: accuracy where rewards are 0 and 1.
 
     >>> avg_at_k([[1, 1, 0, 0], [1, 0, 0, 0]]).value
@@ -107,7 +129,7 @@ def avg_at_k(rewards):
     return _over_prompts(_rewards(rewards).mean(axis=1))
 
 
-def pass_at_k(correct, k):
+def pass_at_k(correct: Any, k: int) -> Estimate:
     """Probability that k samples, from 1 to n, contain a correct one, averaged over prompts; unbiased.
 
     >>> round(pass_at_k([[1, 0, 0, 0]], k=2).value, 4)
@@ -121,7 +143,7 @@ def pass_at_k(correct, k):
     return _over_prompts(1 - np.take(fails, correct.sum(axis=1).astype(int)))
 
 
-def maj_at_k(answers, correct):
+def maj_at_k(answers: Any, correct: Any) -> Estimate:
     """Accuracy of the majority vote among all n samples, averaged over prompts: maj@n.
 
     ``answers`` (P, n) are canonical texts, or None where none could be read. The most frequent answer wins. Samples

@@ -17,6 +17,7 @@ number of tokens that are then computed.
 import math
 import os
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -24,6 +25,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from .models import is_large
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 __all__ = ["memory_for_passes", "passes", "positions", "token_logp"]
 
@@ -38,7 +43,9 @@ MOST_REMEMBERED = 16 * GB
 _heads, _remembered = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
 
-def token_logp(model, rollouts, temperature=1.0):
+def token_logp(
+    model: "PreTrainedModel", rollouts: Any, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log π(y_t | x, y_<t) of every token, with its gradient, and the entropy of every token's law, without.
 
     Both are float32 tensors (B, T) in nats, 0 where masked. ``temperature`` is that of the sampling, so that the policy
@@ -65,7 +72,7 @@ def token_logp(model, rollouts, temperature=1.0):
     return zeros.index_put(places, logp), zeros.index_put(places, entropy)
 
 
-def passes(model, rollouts, most_rows=0, memory=math.inf):
+def passes(model: "PreTrainedModel", rollouts: Any, most_rows: int = 0, memory: float = math.inf) -> list[Any]:
     """Cut B completions into passes: index tensors that together hold every row once.
 
     Parameters
@@ -94,7 +101,7 @@ def passes(model, rollouts, most_rows=0, memory=math.inf):
     return [torch.tensor(rows) for rows in min(plans, key=lambda plan: plan[0])[1]]
 
 
-def memory_for_passes(model, gigabytes=0.0):
+def memory_for_passes(model: "PreTrainedModel", gigabytes: float = 0.0) -> float:
     """Bytes that a pass may remember for its gradient if training may take so many gigabytes (2³⁰ bytes).
 
     Of 0 it takes 4 on a processor, half of the machine's where that is less, and 0.8 of a GPU's. What weights,
@@ -207,6 +214,6 @@ def _split(model):
     return (model.base_model, model.get_output_embeddings()) if _heads[model] else (None, None)
 
 
-def positions(mask):
+def positions(mask: torch.Tensor) -> torch.Tensor:
     """Position of each token among the unmasked ones, so that padding on the left shifts nothing."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)

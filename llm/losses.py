@@ -73,6 +73,7 @@ Statements 10, 12, 13 and 17 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zh
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -99,7 +100,14 @@ LARGEST_EXPONENT = 20.0
 STD_FLOOR = 1e-4
 
 
-def advantages(rewards, baseline, tau, mask=None, scale="none", target_kl=0.0):
+def advantages(
+    rewards: torch.Tensor,
+    baseline: Any,
+    tau: float,
+    mask: torch.Tensor | None = None,
+    scale: str | None = "none",
+    target_kl: float | None = 0.0,
+) -> torch.Tensor:
     """Advantage of each rollout over its group's baseline, A = r − b̂, optionally in standard deviations.
 
     Parameters
@@ -152,7 +160,7 @@ def _ranks(rewards, tau, mask):
     return torch.where(valid, rank - float(log_partition_of_ranks(tau)), 0)
 
 
-def importance_weights(rewards, tau, mask=None):
+def importance_weights(rewards: torch.Tensor, tau: float, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Weights e^{r/τ}/Ẑ that turn a mean over p into one over q ∝ p e^{r/τ}; Ẑ is the mean of e^{r/τ} over the group.
 
     Arguments as in `advantages`. Weights (P, n) are 0 where masked, average 1 over a group's rollouts and are at most
@@ -167,7 +175,7 @@ def importance_weights(rewards, tau, mask=None):
     return weight if mask is None else torch.where(mask, weight, 0)
 
 
-def log_ratio(logp, old_logp, mask):
+def log_ratio(logp: torch.Tensor, old_logp: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Log-ratio of each token (B, T), s_t = log π_θ − log π_old; 0 where masked, and in single precision at least.
 
     Parameters
@@ -193,9 +201,18 @@ def log_ratio(logp, old_logp, mask):
 
 
 def log_ratio_regression(
-    logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
-    weight=None, count=None, chi2_coef=0.0,
-):  # fmt: skip
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    mask: torch.Tensor,
+    advantage: torch.Tensor,
+    tau: float,
+    granularity: str = "sequence",
+    length_normalization: str = "none",
+    max_length: int | None = None,
+    weight: torch.Tensor | None = None,
+    count: Any = None,
+    chi2_coef: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Policy mirror descent: the squared distance of log-ratios from their targets A/τ.
 
     (τ/2)(A/τ − s)² / N for each completion, or Σ_t (τ/2)(A/τ − s_t)² / N with ``granularity="token"``; then the mean
@@ -253,9 +270,18 @@ def log_ratio_regression(
 
 
 def clipped_policy_gradient(
-    logp, old_logp, mask, advantage, clip_low, clip_high, granularity="token", length_normalization="none",
-    max_length=None, weight=None, count=None,
-):  # fmt: skip
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    mask: torch.Tensor,
+    advantage: torch.Tensor,
+    clip_low: float,
+    clip_high: float,
+    granularity: str = "token",
+    length_normalization: str = "none",
+    max_length: int | None = None,
+    weight: torch.Tensor | None = None,
+    count: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Policy gradient with clipped ratios: GRPO, Dr. GRPO, RLOO and GSPO by the choice of ratio and N.
 
     −Σ_t min(ρ_t A, clip(ρ_t, 1 − clip_low, 1 + clip_high) A) / N for each completion, then the mean over completions.
@@ -311,9 +337,17 @@ def clipped_policy_gradient(
 
 
 def ratio_with_squared_penalty(
-    logp, old_logp, mask, advantage, tau, granularity="sequence", length_normalization="none", max_length=None,
-    weight=None, count=None,
-):  # fmt: skip
+    logp: torch.Tensor,
+    old_logp: torch.Tensor,
+    mask: torch.Tensor,
+    advantage: torch.Tensor,
+    tau: float,
+    granularity: str = "sequence",
+    length_normalization: str = "none",
+    max_length: int | None = None,
+    weight: torch.Tensor | None = None,
+    count: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Kimi K2.5's form: the gain over the policy, the penalty over the anchor; −(ρ A − τ s²) / N, ρ = e^s.
 
     Arguments and outputs as in `log_ratio_regression`, of the completion's log-ratio alone; ``residual`` is that of the
@@ -329,7 +363,9 @@ def ratio_with_squared_penalty(
     return loss, {"residual": _average((gain - 2 * tau * s).square(), valid).sqrt()}
 
 
-def free_advantages(advantage, log_ratios, tau, valid, chi2_coef=0.0):
+def free_advantages(
+    advantage: torch.Tensor, log_ratios: torch.Tensor, tau: float, valid: torch.Tensor | None, chi2_coef: float = 0.0
+) -> torch.Tensor:
     """Advantages over the baseline that leaves no mean residual: V = mean of r − τ s − κ (ρ − 1) over the group.
 
     What is regressed then is the residual's deviation from its mean, and the loss that of its variance within groups:
@@ -410,20 +446,29 @@ class Algorithm:
     needs_chi2: bool = False
 
     @property
-    def has_temperature(self):
+    def has_temperature(self) -> bool:
         """Whether a penalty τ holds the log-ratio; else ratios are clipped."""
         return self.objective is not clipped_policy_gradient
 
     @property
-    def advantage_uses_tau(self):
+    def advantage_uses_tau(self) -> bool:
         """Whether advantages depend on τ."""
         return self.baseline.uses_tau or self.scale == "rank"
 
-    def advantage(self, rewards, tau, mask=None, target_kl=0.0):
+    def advantage(
+        self, rewards: torch.Tensor, tau: float, mask: torch.Tensor | None = None, target_kl: float | None = 0.0
+    ) -> torch.Tensor:
         """`advantages` (P, n) over this algorithm's baseline, in its scale."""
         return advantages(rewards, self.baseline, tau, mask, self.scale, target_kl)
 
-    def loss(self, logp, old_logp, mask, advantage, settings):
+    def loss(
+        self,
+        logp: torch.Tensor,
+        old_logp: torch.Tensor,
+        mask: torch.Tensor,
+        advantage: torch.Tensor,
+        settings: Settings,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and metrics of a batch: arguments as in the objective, the rest in a `Settings`."""
         scope = (settings.tau,) if self.has_temperature else (settings.clip_low, settings.clip_high)
         normalization = settings.length_normalization or self.length_normalization
@@ -454,7 +499,7 @@ ALGORITHMS = {
 }
 
 
-def algorithm(name):
+def algorithm(name: str) -> Algorithm:
     """Return the algorithm of a name: a key of `ALGORITHMS`, or ``pmd:NAME`` with a key of ``BASELINES``.
 
     Raises

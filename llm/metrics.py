@@ -36,7 +36,9 @@ __all__ = [
 ALARM = 0.95
 
 
-def log_ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
+def log_ratio_statistics(
+    log_ratio: torch.Tensor, clip_low: float = 0.2, clip_high: float = 0.2, mask: torch.Tensor | None = None
+) -> dict[str, float]:
     """Mean, standard deviation (of the samples) and largest size of s, and how many ratios clipping excludes.
 
     Keys ``log_ratio/mean``, ``log_ratio/std``, ``log_ratio/max`` (of |s|); ``ratio/outside_clip``, the share of e^s
@@ -55,7 +57,7 @@ def log_ratio_statistics(log_ratio, clip_low=0.2, clip_high=0.2, mask=None):
     }
 
 
-def kl_estimates(log_ratio, mask=None):
+def kl_estimates(log_ratio: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
     """The three estimates of KL(p‖q), ``kl/k1``, ``kl/k2``, ``kl/k3``, in nats; k3 is infinite if some e^s is.
 
     With the s of tokens they are per token, and k1 and k3 unbiased.
@@ -67,7 +69,7 @@ def kl_estimates(log_ratio, mask=None):
     return {"kl/k1": -_mean(s, valid), "kl/k2": _mean(s.square() / 2, valid), "kl/k3": _mean(_k3(s), valid)}
 
 
-def implied_lambda(log_ratio, mask=None):
+def implied_lambda(log_ratio: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Estimate of each prompt's χ² weight λ = KL(p‖q) from s (P, n): k3 over its rollouts, (P,); 0 without any.
 
     A weight is nonnegative, and so is this unbiased estimate in every group, however small; k1 need not be.
@@ -79,7 +81,7 @@ def implied_lambda(log_ratio, mask=None):
     return torch.where(valid, _k3(s), 0).sum(-1) / valid.sum(-1).clamp(min=1)
 
 
-def entropy_statistics(entropy, mask):
+def entropy_statistics(entropy: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
     """``entropy``, the mean of the tokens' (B, T) in nats; ``entropy/sequence``, the mean of the completions' sums.
 
     >>> coins = torch.full((2, 3), 2.0).log()
@@ -90,7 +92,7 @@ def entropy_statistics(entropy, mask):
     return {"entropy": _mean(entropy, valid), "entropy/sequence": _mean(entropy.sum(-1), valid.any(-1))}
 
 
-def length_statistics(mask):
+def length_statistics(mask: torch.Tensor) -> dict[str, float]:
     """``length``, the mean number of tokens of the completions (B, T) that have any, and ``length/max``.
 
     >>> length_statistics(torch.tensor([[True, True], [True, False], [False, False]]))["length"]
@@ -100,7 +102,7 @@ def length_statistics(mask):
     return {"length": _mean(length, mask.any(-1)), "length/max": torch.cat([length, length.new_zeros(1)]).max()}
 
 
-def complaint(length, truncated, unparsed):
+def complaint(length: float, truncated: float, unparsed: float) -> str | None:
     """Say what is wrong with completions nearly all of which cannot be judged, and the likely cause; else None.
 
     From the mean ``length`` in tokens and the shares ``truncated`` and ``unparsed`` (no readable answer).

@@ -17,7 +17,10 @@ completions that have ended leave the batch.
 import contextlib
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -26,6 +29,9 @@ from transformers.cache_utils import DynamicLayer
 
 from .logp import positions
 from .models import is_large
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Rollouts", "encode", "end_tokens", "fitting", "longest_sequence", "padded", "sample"]
 
@@ -59,11 +65,11 @@ class Rollouts:
     def __len__(self):
         return len(self.tokens)
 
-    def rows(self, index):
+    def rows(self, index: Any) -> "Rollouts":
         """Return the rows `index` (a slice, indices or booleans)."""
         return Rollouts(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
-    def trimmed(self):
+    def trimmed(self) -> "Rollouts":
         """Return the same without columns that are padding in every row."""
         prompt, completion = self.prompt_mask.any(0), self.mask.any(0)
         return Rollouts(
@@ -71,7 +77,7 @@ class Rollouts:
             self.tokens[:, completion], self.mask[:, completion], self.logp[:, completion], self.ended,
         )  # fmt: skip
 
-    def texts(self, tokenizer):
+    def texts(self, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
         """Decode the completions, special tokens left out."""
         rows = [row[mask].tolist() for row, mask in zip(self.tokens.cpu(), self.mask.cpu())]
         return tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -79,9 +85,19 @@ class Rollouts:
 
 @torch.no_grad()
 def sample(
-    model, tokenizer, prompts, n, max_new_tokens, generator=None, temperature=1.0, top_p=1.0, chat="auto",
-    system_prompt=None, stop=(),
-):
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[str],
+    n: int,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    chat: str = "auto",
+    system_prompt: str | None = None,
+    stop: Sequence[str] = (),
+    advance: Callable[[int], Any] | None = None,
+) -> "Rollouts":
     """Draw n completions of every prompt and record the log-probability of each token.
 
     Parameters
@@ -101,6 +117,8 @@ def sample(
         As in `encode`.
     stop : sequence of str
         Texts at which a completion ends, besides the end tokens; they are the last it holds.
+    advance : callable, optional
+        Told how many completions were drawn, whenever some were.
 
     Returns
     -------
@@ -134,8 +152,12 @@ def sample(
     settings = max_new_tokens, generator, temperature, TopPLogitsWarper(top_p) if top_p < 1 else None, stop
     step = int(min(len(prompts), max(1, _rows_at_once(model, prompt_ids.shape[1] + max_new_tokens) / n)))
     starts = range(0, len(prompts), step)
-    batches = ((prompt_ids[start : start + step], prompt_mask[start : start + step]) for start in starts)
-    return _joined([_draw(model, tokenizer, *batch, n, *settings) for batch in batches], tokenizer.pad_token_id)
+    drawn = []
+    for some in (slice(start, start + step) for start in starts):
+        drawn.append(_draw(model, tokenizer, prompt_ids[some], prompt_mask[some], n, *settings))
+        if advance:
+            advance(len(drawn[-1]))
+    return _joined(drawn, tokenizer.pad_token_id)
 
 
 def _draw(model, tokenizer, prompt_ids, prompt_mask, n, max_new_tokens, generator, temperature, cut, stop):
@@ -213,14 +235,16 @@ def _rows_at_once(model, length):
     return memory / (length * state + SCORING * config.vocab_size)
 
 
-def padded(rows, pad, side):
+def padded(rows: list[list[int]], pad: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of token ids as one tensor (B, length), padded on a side, and the mask of their own tokens."""
     rows = [torch.tensor(ids) for ids in rows]
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side).bool()
     return pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side), mask
 
 
-def encode(tokenizer, prompts, chat="auto", system_prompt=None):
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", prompts: list[str], chat: str = "auto", system_prompt: str | None = None
+) -> list[list[int]]:
     """Encode prompts as the model expects them: in its own chat template, or as they are.
 
     Without a template the tokenizer's own special tokens are added, but a prompt begins with one beginning-of-sequence
@@ -275,7 +299,13 @@ def encode(tokenizer, prompts, chat="auto", system_prompt=None):
     return rows
 
 
-def fitting(model, tokenizer, max_new_tokens, chat="auto", system_prompt=None):
+def fitting(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_new_tokens: int,
+    chat: str = "auto",
+    system_prompt: str | None = None,
+) -> Callable[[list[str]], list[bool]]:
     """Return a function that tells which of a list of prompts leave the model room for ``max_new_tokens`` tokens.
 
     Prompts are encoded one by one only where it matters. A tokenizer makes at most one token of an ASCII character, so
@@ -296,17 +326,25 @@ def fitting(model, tokenizer, max_new_tokens, chat="auto", system_prompt=None):
     return fits
 
 
-def longest_sequence(model):
+def longest_sequence(model: "PreTrainedModel") -> float:
     """Tokens of prompt and completion together that a model can read; infinite if its configuration does not say."""
     return getattr(model.config, "max_position_embeddings", None) or float("inf")
 
 
-def end_tokens(model, tokenizer):
-    """Tokens that end a completion: those that the tokenizer or either configuration of the model declares."""
-    generation = getattr(model, "generation_config", None)
-    declared = (getattr(place, "eos_token_id", None) for place in (tokenizer, model.config, generation))
-    lists = (ids if isinstance(ids, list | tuple) else [ids] for ids in declared if ids is not None)
-    return sorted({token for ids in lists for token in ids})
+def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Tokens that end a completion: those that the tokenizer or either configuration of the model declares.
+
+    A ValueError names the place where something else than token numbers is declared.
+    """
+    generation, ends = getattr(model, "generation_config", None), set()
+    for name, place in {"tokenizer": tokenizer, "configuration": model.config, "generation_config": generation}.items():
+        declared = getattr(place, "eos_token_id", None)
+        for token in declared if isinstance(declared, list | tuple) else [declared]:
+            if token is not None and not (isinstance(token, Integral) and token >= 0):
+                what = "must be one token number, at least 0, or a list of them"
+                raise ValueError(f"eos_token_id of the model's {name} {what}, got {declared!r}: correct it there.")
+            ends.add(token)
+    return sorted(int(token) for token in ends if token is not None)
 
 
 def _prefill(model, ids, mask, n, max_new_tokens):

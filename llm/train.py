@@ -17,6 +17,9 @@ import math
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +37,10 @@ from .run.folder import RunFolder
 from .run.signals import Interrupted, noted_signals
 from .run.trackers import trackers
 
+if TYPE_CHECKING:
+    from .batch import Minibatch
+    from .config import Config
+
 __all__ = ["Diverged", "Interrupted", "Run", "train"]
 
 
@@ -41,7 +48,9 @@ class Diverged(RuntimeError):  # noqa: N818  what happened, not a fault of the p
     """A loss, a gradient or the policy is not finite; the message says where, what is kept and what may help."""
 
 
-def train(config, progress=True, task=None, reward=None):
+def train(
+    config: "Config", progress: bool = True, task: Any = None, reward: Callable[..., Any] | None = None
+) -> dict[str, Any]:
     """Train as `config` says, resuming what is in its folder, and return the result.
 
     Parameters
@@ -49,7 +58,7 @@ def train(config, progress=True, task=None, reward=None):
     config : pmdllm.config.Config
         The configuration.
     progress : bool
-        Show a progress bar with reward and speed.
+        Show progress bars, of training with reward and speed, on standard error where that is a terminal.
     task : pmdllm.tasks.Task, optional
         Instead of loading ``config.task``, which then only names it.
     reward : callable, optional
@@ -73,8 +82,8 @@ def train(config, progress=True, task=None, reward=None):
     with RunFolder(config) as folder:
         if folder.result is not None:
             return folder.result
-        run, log = Run(config, folder, task, reward), trackers(config)
-        bar = tqdm(total=config.iterations, initial=run.iteration, desc=config.algorithm, disable=not progress)
+        run, log = Run(config, folder, task, reward, progress), trackers(config)
+        bar = tqdm(total=config.iterations, initial=run.iteration, desc=config.algorithm, disable=not progress or None)
         with bar, noted_signals("this iteration") as signals, run.explained():
             run.evaluate_base()
             while not run.finished and not signals:
@@ -97,17 +106,24 @@ def train(config, progress=True, task=None, reward=None):
 class Run:
     """A training run: the model, the generators, and where the run stands; what its `RunFolder` holds is taken up."""
 
-    def __init__(self, config, folder, task=None, reward=None):
+    def __init__(
+        self,
+        config: "Config",
+        folder: RunFolder,
+        task: Any = None,
+        reward: Callable[..., Any] | None = None,
+        progress: bool = False,
+    ):
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.progress = config, folder, progress
         self.reward = tasks.own("reward", config.reward) if reward is None and config.reward else reward
         self.device = models.device(config.device)
         self.task = tasks.load(config.task) if task is None else task
         self.algorithm = config.method
         self.max_new_tokens = config.max_new_tokens or self.task.max_new_tokens
         self.model, self.tokenizer = models.load(config.model, self.device, config.trust_remote_code)
-        self.prompting = {"chat": config.chat, "system_prompt": config.system_prompt}
+        self.prompting: dict[str, Any] = {"chat": config.chat, "system_prompt": config.system_prompt}
         self.task.restrict(fitting(self.model, self.tokenizer, self.max_new_tokens, **self.prompting))
         self.prompting["stop"] = (*self.task.stop, *filter(None, (config.stop or "").split("|")))
         if config.gradient_checkpointing:
@@ -120,31 +136,32 @@ class Run:
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.iteration = self.updates = self.rollouts = self.tokens = 0
-        self.seconds, self.reached, self.before, self.tau = 0.0, False, None, config.tau
+        self.seconds, self.reached, self.tau = 0.0, False, config.tau
+        self.before: dict[str, Any] = {}
         self.queue, self.measured, self.complained = [], defaultdict(list), False
         self.resume()
         self.clock, self.saved, self.saved_iteration = _clocks(), time.monotonic(), self.iteration
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether no iteration is left, or the target accuracy was reached."""
         return self.reached or self.iteration >= self.config.iterations
 
-    def evaluate_base(self):
+    def evaluate_base(self) -> None:
         """Evaluate on the test and validation prompts before training, once."""
-        if self.before is None:
+        if not self.before:
             self.before = self.evaluate("test", self.config.test_prompts)
             self.complain(**{name: self.before[name] for name in ("length", "truncated", "unparsed")})
             self.folder.append("metrics.jsonl", self.spent() | self.validation())
             self.clock = _clocks()
 
-    def next_batch(self):
+    def next_batch(self) -> Batch:
         """Return the batch to train on: drawn now, or the oldest of ``rollout_lag + 1``."""
         while len(self.queue) <= self.config.rollout_lag:
             self.queue.append(self.collect())
         return self.queue.pop(0)
 
-    def collect(self):
+    def collect(self) -> Batch:
         """Sample a rollout batch from the current policy and judge it."""
         config, start = self.config, time.monotonic()
         problems = self.task.sample(config.prompts_per_batch, self.rng)
@@ -170,7 +187,7 @@ class Run:
         batch.seconds = time.monotonic() - start
         return batch
 
-    def update(self, minibatch):
+    def update(self, minibatch: "Minibatch") -> None:
         """Make one update on a minibatch."""
         config = self.config
         chosen = None if config.length_normalization == "auto" else config.length_normalization
@@ -193,7 +210,7 @@ class Run:
             self.measured[name].append(float(value))
         self.updates += 1
 
-    def close(self, batch):
+    def close(self, batch: Batch) -> dict[str, Any]:
         """End the iteration of a batch: log it, evaluate and checkpoint when due; return its line."""
         config = self.config
         self.optimizer.zero_grad()  # sampling needs the memory
@@ -224,7 +241,7 @@ class Run:
         self.clock = _clocks()
         return line
 
-    def finish(self):
+    def finish(self) -> dict[str, Any]:
         """Evaluate on the test prompts, write the model and, last, the result."""
         config = self.config
         after = self.evaluate("test", config.test_prompts)
@@ -236,26 +253,26 @@ class Run:
         self.folder.finish(result)
         return result
 
-    def arithmetic(self):
+    def arithmetic(self) -> AbstractContextManager[Any]:
         """Context in which the model computes."""
         return models.arithmetic(self.model, self.config.dtype)
 
-    def evaluate(self, split, prompts):
+    def evaluate(self, split: str, prompts: int) -> dict[str, Any]:
         """Evaluate on the first `prompts` prompts of `split`, always with the same random numbers."""
         config = self.config
         with self.arithmetic():
             return evaluate(
                 self.model, self.tokenizer, self.task, split, prompts, config.eval_samples, self.max_new_tokens,
                 seed=config.seed, temperature=config.eval_temperature, top_p=config.eval_top_p, batch=config.eval_batch,
-                **self.prompting,
+                progress=self.progress, **self.prompting,
             )
 
-    def validation(self):
+    def validation(self) -> dict[str, Any]:
         """Evaluate on the validation prompts."""
         accuracies = self.evaluate("validation", self.config.eval_prompts)
         return {f"validation/{name}": value for name, value in accuracies.items()}
 
-    def set_learning_rate(self, number):
+    def set_learning_rate(self, number: int) -> None:
         """Set the learning rate of minibatch `number` of this iteration: a function of its place in the run alone."""
         config, each = self.config, self.config.epochs * self.config.updates_per_batch
         place = self.iteration * each + number
@@ -265,7 +282,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * decay * rise
 
-    def move_tau(self, tau):
+    def move_tau(self, tau: float) -> None:
         """Move τ by its factor, or towards the target of λ, measured before the updates of the batch's last quarter."""
         if self.config.tau_factor:
             self.tau *= self.config.tau_factor
@@ -273,18 +290,18 @@ class Run:
             weight = float(np.mean(measured[-max(1, len(measured) // 4) :]))
             self.tau = float(knobs.next_tau(tau, weight, self.config.target_kl))
 
-    def spent(self):
+    def spent(self) -> dict[str, Any]:
         """The budget so far: iterations, updates, completions sampled for training, and their tokens."""
         return {name: getattr(self, name) for name in ("iteration", "updates", "rollouts", "tokens")}
 
-    def complain(self, **shares):
+    def complain(self, **shares: float) -> None:
         """Warn, once in a run, of completions that cannot be judged."""
         text = metrics.complaint(**shares)
         if text and not self.complained:
             self.complained = True
             warnings.warn(f"iteration {self.iteration}: {text}.", stacklevel=3)
 
-    def save(self):
+    def save(self) -> None:
         """Write a checkpoint."""
         self.folder.save(
             {name: getattr(self, name) for name in STATE}
@@ -298,7 +315,7 @@ class Run:
         )
         self.saved, self.saved_iteration = time.monotonic(), self.iteration
 
-    def resume(self):
+    def resume(self) -> None:
         """Take up the newest checkpoint of the folder, if there is one."""
         state = self.folder.load(self.device)
         if state is not None:
@@ -311,7 +328,7 @@ class Run:
             self.rng.bit_generator.state = state["rng"]
 
     @contextlib.contextmanager
-    def explained(self):
+    def explained(self) -> Iterator[Any]:
         """Say what is kept when numbers overflow or a second signal ends the run at once."""
         try:
             yield

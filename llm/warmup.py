@@ -22,9 +22,12 @@ import math
 import platform
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +111,7 @@ class WarmupConfig:
         same = self.model is not None and Path(self.model).resolve() == Path(self.output).resolve()
         must_be(self, "output", "another folder than that of model", not same)
 
-    def recipe(self):
+    def recipe(self) -> Any:
         """Return, as YAML, the options that decide the outcome."""
         left_out = {*WITHOUT_EFFECT, *(NETWORK if self.model is not None else PRETRAINED)}
         options = {name: value for name, value in asdict(self).items() if name not in left_out}
@@ -117,7 +120,7 @@ class WarmupConfig:
     to_yaml = Config.to_yaml
 
 
-def warmup(config, progress=True, task=None):
+def warmup(config: WarmupConfig, progress: bool = True, task: Any = None) -> dict[str, Any]:
     """Train a model on demonstrations, going on from what is in its folder; measure it; write it with its model card.
 
     Parameters
@@ -125,7 +128,7 @@ def warmup(config, progress=True, task=None):
     config : WarmupConfig
         The configuration.
     progress : bool
-        Show a progress bar with the loss and speed.
+        Show a progress bar with the loss and speed on standard error, where that is a terminal.
     task : pmdllm.tasks.Task, optional
         Instead of loading ``config.task``, which then only names it.
 
@@ -149,7 +152,7 @@ def warmup(config, progress=True, task=None):
             warnings.warn(f"{folder.path} holds this warm-up, finished: it is not made again.", stacklevel=2)
             return folder.result
         state = folder.load(models.device(config.device))
-        run = Warmup(config, tasks.load(config.task) if task is None else task, state)
+        run = Warmup(config, tasks.load(config.task) if task is None else task, state, progress)
         del state
         saved, saved_step = time.monotonic(), run.step
         try:
@@ -180,7 +183,7 @@ def warmup(config, progress=True, task=None):
         return result
 
 
-def fit(config, task, progress=False):
+def fit(config: WarmupConfig, task: Any, progress: bool = False) -> tuple[Any, Any, list[float]]:
     """Train a model on the demonstrations of a task, without a folder and without measuring it.
 
     Returns the model, in evaluation mode; its tokenizer, from scratch one token per character; and the loss of each
@@ -194,12 +197,12 @@ def fit(config, task, progress=False):
 class Warmup:
     """A warm-up: the model, and where the warm-up stands; begun anew or from the `state` of an earlier one."""
 
-    def __init__(self, config, task, state=None):
+    def __init__(self, config: WarmupConfig, task: Any, state: Any = None, progress: bool = False):
         if config.threads:
             torch.set_num_threads(config.threads)
         if not hasattr(task, "demonstrations"):
             raise ValueError(f"task must have demonstrations, as {_demonstrating()} have, got {config.task!r}.")
-        self.config, self.task = config, task
+        self.config, self.task, self.progress = config, task, progress
         device = models.device(config.device)
         if config.model is None:
             if not hasattr(task, "alphabet"):
@@ -230,7 +233,7 @@ class Warmup:
             self.optimizer, config.lr_warmup_steps, config.steps, last_epoch=self.step - 1
         )
 
-    def updates(self, progress=False):
+    def updates(self, progress: bool = False) -> Iterator[Any]:
         """Make the updates that are left; yield the line of each and its seconds."""
         config = self.config
         batches = DataLoader(
@@ -239,7 +242,7 @@ class Warmup:
                 _demonstrations, config, self.task, self.tokenizer, longest_sequence(self.model)
             ),
         )
-        with tqdm(batches, desc="warm-up", total=config.steps, initial=self.step, disable=not progress) as bar:
+        with tqdm(batches, desc="warm-up", total=config.steps, initial=self.step, disable=not progress or None) as bar:
             start = time.monotonic()
             for batch in bar:
                 line = self.update(Rollouts(*(tensor.to(self.model.device) for tensor in batch)))
@@ -249,7 +252,7 @@ class Warmup:
                 yield line, seconds
                 start = time.monotonic()
 
-    def update(self, batch):
+    def update(self, batch: Any) -> dict[str, Any]:
         """Make one update on the demonstrations of a batch; return its line."""
         config, count, loss = self.config, batch.mask.sum(), 0.0
         self.optimizer.zero_grad()
@@ -277,12 +280,12 @@ class Warmup:
         self.tokens += int(count)
         return {"step": self.step, "tokens": self.tokens, "loss": loss, "grad_norm": norm, "learning_rate": rate}
 
-    def evaluate_base(self):
+    def evaluate_base(self) -> None:
         """Measure a pretrained model before its first update, once."""
         if self.config.model is not None and not self.before:
             self.before = self.evaluate()
 
-    def measured(self):
+    def measured(self) -> dict[str, Any]:
         """Measure the model; return the result of the warm-up."""
         after = self.evaluate()
         if text := metrics.complaint(**{name: after[name] for name in ("length", "truncated", "unparsed")}):
@@ -291,7 +294,7 @@ class Warmup:
         result |= {f"before/{name}": value for name, value in self.before.items()}
         return result | {f"test/{name}": value for name, value in after.items()}
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, Any]:
         """Evaluate on the test prompts, always with the same random numbers."""
         config, task = self.config, self.task
         self.optimizer.zero_grad()  # frees the gradients' memory
@@ -299,13 +302,14 @@ class Warmup:
             return evaluate(
                 self.model, self.tokenizer, task, "test", config.eval_prompts, config.eval_samples, task.max_new_tokens,
                 batch=config.eval_batch, chat=config.chat, system_prompt=config.system_prompt, stop=task.stop,
+                progress=self.progress,
             )  # fmt: skip
 
-    def arithmetic(self):
+    def arithmetic(self) -> AbstractContextManager[Any]:
         """Context in which the model computes."""
         return models.arithmetic(self.model, self.config.dtype)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Return what `Warmup` goes on from: tensors and plain containers."""
         own = {name: getattr(self, name) for name in STATE}
         return own | {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -9,15 +9,18 @@ whichever others there are; since what is drawn does not depend on the policies,
 many steps at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from . import divergences, simplex
 from .draws import chances, draw_actions
 from .sampled import sampled_update
-from .updates import pmd_mean_update
+from .updates import Update, pmd_mean_update
 
 __all__ = ["Bandit", "iterate", "random_bandit"]
 
@@ -78,15 +81,15 @@ class Bandit:
             object.__setattr__(self, name, value)
 
     @property
-    def chance(self):
+    def chance(self) -> tuple[Callable[..., Any], ...]:
         """What an observation draws from a Generator, see ``draws.chances``; `observed` uses it."""
         return _CHANCE[self.noise]
 
-    def observe(self, rng, actions):
+    def observe(self, rng: np.random.Generator, actions: np.ndarray) -> np.ndarray:
         """Rewards of `actions`, shape (..., C, n), as observed with noise from the Generator `rng`."""
         return self.observed(actions, *(draw(rng, actions.shape) for draw in self.chance))
 
-    def observed(self, actions, *chance):
+    def observed(self, actions: np.ndarray, *chance: np.ndarray) -> np.ndarray:
         """Rewards of `actions`, shape (..., C, n), given the numbers drawn for each of them."""
         every = np.broadcast_to(self.reward, (*actions.shape[:-1], self.reward.shape[1]))
         mean = np.take_along_axis(every, actions, axis=-1)
@@ -95,7 +98,13 @@ class Bandit:
         return mean + self.noise_scale * chance[0] if self.noise == "gaussian" else mean
 
 
-def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
+def random_bandit(
+    rng: np.random.Generator,
+    contexts: int = 1,
+    actions: int = 10,
+    kind: Literal["graded", "binary"] = "graded",
+    success: float = 0.2,
+) -> Bandit:
     """Draw a noiseless bandit: graded rewards uniform in [0, 1], or binary ones.
 
     Parameters
@@ -125,20 +134,21 @@ def random_bandit(rng, contexts=1, actions=10, kind="graded", success=0.2):
 
 
 def iterate(
-    bandit,
-    policy,
-    tau,
-    steps,
+    bandit: Bandit,
+    policy: ArrayLike,
+    tau: ArrayLike,
+    steps: int,
     *,
-    update=pmd_mean_update,
-    rollouts=None,
-    estimator="loo_mean",
-    unseen="proportional",
-    schedule=None,
-    seeds=1,
-    seed=0,
-    per_context=False,
-):
+    update: Callable[..., Update] = pmd_mean_update,
+    rollouts: int | None = None,
+    estimator: str | Callable[..., Any] = "loo_mean",
+    unseen: str = "proportional",
+    schedule: Callable[..., Any] | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    per_context: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame:
     """Run policy mirror descent on a bandit.
 
     Parameters
@@ -173,6 +183,8 @@ def iterate(
         Root of the random numbers; run i uses the i-th spawned stream, so runs can be added later.
     per_context : bool
         One row per context instead of their average.
+    progress : bool
+        Show a progress bar on standard error, where that is a terminal.
 
     Returns
     -------
@@ -209,12 +221,13 @@ def iterate(
     except ValueError:
         raise ValueError(f"policy must have shape ({K},) or ({C}, {K}) for this bandit, got {start.shape}.") from None
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(seeds)]
-    numbers = rollouts and chances(streams, (np.random.Generator.random, *bandit.chance), (C, rollouts), steps)
+    draws = np.random.Generator.random, *bandit.chance
+    numbers = chances(streams, draws, (C, rollouts), steps) if rollouts is not None else iter(())
 
     nothing = np.full((*batch, C), np.nan)
     columns = [_columns(bandit, q, divergences.Movement(*[nothing] * 5), nothing, per_context)]
     scheduled = np.broadcast_to(tau, batch) if schedule else None
-    for t in range(steps):
+    for t in _counter(steps, progress):
         p, tau = q, scheduled[..., None] if schedule else taus[:, t, None, None] if taus.ndim == 2 else taus[t]
         if rollouts is None:
             result = update(p, bandit.reward, tau)
@@ -227,7 +240,7 @@ def iterate(
         columns.append(_columns(bandit, q, moved, result.chi2_weight, per_context))
         if schedule:
             drawn = None if rollouts is None else np.take_along_axis(result.log_ratio, actions, axis=-1)
-            weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)
+            weight = moved.reverse_kl if rollouts is None else (np.expm1(drawn) - drawn).mean(axis=-1)  # type: ignore[arg-type]
             scheduled = schedule(scheduled, weight @ bandit.context_weight)
 
     axes = {"step": steps + 1} | ({"problem": batch[0]} if taus.ndim == 2 else {}) | {"seed": seeds}
@@ -252,3 +265,11 @@ def _columns(bandit, q, moved, chi2_weight, per_context):
         pick = {"min_ratio": lambda x: x.min(axis=-1), "max_ratio": lambda x: x.max(axis=-1)}
         columns = {name: pick.get(name, lambda x: x @ bandit.context_weight)(value) for name, value in columns.items()}
     return {name: value.reshape(-1) for name, value in columns.items()}
+
+
+def _counter(steps, progress):
+    if not progress:
+        return range(steps)
+    from tqdm import tqdm
+
+    return tqdm(range(steps), desc="steps", unit="step", disable=None, leave=False)

@@ -28,6 +28,7 @@ Statements 12 and 13 of ``pmdtheory/theorems/README.md``. Xu, Lu, Yu, Zhao, arXi
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj
@@ -35,7 +36,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj
 __all__ = ["BASELINES", "Baseline", "estimate", "log_partition", "loo_log_partition", "loo_mean", "mean"]
 
 
-def mean(rewards, mask=None):
+def mean(rewards: Any, mask: Any = None) -> Any:
     """Mean reward of each group, (1/n) Σ_i r_i.
 
     Parameters
@@ -71,7 +72,7 @@ def mean(rewards, mask=None):
     return (top + _sum(xp, gap) / xp.clip(count, min=1))[..., 0]
 
 
-def loo_mean(rewards, mask=None):
+def loo_mean(rewards: Any, mask: Any = None) -> Any:
     """Mean reward of the other rollouts, (1/(n−1)) Σ_{i≠j} r_i; its advantage is n/(n−1) times the plain one.
 
     Parameters
@@ -103,7 +104,7 @@ def loo_mean(rewards, mask=None):
     return xp.where(valid, top + (_sum(xp, gap) - gap) / _others(xp, count), 0.0)
 
 
-def log_partition(rewards, tau, mask=None):
+def log_partition(rewards: Any, tau: Any, mask: Any = None) -> Any:
     """Empirical log-partition function in reward units, τ log (1/n) Σ_i e^{r_i/τ}.
 
     Parameters
@@ -136,7 +137,7 @@ def log_partition(rewards, tau, mask=None):
     return _log_partition(xp, rewards, _temperature(xp, tau, rewards), valid)[..., 0]
 
 
-def loo_log_partition(rewards, tau, mask=None, clamp=None):
+def loo_log_partition(rewards: Any, tau: Any, mask: Any = None, clamp: bool | None = None) -> Any:
     """Log-partition function of the other rollouts, τ log (1/(n−1)) Σ_{i≠j} e^{r_i/τ}, exact for all τ.
 
     Parameters
@@ -222,7 +223,7 @@ class Baseline:
     needs_target: bool = False
 
     @property
-    def smallest_group(self):
+    def smallest_group(self) -> int:
         """How many rollouts a group must have."""
         return 2 if self.leaves_one_out else 1
 
@@ -252,7 +253,7 @@ def by_name(name):
     return BASELINES[name]
 
 
-def estimate(name, rewards, tau, mask=None, target_kl=0.0):
+def estimate(name: str, rewards: Any, tau: Any, mask: Any = None, target_kl: Any = 0.0) -> Any:
     """Baseline of every rollout, by name.
 
     Parameters

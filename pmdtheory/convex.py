@@ -30,8 +30,10 @@ Statements 1–3, 10 and 11 of ``pmdtheory/theorems/README.md``; Diamond and Boy
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse, special
 
 from . import simplex
@@ -85,7 +87,14 @@ class Certificate:
     stationarity: np.ndarray
 
 
-def kl(policy, reward, tau, solver="CLARABEL", accept_inaccurate=False, **solver_options):
+def kl(
+    policy: ArrayLike,
+    reward: ArrayLike,
+    tau: ArrayLike,
+    solver: str | None = "CLARABEL",
+    accept_inaccurate: bool = False,
+    **solver_options: Any,
+) -> Update:
     r"""Ideal update by a conic solver: max E_q[r] − τ KL(q‖p).
 
     With D the centred reward over τ, the loss is Σ q (log q − D − log p). The variables are q in units of p^{1/4}: the
@@ -143,7 +152,15 @@ def kl(policy, reward, tau, solver="CLARABEL", accept_inaccurate=False, **solver
     return _update(batch, s, np.zeros(shift.shape), shift, _policy_gap, status, solver)
 
 
-def mixed(policy, reward, tau, chi2_coef, solver="CLARABEL", accept_inaccurate=False, **solver_options):
+def mixed(
+    policy: ArrayLike,
+    reward: ArrayLike,
+    tau: ArrayLike,
+    chi2_coef: ArrayLike,
+    solver: str | None = "CLARABEL",
+    accept_inaccurate: bool = False,
+    **solver_options: Any,
+) -> Update:
     r"""Mixed update by a conic solver: max E_q[r] − τ KL(q‖p) − (κ/2) χ²(q‖p).
 
     As `kl`, with q in units of (p^{−1/2} + λ/p)^{−1/2}, λ = κ/τ: the χ² term adds λ/p to the curvature.
@@ -195,7 +212,15 @@ def mixed(policy, reward, tau, chi2_coef, solver="CLARABEL", accept_inaccurate=F
     return _update(batch, s, weight, shift, _policy_gap, status, solver)
 
 
-def regression(policy, reward, tau, baseline=None, solver="CLARABEL", accept_inaccurate=False, **solver_options):
+def regression(
+    policy: ArrayLike,
+    reward: ArrayLike,
+    tau: ArrayLike,
+    baseline: ArrayLike | None = None,
+    solver: str | None = "CLARABEL",
+    accept_inaccurate: bool = False,
+    **solver_options: Any,
+) -> Update:
     r"""PMD-mean, or any baseline b ≤ τ log Z, by a conic solver: min E_p[(s − (r − b)/τ)²] over E_p[e^s] ≤ 1.
 
     The variables are the log-ratios s. Above τ log Z no policy reaches the targets' mass, the inequality is no

@@ -43,7 +43,7 @@ class Solution(NamedTuple):
     baseline: torch.Tensor
 
 
-def kl(policy, reward, tau):
+def kl(policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float) -> Solution:
     """The KL update; arguments and derivatives as the module says.
 
     Examples
@@ -58,7 +58,7 @@ def kl(policy, reward, tau):
     return Solution(p * s.exp(), s, torch.zeros_like(log_z), tau * log_z)
 
 
-def pmd_mean(policy, reward, tau):
+def pmd_mean(policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float) -> Solution:
     """PMD-mean.
 
     Examples
@@ -74,7 +74,9 @@ def pmd_mean(policy, reward, tau):
     return _with_baseline(p, r, tau, (p * r).sum(-1))
 
 
-def baseline(policy, reward, tau, baseline):
+def baseline(
+    policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float, baseline: torch.Tensor | float
+) -> Solution:
     """The regression on (r − b)/τ.
 
     Raises
@@ -94,7 +96,9 @@ def baseline(policy, reward, tau, baseline):
     return _with_baseline(p, r, tau, b)
 
 
-def mixed(policy, reward, tau, chi2_coef):
+def mixed(
+    policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float, chi2_coef: torch.Tensor | float
+) -> Solution:
     """The update with a fixed χ² penalty κ ≥ 0, reward units."""
     p, r, tau = _arguments(policy, reward, tau)
     kappa = torch.as_tensor(chi2_coef, dtype=p.dtype, device=p.device).expand(tau.shape)

@@ -14,6 +14,7 @@ accuracy when a is close to b. An action with a > 0 = b makes them infinite; one
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import simplex
 from .stationarity import excess
@@ -40,7 +41,7 @@ def _bregman(x):
     return np.where(small, series, np.where(x <= -1, 1.0, direct))
 
 
-def kl(a, b):
+def kl(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """Kullback–Leibler divergence KL(a‖b) in nats.
 
     Parameters
@@ -69,7 +70,7 @@ def kl(a, b):
     return terms.sum(axis=-1)
 
 
-def chi2(a, b):
+def chi2(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """χ² divergence Σ (a − b)²/b of `a` from `b`; arguments and range as in `kl`.
 
     Examples
@@ -83,7 +84,7 @@ def chi2(a, b):
     return terms.sum(axis=-1)
 
 
-def mixed_regulariser(a, b, tau, chi2_coef):
+def mixed_regulariser(a: ArrayLike, b: ArrayLike, tau: ArrayLike, chi2_coef: ArrayLike) -> np.ndarray:
     r"""The penalty τ KL(a‖b) + (κ/2) χ²(a‖b) that `mixed_update` subtracts from the expected reward.
 
     PMD-mean is the case κ = τλ with its own λ (Statement 3).
@@ -108,7 +109,7 @@ def mixed_regulariser(a, b, tau, chi2_coef):
     return tau * kl(a, b) + penalty
 
 
-def entropy(a):
+def entropy(a: ArrayLike) -> np.ndarray:
     """Shannon entropy −Σ a log a in nats of `a`, shape (..., K) → (...)."""
     a = simplex.distribution(a, "a")
     return (a * -np.log(np.where(a > 0, a, 1.0))).sum(axis=-1) + 0.0
@@ -129,7 +130,7 @@ class Movement(NamedTuple):
     """Largest q/p on the support of p."""
 
 
-def movement(policy, log_ratio):
+def movement(policy: ArrayLike, log_ratio: ArrayLike) -> Movement:
     """Measure an update from its log-ratio: exact also where q itself underflows or hardly differs from p.
 
     Parameters

@@ -5,6 +5,9 @@ is drawn does not depend on what was drawn before, each stream can be asked for 
 everything computed from them is array arithmetic over runs.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
 __all__ = ["chances", "dealt", "draw_actions", "passed"]
@@ -12,7 +15,9 @@ __all__ = ["chances", "dealt", "draw_actions", "passed"]
 _BLOCK = 2**22  # random numbers at a time
 
 
-def chances(streams, draws, shape, steps):
+def chances(
+    streams: Sequence[np.random.Generator], draws: Sequence[Any], shape: tuple[int, ...], steps: int
+) -> Iterator[np.ndarray]:
     """Random numbers of many runs, each from its own stream, a step at a time.
 
     Parameters
@@ -50,7 +55,7 @@ def chances(streams, draws, shape, steps):
         yield from np.moveaxis(numbers, 0, 2)
 
 
-def dealt(labels):
+def dealt(labels: np.ndarray) -> Callable[..., Any]:
     """A draw for `chances`: `labels`, a vector as long as an array is large, dealt at random over it."""
 
     def draw(stream, out):
@@ -61,7 +66,7 @@ def dealt(labels):
     return draw
 
 
-def draw_actions(policy, uniforms):
+def draw_actions(policy: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """Invert the distribution function of `policy`, shape (..., K), at `uniforms` in [0, 1), shape (..., n).
 
     Leading axes broadcast.
@@ -80,7 +85,7 @@ def draw_actions(policy, uniforms):
     return passed(cumulative.ravel(), np.broadcast_to(row, uniforms.shape), K, uniforms)
 
 
-def passed(ends, first, count, points):
+def passed(ends: np.ndarray, first: np.ndarray, count: np.ndarray, points: np.ndarray) -> np.ndarray:
     """How many of the `count` numbers of `ends` from `first` on, which ascend, are at most the point.
 
     Parameters

@@ -5,10 +5,16 @@ another known range, the interval is cut to that range, which takes nothing from
 have Wilson's interval. What may never be observed, such as a cost that a budget cuts short, enters rank tests as +∞.
 """
 
+
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import pandas
 
 SHARE = (0.0, 1.0)
 """The range of a share, an accuracy or a probability."""
@@ -31,12 +37,12 @@ class Estimate(NamedTuple):
     limits: tuple = ANYTHING
 
     @property
-    def low(self):
+    def low(self) -> float:
         """Lower end."""
         return max(self.value - self.half_width, self.limits[0])  # the NaN of one seed stays: it comes first
 
     @property
-    def high(self):
+    def high(self) -> float:
         """Upper end."""
         return min(self.value + self.half_width, self.limits[1])
 
@@ -51,7 +57,7 @@ class Estimate(NamedTuple):
         return format(self, ".2f")
 
 
-def half_width(sd, count):
+def half_width(sd: ArrayLike, count: ArrayLike) -> Any:
     """Half-width of the 95% confidence interval of a mean, t₀.₉₇₅ sd/√count.
 
     Parameters
@@ -78,7 +84,7 @@ def half_width(sd, count):
     return student.ppf(0.975, freedom) * sd / np.sqrt(count)
 
 
-def mean_interval(values, limits=ANYTHING):
+def mean_interval(values: ArrayLike, limits: tuple[float, float] = ANYTHING) -> Estimate:
     """Mean of one value per seed, with its interval.
 
     Parameters
@@ -102,7 +108,14 @@ def mean_interval(values, limits=ANYTHING):
     return Estimate(float(mean), float(half_width(spread, values.size)), limits)
 
 
-def over_seeds(table, by, column, seed="seed", log=False, limits=ANYTHING):
+def over_seeds(
+    table: "pandas.DataFrame",
+    by: str | list[str],
+    column: str,
+    seed: str = "seed",
+    log: bool = False,
+    limits: tuple[float, float] = ANYTHING,
+) -> "pandas.DataFrame":
     """Mean of a column over the seeds, with its interval, for each value of another column.
 
     Parameters
@@ -131,7 +144,7 @@ def over_seeds(table, by, column, seed="seed", log=False, limits=ANYTHING):
     return found.assign(**ends)[["mean", "low", "high", "count"]]
 
 
-def proportion(successes, trials):
+def proportion(successes: int, trials: int) -> tuple[Any, Any]:
     """Ends of Wilson's 95% interval of a probability.
 
     Parameters
@@ -161,7 +174,7 @@ def proportion(successes, trials):
     return low.reshape(np.shape(successes)), high.reshape(np.shape(successes))
 
 
-def rank_test(first, second):
+def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
     """Two-sided p-value of Wilcoxon's rank-sum test, exact up to 9,999 divisions of the seeds into two groups.
 
     Nothing is assumed of the laws, and of ties, such as several values of +∞, midranks are taken. Beyond (from 8

@@ -30,6 +30,8 @@ References
 Statements 4, 8 and 10 of ``pmdtheory/theorems/README.md``.
 """
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj
 
@@ -42,7 +44,7 @@ _SERIES = (1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040, 1 / 40320, 1 / 3628
 _LARGEST = 40.0  # of s: its square is finite in single precision, and E[e^s] far above 1 anyway
 
 
-def target_kl_baseline(rewards, tau, target, mask=None):
+def target_kl_baseline(rewards: Any, tau: Any, target: Any, mask: Any = None) -> Any:
     """Baseline between mean and log-partition whose update of the group's rollouts has KL(p̂‖q) = target.
 
     Parameters
@@ -82,7 +84,7 @@ def target_kl_baseline(rewards, tau, target, mask=None):
     return xp.where(valid, _between(xp, rewards, valid, tau, target, mean, log_partition), 0.0)
 
 
-def loo_target_kl_baseline(rewards, tau, target, mask=None):
+def loo_target_kl_baseline(rewards: Any, tau: Any, target: Any, mask: Any = None) -> Any:
     """`target_kl_baseline` of the other rollouts, for each rollout.
 
     Parameters
@@ -126,7 +128,7 @@ baselines.BASELINES["loo_target_kl"] = baselines.Baseline(
 )
 
 
-def next_tau(tau, weight, target, largest_factor=2.0):
+def next_tau(tau: Any, weight: Any, target: Any, largest_factor: float = 2.0) -> Any:
     """Temperature after a step with χ² weight λ measured at τ, for λ to become the target.
 
     It is τ √(λ/target), the factor kept in [1/largest_factor, largest_factor]: right for τ → ∞, where λ = Var/(2τ²);

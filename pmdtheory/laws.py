@@ -40,19 +40,22 @@ References
 Statements 1, 2, 4, 5, 10, 11, 14 and 18 of ``pmdtheory/theorems/README.md``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import divergences
-from .updates import baseline_update, kl_update, pmd_mean_update
+from .updates import Update, baseline_update, kl_update, pmd_mean_update
 
 __all__ = ["Share", "compare", "expected_log_partition", "pooled_share", "predict", "share"]
 
 STEP = 0.25
 
 
-def expected_log_partition(policy, reward, tau, n, among=False):
+def expected_log_partition(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, n: float, among: bool = False
+) -> np.ndarray:
     """Expected log-partition of n rollouts, τ E[log Ẑ_n].
 
     Parameters
@@ -89,7 +92,7 @@ def expected_log_partition(policy, reward, tau, n, among=False):
     return expected if among else expected[:, 0]
 
 
-def predict(policy, reward, tau, estimator, n=np.inf):
+def predict(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, estimator: str, n: float = np.inf) -> Update:
     """Return the update that the expected loss leads to, over all policies.
 
     Parameters
@@ -129,7 +132,7 @@ def predict(policy, reward, tau, estimator, n=np.inf):
     return baseline_update(policy, reward - expected_log_partition(policy, reward, tau, n, among=True), tau, 0.0)
 
 
-def share(policy, reward, tau, log_ratio):
+def share(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, log_ratio: ArrayLike) -> np.ndarray:
     """Share f of PMD-mean's χ² term in a fitted policy: 1 on the Lambert-W law, 0 on the KL law.
 
     Returns
@@ -151,7 +154,14 @@ def share(policy, reward, tau, log_ratio):
     return _ratio(slope, divergences.movement(policy, log_ratio).reverse_kl)
 
 
-def compare(policy, reward, tau, log_ratio, law, seen=None):
+def compare(
+    policy: ArrayLike,
+    reward: ArrayLike,
+    tau: ArrayLike,
+    log_ratio: ArrayLike,
+    law: Update,
+    seen: ArrayLike | None = None,
+) -> dict[str, Any]:
     """Compare a fitted policy with the Lambert-W law, the KL law, and the law it should obey.
 
     Parameters
@@ -204,7 +214,14 @@ class Share(NamedTuple):
     """KL(p‖q), averaged in the same way."""
 
 
-def pooled_share(log_ratio, advantage, tau, rng, resamples=2000, level=0.95):
+def pooled_share(
+    log_ratio: ArrayLike,
+    advantage: ArrayLike,
+    tau: ArrayLike,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Share:
     r"""Estimate f of ordinary training from the rollouts of many prompts, with a bootstrap interval over prompts.
 
     From n rollouts of p with log-ratios s_i, ρ_i = e^{s_i} and κ_i = ρ_i − 1 − s_i, whose mean is KL(p‖q), each prompt

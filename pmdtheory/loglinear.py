@@ -32,10 +32,12 @@ References
 Statements 13 and 14 of ``pmdtheory/theorems/README.md``.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import sampled, simplex
 from .draws import chances, dealt, draw_actions
@@ -82,19 +84,19 @@ class LogLinear:
         for name, value in {"features": features, "policy": policy, "_log_start": log_start}.items():
             object.__setattr__(self, name, value)
 
-    def log_policy(self, theta):
+    def log_policy(self, theta: np.ndarray) -> np.ndarray:
         """log π_θ, shape (..., C, K), for θ of shape (..., d)."""
         *_, C, K, d = self.features.shape
         logits = self.features.reshape(*self.features.shape[:-3], C * K, d) @ theta[..., None]
-        logits = self._log_start + logits.reshape(*logits.shape[:-2], C, K)
+        logits = self._log_start + logits.reshape(*logits.shape[:-2], C, K)  # type: ignore[attr-defined]
         logits -= logits.max(axis=-1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
-    def at(self, theta):
+    def at(self, theta: np.ndarray) -> np.ndarray:
         """π_θ, shape (..., C, K), for θ of shape (..., d)."""
         return np.exp(self.log_policy(self.parameters(theta)))
 
-    def parameters(self, theta, name="theta"):
+    def parameters(self, theta: ArrayLike, name: str = "theta") -> np.ndarray:
         """Return θ as finite floats of shape (..., d)."""
         theta, d = simplex.finite(theta, name), self.features.shape[-1]
         if theta.shape[-1:] != (d,):
@@ -110,11 +112,11 @@ class Regression(NamedTuple):
     goal: np.ndarray
     """g = log π_old + (r − b)/τ, shape (..., C, K); any finite number where w = 0."""
 
-    def loss(self, model, theta):
+    def loss(self, model: LogLinear, theta: np.ndarray) -> float:
         """L(θ), shape (...)."""
         return (self.weight * self._error(model.log_policy(theta)) ** 2).sum(axis=(-2, -1)) / 2
 
-    def gradient(self, model, theta):
+    def gradient(self, model: LogLinear, theta: np.ndarray) -> np.ndarray:
         """∇L(θ), shape (..., d)."""
         log_policy = model.log_policy(theta)
         pull = self.weight * self._error(log_policy)
@@ -122,7 +124,7 @@ class Regression(NamedTuple):
         features = model.features.reshape(*model.features.shape[:-3], -1, model.features.shape[-1])
         return (pull.reshape(*pull.shape[:-2], 1, -1) @ features)[..., 0, :]
 
-    def hessian(self, model, theta):
+    def hessian(self, model: LogLinear, theta: np.ndarray) -> np.ndarray:
         """∇²L(θ), shape (..., d, d)."""
         log_policy = model.log_policy(theta)
         policy, c = np.exp(log_policy), (self.weight * self._error(log_policy)).sum(axis=-1, keepdims=True)
@@ -133,7 +135,9 @@ class Regression(NamedTuple):
         return np.where(self.weight > 0, log_policy, self.goal) - self.goal
 
 
-def population_regression(policy, reward, tau, baseline=None):
+def population_regression(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike | None = None
+) -> Regression:
     """Regression over all actions, weighted by π_t: what infinitely many rollouts ask for.
 
     Parameters
@@ -154,7 +158,14 @@ def population_regression(policy, reward, tau, baseline=None):
     return Regression(p / p.shape[-2], np.log(np.where(p > 0, p, 1.0)) + advantage / tau[..., None])
 
 
-def sampled_regression(policy, actions, rewards, tau, baseline="loo_mean", part=None):
+def sampled_regression(
+    policy: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    tau: ArrayLike,
+    baseline: Any = "loo_mean",
+    part: ArrayLike | None = None,
+) -> Regression:
     """Regression on n rollouts per context, or one for each minibatch of them.
 
     Parameters
@@ -190,7 +201,14 @@ def sampled_regression(policy, actions, rewards, tau, baseline="loo_mean", part=
     return Regression(weight[0], goal[0]) if part is None else Regression(weight, goal)
 
 
-def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=1000):
+def fit(
+    model: LogLinear,
+    regression: Regression,
+    start: ArrayLike | None = None,
+    ridge: float = 0.0,
+    tolerance: float = 1e-10,
+    max_steps: int = 1000,
+) -> np.ndarray:
     """Fit θ to convergence by damped Newton steps; curvatures count by size, so that none leads uphill.
 
     Parameters
@@ -251,7 +269,7 @@ def fit(model, regression, start=None, ridge=0.0, tolerance=1e-10, max_steps=100
 class Adam:
     """Adam (Kingma and Ba, arXiv 1412.6980, their defaults): (θ, gradient) → θ, keeping its moments between calls."""
 
-    def __init__(self, learning_rate):
+    def __init__(self, learning_rate: float):
         self.learning_rate = float(simplex.positive(learning_rate, "learning_rate"))
         self.first = self.second = self.count = 0
 
@@ -264,7 +282,12 @@ class Adam:
         return theta - self.learning_rate * first / (np.sqrt(second) + 1e-8)
 
 
-def gradient_steps(model, theta, regressions, optimiser):
+def gradient_steps(
+    model: LogLinear,
+    theta: np.ndarray,
+    regressions: Regression,
+    optimiser: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
     """One gradient step for each minibatch, from θ of shape (..., d): the off-policy regime of training.
 
     Parameters
@@ -291,9 +314,20 @@ def gradient_steps(model, theta, regressions, optimiser):
 
 
 def iterate(
-    model, bandits, tau, steps, *, rollouts, estimator="loo_mean", updates=None, learning_rate=0.05, ridge=1e-2,
-    staleness=0, schedule=None, seed=0,
-):  # fmt: skip
+    model: LogLinear,
+    bandits: Sequence[Any],
+    tau: ArrayLike,
+    steps: int,
+    *,
+    rollouts: int,
+    estimator: str | Callable[..., Any] = "loo_mean",
+    updates: int | None = None,
+    learning_rate: float = 0.05,
+    ridge: float = 1e-2,
+    staleness: int = 0,
+    schedule: Callable[..., Any] | None = None,
+    seed: int = 0,
+) -> np.ndarray:
     """Train on T sampled batches; each run has its own rewards and random numbers.
 
     Parameters

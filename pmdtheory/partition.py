@@ -1,21 +1,22 @@
 r"""Log-partition functions, log E_p[e^x], accurate where they are tiny and where e^x overflows."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .stationarity import excess
 
 
-def log_mean_exp(p, x):
+def log_mean_exp(p: np.ndarray, x: np.ndarray) -> np.ndarray:
     """log E_p[e^x], shape (N,), with full relative accuracy where x = 0 has most of the mass."""
     return _log_mean(p, x, _mean_growth(p, x, np.expm1))
 
 
-def jensen_gap(p, D):
+def jensen_gap(p: np.ndarray, D: np.ndarray) -> np.ndarray:
     """log E_p[e^D] ≥ 0 for E_p[D] = 0, shape (N,), with full relative accuracy also where it is tiny."""
     return _log_mean(p, D, _mean_growth(p, D, lambda x: excess(x, np.expm1(x))))
 
 
-def log_partition_of_ranks(tau):
+def log_partition_of_ranks(tau: ArrayLike) -> np.ndarray:
     """τ log Z = τ log(τ (e^{1/τ} − 1)) of a reward that is uniform in [0, 1], as ranks without ties are."""
     with np.errstate(divide="ignore"):
         return 1 + tau * np.log(tau * -np.expm1(-1 / tau))

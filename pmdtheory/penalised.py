@@ -18,7 +18,11 @@ References
 Statements 3 and 19.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
 
 from . import partition, simplex
@@ -31,7 +35,9 @@ _FEW = np.arange(2700, 2900, 10).reshape(4, 5)  # around 1, as an array of two d
 _SEEN = np.abs(np.log(_GRID)) <= 30 + 1e-9  # ratios at which a derivative has to be a number or infinite
 
 
-def penalised_update(policy, reward, tau, derivative, adaptive=False):
+def penalised_update(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, derivative: Callable[..., Any], adaptive: bool = False
+) -> Update:
     """Return the update with a penalty f of the ratio.
 
     Parameters

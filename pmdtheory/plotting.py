@@ -10,12 +10,17 @@ import contextlib
 import string
 import textwrap
 import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
 from .intervals import ANYTHING, over_seeds
+
+if TYPE_CHECKING:
+    import pandas
 
 PAGE = 7.0
 """Width of a page, in inches."""
@@ -80,12 +85,12 @@ _STYLE = {
 }
 
 
-def style():
+def style() -> Any:
     """Context manager: the style of every picture of this project."""
     return mpl.rc_context(_STYLE)
 
 
-def panels(rows=1, columns=1, width=PAGE, height=2.3, **kwargs):
+def panels(rows: int = 1, columns: int = 1, width: float = PAGE, height: float = 2.3, **kwargs: Any) -> tuple[Any, Any]:
     """Make a figure of `rows` × `columns` lettered panels, `height` inches a row.
 
     Returns
@@ -101,12 +106,12 @@ def panels(rows=1, columns=1, width=PAGE, height=2.3, **kwargs):
     return figure, axes
 
 
-def shades(count):
+def shades(count: int) -> list[str]:
     """`count` colours of a perceptually uniform map, dark to light, for one ordered parameter of no method."""
     return [mpl.colors.to_hex(c) for c in mpl.colormaps["viridis"](np.linspace(0, 0.88, count))]
 
 
-def tints(colour, count):
+def tints(colour: Any, count: int) -> list[str]:
     """`count` shades of one colour, dark to light, for an ordered parameter of one method.
 
     Examples
@@ -118,7 +123,7 @@ def tints(colour, count):
     return [mpl.colors.to_hex(own * (1 + t) if t < 0 else own + (1 - own) * t) for t in towards_white]
 
 
-def method(name):
+def method(name: str) -> dict[str, Any]:
     """Colour and line style of a method; of a name that is not in `METHODS`, the same in every picture and process.
 
     Examples
@@ -134,12 +139,12 @@ def method(name):
     return {"color": others[number % len(others)], "linestyle": lines[number // len(others) % len(lines)]}
 
 
-def line(**style):
+def line(**style: Any) -> dict[str, Any]:
     """A line that is drawn nowhere, for a legend."""
     return mpl.lines.Line2D([], [], **style)
 
 
-def headline(figure, text):
+def headline(figure: Any, text: str) -> None:
     """Write the one message of a picture above it, in as many lines as its width asks for."""
     width = int(figure.get_figwidth() * 13)
     lines = textwrap.wrap(text, width, break_on_hyphens=False)
@@ -149,7 +154,17 @@ def headline(figure, text):
     figure.suptitle("\n".join(lines), x=0.008, ha="left")
 
 
-def band(axis, x, table, value, *, by="seed", log=False, limits=ANYTHING, **kwargs):
+def band(
+    axis: Any,
+    x: str,
+    table: "pandas.DataFrame",
+    value: str,
+    *,
+    by: str = "seed",
+    log: bool = False,
+    limits: tuple[float, float] = ANYTHING,
+    **kwargs: Any,
+) -> None:
     """Draw the mean of column `value` over rows that share `x`, with its 95% confidence interval over `by`.
 
     Parameters
@@ -168,7 +183,7 @@ def band(axis, x, table, value, *, by="seed", log=False, limits=ANYTHING, **kwar
     axis.fill_between(rows.index, rows.low, rows.high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def drop_empty(figure):
+def drop_empty(figure: Any) -> None:
     """Remove panels to which nothing was drawn but horizontal or vertical lines, and letter the others anew."""
     axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
     for axis in axes:
@@ -188,7 +203,7 @@ def _closing(figure):
         plt.close(figure)
 
 
-def save(figure, stem):
+def save(figure: Any, stem: str | Path) -> None:
     """Write `figure` to ``stem.png`` and ``stem.svg`` (deterministic, atomic) and close it."""
     with style(), _closing(figure):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):

@@ -42,9 +42,10 @@ References
 Statements 12–14 of ``pmdtheory/theorems/README.md``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import baselines, overestimated, roots, simplex, solver
 from .updates import Update, normalised
@@ -56,7 +57,14 @@ _BLOCK = 2**18  # numbers per array
 _SLACK = 1 + 1e-9  # so that rounding never excludes the solution
 
 
-def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="proportional"):
+def sampled_update(
+    policy: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    tau: ArrayLike,
+    baseline: Any = "loo_mean",
+    unseen: str = "proportional",
+) -> Update:
     r"""Global minimiser of the regression sampled from n rollouts, over all policies on the actions.
 
     Parameters
@@ -132,7 +140,14 @@ def sampled_update(policy, actions, rewards, tau, baseline="loo_mean", unseen="p
     return Update(q.reshape(shape), log_ratio.reshape(shape), mu.reshape(batch), b, np.zeros(batch, dtype=bool))
 
 
-def sampled_loss(policy, new_policy, actions, rewards, tau, baseline="loo_mean"):
+def sampled_loss(
+    policy: ArrayLike,
+    new_policy: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    tau: ArrayLike,
+    baseline: Any = "loo_mean",
+) -> np.ndarray:
     r"""Mean of ½ (log(q/p) − (r − b)/τ)² over the rollouts of each context: what `sampled_update` minimises.
 
     Parameters

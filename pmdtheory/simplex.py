@@ -5,6 +5,7 @@ are given, and raise ``ValueError`` naming the argument, the offending value and
 """
 
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def _reject(bad, array, name, accepted):
         raise ValueError(f"{name} must be {accepted}, got {array[index]}{where}.")
 
 
-def finite(value, name, copy=True):
+def finite(value: Any, name: str, copy: bool = True) -> np.ndarray:
     """Return `value` as a float64 array, all finite.
 
     Parameters
@@ -67,21 +68,21 @@ def _range(array, name):
     return low, high
 
 
-def positive(value, name):
+def positive(value: Any, name: str) -> np.ndarray:
     """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
     array = finite(value, name)
     _reject(array <= 0, array, name, "positive")
     return array
 
 
-def nonnegative(value, name, copy=True):
+def nonnegative(value: Any, name: str, copy: bool = True) -> np.ndarray:
     """Return `value` as a float64 array, all finite and at least zero (raises ``ValueError`` otherwise)."""
     array = finite(value, name, copy)
     _reject(array < 0, array, name, "nonnegative")
     return array
 
 
-def count(value, name, least):
+def count(value: Any, name: str, least: int) -> None:
     """Refuse, with a ``ValueError`` that names it, whatever is not an integer of at least `least`."""
     try:
         valid = operator.index(value) >= least
@@ -91,7 +92,7 @@ def count(value, name, least):
         raise ValueError(f"{name} must be an integer of at least {least}, got {value}.")
 
 
-def distribution(value, name="policy", copy=True):
+def distribution(value: Any, name: str = "policy", copy: bool = True) -> np.ndarray:
     """Return `value` as probabilities over its last axis.
 
     Parameters
@@ -135,12 +136,12 @@ def distribution(value, name="policy", copy=True):
     return array / np.where(inexact, total, 1.0)[..., None] if inexact.any() else array
 
 
-def equal_up_to_rounding(a, b):
+def equal_up_to_rounding(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where two numbers differ by what rounding does to a mean of many equal ones."""
     return np.abs(a - b) <= 2 * ROUNDING * np.maximum(np.abs(a), np.abs(b))
 
 
-def problem(policy, reward, tau, **per_context):
+def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.ndarray, ...]:
     """Check one batch of contexts and broadcast it.
 
     Parameters

@@ -9,13 +9,16 @@
 The workers of a cluster need the same packages and see the same folders.
 """
 
+import argparse
 import contextlib
 import importlib
 import os
 import re
 import signal
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
+from typing import Any
 
 __all__ = ["BACKENDS", "add_backend", "attempt", "outcomes"]
 
@@ -23,7 +26,13 @@ LONGEST = 400  # characters of the line that an error is told in
 EXIT = re.compile(r"\b[A-Z]{3,}\(-?\d+\)")  # how loky says that a process ended: EXIT(3), SIGKILL(-9)
 
 
-def outcomes(function, items, arguments=(), jobs=1, backend="loky"):
+def outcomes(
+    function: Callable[..., Any],
+    items: Sequence[Any],
+    arguments: Sequence[Any] = (),
+    jobs: int = 1,
+    backend: str = "loky",
+) -> Iterator[tuple[Any, Any, Any]]:
     """Yield every item as it ends, with what ``function(item, *arguments)`` returned and its error, one of them None.
 
     With loky, a cell whose process dies, for want of memory perhaps, is done again alone, and so is what was going on
@@ -65,13 +74,13 @@ def outcomes(function, items, arguments=(), jobs=1, backend="loky"):
             yield items[number], *outcome
 
 
-def add_backend(parser):
+def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--backend`` to an argument parser."""
     where = "where: loky, processes of this machine; dask or ray, those of a cluster (default: loky)"
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help=where)
 
 
-def attempt(function, item, arguments):
+def attempt(function: Callable[..., Any], item: Any, arguments: Sequence[Any]) -> tuple[Any, Any]:
     """Return what ``function(item, *arguments)`` returns and None, or None and its error as a line and a traceback."""
     try:
         return function(item, *arguments), None

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import overestimated, partition, simplex, solver
 
@@ -69,7 +70,7 @@ class Update:
     certificate: Any = None
 
 
-def kl_update(policy, reward, tau):
+def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     r"""Ideal update: argmax_q E_q[r] − τ KL(q‖p), that is q ∝ p e^{r/τ}.
 
     Parameters
@@ -113,7 +114,7 @@ def _kl(p, r, tau):
     return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode + tau * log_z)
 
 
-def pmd_mean_update(policy, reward, tau):
+def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     r"""PMD-mean: regress log(q/p) on (r − E_p[r])/τ over normalised policies.
 
     Solves min_q E_p[½ (log(q/p) − Δ)²] with Δ = (r − E_p[r])/τ, equivalently
@@ -157,7 +158,7 @@ def _pmd_mean(p, r, tau):
         return _update(p, expand(s), weight, top + tau * m)
 
 
-def baseline_update(policy, reward, tau, baseline):
+def baseline_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Update:
     r"""Regress log(q/p) on (r − b)/τ over normalised policies, for any baseline b.
 
     b = E_p[r] is PMD-mean, b = τ log Z the KL update, b → −∞ leaves the policy where it is. Above τ log Z
@@ -217,7 +218,7 @@ def _with_baseline(p, r, tau, b):
         ) from None
 
 
-def largest_baseline(policy, reward, tau):
+def largest_baseline(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> np.ndarray:
     r"""The largest baseline with a principal-branch solution, b_max ≥ τ log Z.
 
     .. math:: b_\max = r_\max + τ (1 + \log E_p[-W_0(-e^{-1-(r_\max-r)/τ})])
@@ -251,7 +252,7 @@ def largest_baseline(policy, reward, tau):
     return _below(top + tau * (m + overestimated.largest_shift(*_rows(p, D)).reshape(tau.shape)))
 
 
-def mixed_update(policy, reward, tau, chi2_coef):
+def mixed_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, chi2_coef: ArrayLike) -> Update:
     r"""Mixed update: argmax_q E_q[r] − τ KL(q‖p) − (κ/2) χ²(q‖p).
 
     Parameters

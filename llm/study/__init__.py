@@ -41,8 +41,8 @@ first seed, then all at the second, so a study that is stopped early is a smalle
 
 from .check import check, prediction_interval
 from .design import Cell, Setting, Study, choose, grid
-from .runner import describe, plan, run
+from .runner import describe, outline, plan, run
 from .tables import Stage, Table, accuracy, of
 
 __all__ = ["Cell", "Setting", "Stage", "Study", "Table", "accuracy", "check", "choose", "describe", "grid", "of"]
-__all__ += ["plan", "prediction_interval", "run"]
+__all__ += ["outline", "plan", "prediction_interval", "run"]

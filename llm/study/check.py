@@ -1,6 +1,9 @@
 """Do the committed numbers still come out? A few cells run anew, against prediction intervals."""
 
 import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +13,15 @@ from .tables import claim, of
 __all__ = ["check", "prediction_interval"]
 
 
-def check(studies, folder, runs, jobs=1, log=print, level=0.95, backend="loky"):
+def check(
+    studies: Sequence[Any],
+    folder: Path,
+    runs: Path,
+    jobs: int = 1,
+    log: Callable[[str], Any] = print,
+    level: float = 0.95,
+    backend: str = "loky",
+) -> tuple[int, list[str]]:
     """Run a few cells anew and compare them with the committed rows of their settings.
 
     Returns how many numbers were compared, and in words what failed, departs, or could not be compared. A new number
@@ -55,7 +66,7 @@ def check(studies, folder, runs, jobs=1, log=print, level=0.95, backend="loky"):
     return len(numbers), departures
 
 
-def prediction_interval(values, floor, level=0.95):
+def prediction_interval(values: Any, floor: float, level: float = 0.95) -> tuple[float, float]:
     """Interval in which one more value lies with probability `level`, if all are normal with sd at least `floor`.
 
     It is mean ∓ t sd √(1 + 1/m) of m ≥ 2 values, t the quantile with m − 1 degrees of freedom.

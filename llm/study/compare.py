@@ -1,8 +1,10 @@
 """Several algorithms under one budget: a study that is declared on the command line, its table on paper, its panels."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +15,10 @@ from .design import Setting, Study
 from .panels import panels
 from .tables import accuracy
 
-__all__ = ["check_start", "comparison", "declare", "default_folder", "draw", "seeds"]
+__all__ = ["asked", "check_start", "comparison", "declare", "default_folder", "draw", "means", "seeds"]
 
 MOST_SEEDS = 1000
+SPENDING = ["rollouts", "updates", "tokens", "seconds"]
 # Options of a run that the comparison sets itself, and what to do instead.
 OWN = {
     "--seed": "--seeds 0-2 names the seeds",
@@ -25,7 +28,7 @@ OWN = {
 }
 
 
-def seeds(text):
+def seeds(text: str) -> tuple[int, ...]:
     """Read seeds; raises ValueError where they are not as in the example, or not different.
 
     Examples
@@ -43,7 +46,7 @@ def seeds(text):
     return values
 
 
-def declare(algorithms, seeds, preset, arguments):
+def declare(algorithms: str, seeds: tuple[int, ...], preset: str | None, arguments: Sequence[str]) -> Study:
     """Return the study of a comparison of `algorithms`, all with `preset` or None and `arguments` of ``pmd-llm train``.
 
     A ValueError names the option that is invalid or that the comparison sets itself, and the remedy.
@@ -65,7 +68,7 @@ def declare(algorithms, seeds, preset, arguments):
     return Study("compare", tuple(settings), seeds, preset=preset, files=("results", "curves", "tuning"))
 
 
-def default_folder(study):
+def default_folder(study: Any) -> Path:
     """Return the folder of a comparison that was given none: task, model and algorithms are its name."""
     options = study.cell(study.settings[0], study.seeds[0], {}).resolved
     algorithms = "+".join(setting.columns["algorithm"] for setting in study.settings)
@@ -73,7 +76,7 @@ def default_folder(study):
     return Path("runs") / "-".join(["compare", *names])
 
 
-def check_start(study, folder):
+def check_start(study: Any, folder: Path) -> None:
     """Refuse, before anything is trained, what cannot be loaded and a folder of other settings, by a ValueError."""
     from .. import models, tasks
 
@@ -97,9 +100,27 @@ def _shared(options):
     return {word for word in re.split(r" (?=\w+=)", options) if not word.startswith("algorithm=")}
 
 
-def comparison(table):
+def asked(study: Any, folder: Path) -> pd.DataFrame:
+    """Return the rows of the algorithms and seeds of `study`; its folder may hold those of earlier comparisons too."""
+    *_, last = study.stages(folder)
+    return last.matched()[1]
+
+
+def means(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a record of each algorithm: how many seeds, means over them with their 95% intervals, what a run spent."""
+    names, records = [accuracy(table, "test"), "test/greedy"], []
+    for algorithm, rows in table.groupby("algorithm", sort=False):
+        record = {"algorithm": algorithm, "seeds": len(rows)}
+        for name in names:
+            interval = mean_interval(rows[name])
+            record |= {name: interval.value, f"{name}_ci": interval.half_width}
+        records.append(record | {name: rows[name].mean() for name in SPENDING})
+    return records
+
+
+def comparison(table: pd.DataFrame) -> str:
     """Return mean and 95% interval over the seeds of each algorithm, and what a run spent, as a table on paper."""
-    names, spending = [accuracy(table, "test"), "test/greedy"], ["rollouts", "updates", "tokens", "seconds"]
+    names, spending = [accuracy(table, "test"), "test/greedy"], SPENDING
     titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
     width = max(len("algorithm"), *(len(name) for name in table["algorithm"])) + 2
     lines = [f"{'algorithm':<{width}}{'seeds':>5} {titles}" + "".join(f"{name:>14}" for name in spending)]
@@ -111,7 +132,7 @@ def comparison(table):
     return "\n".join([*lines, f"accuracies on test prompts{interval}; spending: training of one run, mean over seeds"])
 
 
-def draw(folder):
+def draw(folder: Path) -> None:
     """Draw the panels of a comparison in its folder, ``panels.png`` and ``panels.svg``."""
     import matplotlib
 

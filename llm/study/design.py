@@ -4,15 +4,20 @@ import functools
 import hashlib
 import re
 import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from ..config import Config, from_preset
 from ..run.folder import write_atomically
 from . import tables
 from .tables import Stage, Table, accuracy, of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Cell", "Setting", "Study", "choose", "grid"]
 
@@ -23,7 +28,7 @@ OFF = (0, None, False, "auto", "none")
 SECONDS = 0.0013, 0.0005  # of a training completion and an evaluated one, at tiny-cpu on one core
 
 
-def grid(**values):
+def grid(**values: Any) -> tuple[dict[str, Any], ...]:
     """Return every combination of options, the last one varying fastest.
 
     Examples
@@ -73,28 +78,28 @@ class Cell:
         return hash(self.folder)
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """Folder of the run, inside the folder of all runs; other options make another folder."""
         words = [re.sub(r"[^\w.+-]+", "_", word) for word in self._words()]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return Path(self.study) / "-".join([*words, digest])
 
     @property
-    def base_seed(self):
+    def base_seed(self) -> int | None:
         """Seed from which this cell's model is regenerated, or None."""
         model = str(self.options.get("model", ""))
         return int(model.removeprefix(REGENERATED)) if model.startswith(REGENERATED) else None
 
     @functools.cached_property
-    def resolved(self):
+    def resolved(self) -> dict[str, Any]:
         """The preset with the cell's options; read once, so that editing a preset does not change a study that runs."""
         return asdict(from_preset(Config, self.preset, **self.options | self.trial))
 
-    def config(self, runs):
+    def config(self, runs: Path) -> Config:
         """Return the configuration, for the folder `runs` of all runs."""
         return Config(**self.resolved | self._changes(runs))
 
-    def command(self, runs):
+    def command(self, runs: Path) -> str:
         """Return the shell command that does the same run."""
         words = [f"--{name} {shlex.quote(str(value))}" for name, value in self._changes(runs).items()]
         command = " ".join([f"pmd-llm train --preset {shlex.quote(self.preset)}", *words])
@@ -104,23 +109,23 @@ class Cell:
         base = f"pmd-llm warmup --preset {self.preset} --seed {self.base_seed} --threads 1 --output {where}"
         return f"{base} && {command}"
 
-    def base(self, runs):
+    def base(self, runs: Path) -> Path | None:
         """Return the folder of the regenerated model, None if there is none to be made."""
         return None if self.base_seed is None else runs / "bases" / f"{Path(self.preset).stem}-{self.base_seed}"
 
-    def make_base(self, runs):
+    def make_base(self, runs: Path) -> None:
         """Regenerate the model in the folder ``base(runs)``."""
         from ..warmup import WarmupConfig, warmup
 
-        with tables.appearing(self.base(runs)) as folder:
+        with tables.appearing(self.base(runs)) as folder:  # type: ignore[arg-type]
             changes = {"seed": self.base_seed, "threads": 1, "output": str(folder)}
             warmup(from_preset(WarmupConfig, self.preset, kind="warmup", **changes), progress=False)
 
-    def validate(self, runs):
+    def validate(self, runs: Path) -> None:
         """Raise ValueError if the configuration is invalid."""
         self.config(runs)
 
-    def run(self, runs):
+    def run(self, runs: Path) -> None:
         """Train, or go on training, in the folder of `runs`; a candidate that diverges is a bad one."""
         from ..train import Diverged, train
 
@@ -131,22 +136,22 @@ class Cell:
                 raise
             write_atomically(runs / self.folder / tables.DIVERGED, f"{error}\n")
 
-    def rows(self, runs):
+    def rows(self, runs: Path) -> dict[str, Any]:
         """Return the rows of the finished run by table."""
         return {"results": tables.results(self, runs), "curves": tables.curves(self, runs)}
 
-    def headline(self, row):
+    def headline(self, row: "pd.DataFrame") -> str:
         """Accuracies of a row of results."""
         name = accuracy(row, "test")
         return f"{name.removeprefix('test/')} {row[name].iloc[0]:.3f}, greedy {row['test/greedy'].iloc[0]:.3f}"
 
-    def judged(self, rows):
+    def judged(self, rows: "pd.DataFrame") -> dict[str, Any]:
         """Return the numbers of some rows that `pmdllm.study.check` compares, and the least sd of a seed's."""
         names = accuracy(rows, "test"), "test/greedy"
         least = 1 / self.resolved["test_prompts"]
         return {name: (rows[name], max(rows[f"{name}_ci"].mean() / 1.96, least)) for name in names}
 
-    def seconds(self, table):
+    def seconds(self, table: "pd.DataFrame") -> float:
         """Predict the seconds on one core: those per rollout of the rows in `table`, and the evaluations."""
         rate = self.guess[0] if table.empty else table["seconds"].sum() / table["rollouts"].sum()
         options = SimpleNamespace(**self.resolved)
@@ -156,7 +161,7 @@ class Cell:
         return rollouts * rate + prompts * (options.eval_samples + 1) * self.guess[1]
 
     @functools.cached_property
-    def identity(self):
+    def identity(self) -> str:
         """The options that are switched on and decide the outcome, the seed apart; the shipped base by its digest."""
         model = self.resolved["model"]
         config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
@@ -194,42 +199,42 @@ class Study:
     guess: tuple = SECONDS
     files: tuple = ("study_{}", "study_{}_curves", "study_{}_tuning")
 
-    def results(self, folder):
+    def results(self, folder: Path) -> Table:
         """Return the table of the second stage in a folder of tables."""
         return self._tables(folder)[0]
 
-    def stages(self, folder):
+    def stages(self, folder: Path) -> Iterator[Stage]:
         """Yield the two stages; the second has the settings whose options the first has chosen by then."""
         results, curves, tuning = self._tables(folder)
         yield Stage(self.tuning_cells(), {"results": tuning})
         yield Stage(self.final_cells(tuning.read()), {"results": results, "curves": curves})
 
-    def undecided(self, folder):
+    def undecided(self, folder: Path) -> list[Cell]:
         """Cells of the second stage whose options the first one will choose, with the first of their trials."""
         tuning = [cell.columns for cell in next(self.stages(folder)).unfinished()]
         waiting = [setting for setting in self.settings if (setting.tuned_as or setting.columns) in tuning]
         return self._cells(self.seeds, [(setting, setting.trials[0]) for setting in waiting])
 
-    def checked_cells(self, folder):
+    def checked_cells(self, folder: Path) -> list[Cell]:
         """Cells of the checked settings at the first seed, with the options that the table of tuning chooses."""
         chosen = self._chosen(map(self.setting, self.checked), self._tables(folder)[2].read())
         return self._cells(self.seeds[:1], [(setting, trial or setting.trials[0]) for setting, trial in chosen])
 
-    def tuning_cells(self):
+    def tuning_cells(self) -> list[Cell]:
         """Cells of the first stage, in order."""
         tuned = [setting for setting in self.settings if len(setting.trials) > 1 and setting.tuned_as is None]
         return self._cells(self.tuning_seeds, [(setting, trial) for setting in tuned for trial in setting.trials])
 
-    def final_cells(self, tuning):
+    def final_cells(self, tuning: "pd.DataFrame") -> list[Cell]:
         """Cells of the second stage, in order, of the settings whose trials the table `tuning` can compare."""
         chosen = [pair for pair in self._chosen(self.settings, tuning) if pair[1] is not None]
         return self._cells(self.seeds, chosen, self.tuning_seeds)
 
-    def setting(self, columns):
+    def setting(self, columns: Any) -> Setting:
         """Return the setting with these columns."""
         return next(setting for setting in self.settings if setting.columns == columns)
 
-    def cell(self, setting, seed, trial, tuned_on=()):
+    def cell(self, setting: Setting, seed: int, trial: dict[str, Any], tuned_on: Any = ()) -> Cell:
         """Return the cell of a setting with one of its trials, chosen on the seeds `tuned_on`."""
         trials = len(tuned_on) * len(setting.trials) if len(setting.trials) > 1 else 0
         return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials, self.guess)
@@ -250,7 +255,7 @@ class Study:
         return Table(results, cell, (), identified), curves, Table(tuning, (*columns, *tuned, "seed"), (), identified)
 
 
-def choose(setting, tuning, seeds):
+def choose(setting: Setting, tuning: "pd.DataFrame", seeds: Sequence[int]) -> dict[str, Any] | None:
     """Return the trial with the largest mean validation avg@k in the table `tuning`; None while one lacks a seed."""
     if len(setting.trials) == 1:
         return setting.trials[0]

@@ -1,5 +1,10 @@
 """The panels of the paper for any study: reward, accuracies, length, entropy and log-ratio over the iterations."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["draw", "panels"]
 
 
@@ -17,7 +22,7 @@ def quantities(curves):
     return {column: label for column, label in labels.items() if column in curves}
 
 
-def draw(axes, curves, by, styles):
+def draw(axes: Any, curves: "pd.DataFrame", by: str, styles: dict[str, Any]) -> Any:
     """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations, on eight axes or more.
 
     Returns a line for each value of the column `by` that `styles` has keyword arguments of ``axis.plot`` for.
@@ -37,7 +42,7 @@ def draw(axes, curves, by, styles):
     return axes[0].get_lines()
 
 
-def panels(curves, by):
+def panels(curves: "pd.DataFrame", by: str) -> Any:
     """Return a figure of eight panels (`draw`) and a legend."""
     from pmdtheory import plotting
 

@@ -2,18 +2,26 @@
 
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pmdtheory.sweeps import attempt, outcomes
 
 from .tables import claim, writable
 
-__all__ = ["compute", "describe", "plan", "run"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["compute", "describe", "outline", "plan", "run"]
 
 LARGE_RUN = 100_000_000
 
 
-def run(study, folder, runs, jobs=1, log=print, backend="loky"):
+def run(
+    study: Any, folder: Path, runs: Path, jobs: int = 1, log: Callable[[str], Any] = print, backend: str = "loky"
+) -> list[Any]:
     """Run what the tables of a study lack, merging the rows of each cell as it ends; return the cells that failed.
 
     Before anything is run, a ValueError says that a cell has an invalid configuration, a table is damaged or not of
@@ -33,7 +41,7 @@ def run(study, folder, runs, jobs=1, log=print, backend="loky"):
     return failed
 
 
-def plan(study, folder):
+def plan(study: Any, folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the cells that the tables lack, in order, and those whose options some of them will choose."""
     later, now = study.undecided(folder), []
     waiting = {(str(cell.columns), cell.seed) for cell in later}
@@ -44,23 +52,45 @@ def plan(study, folder):
     return now, later
 
 
-def describe(studies, folder, runs, jobs=1, log=print):
+def outline(study: Any, folder: Path, runs: Path, jobs: int = 1) -> dict[str, Any]:
+    """Return what `describe` says of one study as a record: its cells with their commands, and the hours predicted."""
+    now, later = plan(study, folder)
+    known = study.results(folder).read()
+    return {
+        "study": study.name,
+        "cells": [{"cell": str(cell), "command": cell.command(runs)} for cell in now],
+        "after_tuning": [cell.columns | {"seed": cell.seed} for cell in later],
+        "hours": sum(cell.seconds(known) for cell in (*now, *later)) / jobs / 3600,
+    }
+
+
+def describe(
+    studies: Sequence[Any], folder: Path, runs: Path, jobs: int = 1, log: Callable[[str], Any] = print
+) -> None:
     """Log the cells that `run` would run, their commands, and the hours that this is predicted to take."""
     total = 0
     for study in studies:
-        now, later = plan(study, folder)
+        planned = outline(study, folder, runs, jobs)
+        now, later, hours = (planned[name] for name in ("cells", "after_tuning", "hours"))
         for cell in now:
-            log(f"{cell}\n    {cell.command(runs)}")
+            log(f"{cell['cell']}\n    {cell['command']}")
         for cell in later:
-            log(f"{study.name}: {cell.columns}, seed {cell.seed}, with the options that tuning chooses")
-        known = study.results(folder).read()
-        hours = sum(cell.seconds(known) for cell in (*now, *later)) / jobs / 3600
+            columns = {name: value for name, value in cell.items() if name != "seed"}
+            log(f"{study.name}: {columns}, seed {cell['seed']}, with the options that tuning chooses")
         total += hours
         log(f"{study.name}: {len(now) + len(later)} cells, {len(later)} of them after tuning; {hours:.1f} h\n")
     log(f"{total:.1f} h in all, {jobs} at a time")
 
 
-def compute(cells, runs, jobs, keep, log, known, backend="loky"):
+def compute(
+    cells: Sequence[Any],
+    runs: Path,
+    jobs: int,
+    keep: Callable[..., Any],
+    log: Callable[[str], Any],
+    known: "pd.DataFrame",
+    backend: str = "loky",
+) -> list[Any]:
     """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
     spent, expected, left = 0.0, 0.0, sum(cell.seconds(known) for cell in cells)
     bases = {cell.base(runs): cell for cell in cells if cell.base(runs) is not None}
@@ -70,6 +100,8 @@ def compute(cells, runs, jobs, keep, log, known, backend="loky"):
     baseless = [(cell, None, broken[cell.base(runs)]) for cell in cells if cell.base(runs) in broken]
     started, failed = [cell for cell in cells if cell.base(runs) not in broken], []
     ended = chain(baseless, outcomes(_run, started, [runs], jobs, backend))
+    if cells:
+        log(f"{len(cells)} cell{'s' * (len(cells) > 1)} to run, {jobs} at a time, about {left / jobs / 3600:.1f} h")
     for number, (cell, seconds, error) in enumerate(ended, start=1):
         left -= cell.seconds(known)
         if error is None:

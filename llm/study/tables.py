@@ -12,8 +12,10 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +38,7 @@ class Table:
     needed: tuple = ("seed",)
     digits: int = 12
 
-    def read(self):
+    def read(self) -> pd.DataFrame:
         """Return the rows, none if there is no file; a ValueError names file and column of what is no such table."""
         if not self.path.exists():
             return pd.DataFrame()
@@ -55,12 +57,12 @@ class Table:
             raise ValueError(f"table {self.path} must have integers in the column 'seed' and has others. {remedy}")
         return table
 
-    def names(self, table, columns=None):
+    def names(self, table: pd.DataFrame, columns: Sequence[str] | None = None) -> list[tuple[str, ...]]:
         """The columns of each row as text, at the precision of the file; by default those of the cell."""
         rows = table.reindex(columns=list(columns or self.cell)).astype(object)
         return [tuple(map(self._text, row)) for row in rows.itertuples(index=False, name=None)]
 
-    def merge(self, rows):
+    def merge(self, rows: pd.DataFrame) -> None:
         """Put `rows` into the file, in place of all rows of the same cells."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self.path.parent):
@@ -75,7 +77,7 @@ class Table:
             table.to_csv(text, index=False, float_format=f"%.{self.digits}g", lineterminator="\n")
             write_atomically(self.path, text.getvalue())
 
-    def rounded(self, rows):
+    def rounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return `rows` as they would be read from the file."""
         return rows.map(lambda value: float(self._text(value)) if isinstance(value, float) else value)
 
@@ -90,7 +92,7 @@ class Stage:
     cells: list
     tables: dict
 
-    def matched(self):
+    def matched(self) -> tuple[list[Any], pd.DataFrame]:
         """Return the cells without a row of results of their columns, seed and options, and the rows of the others."""
         table, rows = self.tables["results"], self.tables["results"].read()
         columns = [*self.cells[0].columns, "seed", "options"] if self.cells else []
@@ -100,11 +102,11 @@ class Stage:
         rows = rows[[name in wanted for name in finished]].reset_index(drop=True)
         return [cell for cell, name in zip(self.cells, cells) if name in lacking], rows
 
-    def unfinished(self):
+    def unfinished(self) -> list[Any]:
         """Return the cells that the table of results lacks."""
         return self.matched()[0]
 
-    def merge(self, cell, runs):
+    def merge(self, cell: Any, runs: Path) -> pd.DataFrame:
         """Merge the rows of a cell that was run, the results last; return them."""
         rows = cell.rows(runs)
         for name, table in reversed(self.tables.items()):
@@ -128,7 +130,7 @@ def _locked(path, refusal=None):
 
 
 @contextlib.contextmanager
-def claim(runs, name):
+def claim(runs: Path, name: str) -> Iterator[Any]:
     """Be the only process that runs the cells of a study in a folder of runs."""
     path = Path(runs) / f".{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def claim(runs, name):
 
 
 @contextlib.contextmanager
-def appearing(folder):
+def appearing(folder: Path) -> Iterator[Any]:
     """A folder to fill, which has its name from the moment it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -150,7 +152,7 @@ def appearing(folder):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def writable(folder):
+def writable(folder: Path) -> None:
     """Make a folder and try to write to it; raises ValueError."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -160,12 +162,12 @@ def writable(folder):
         raise ValueError(f"{folder} must be a folder that can be written to, but: {error.strerror}.") from None
 
 
-def accuracy(table, split):
+def accuracy(table: Any, split: str) -> str:
     """Name of the column of `table` with the accuracy avg@k on a split ('validation', 'before' or 'test')."""
     return next(name for name in table if name.startswith(f"{split}/avg@") and not name.endswith("_ci"))
 
 
-def of(table, values):
+def of(table: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
     """Rows of `table` with these values in these columns; none if the table is empty."""
     if table.empty:
         return table
@@ -175,7 +177,7 @@ def of(table, values):
 DIVERGED = "diverged.txt"
 
 
-def results(cell, runs):
+def results(cell: Any, runs: Path) -> pd.DataFrame:
     """Return the row of a finished training run: its setting, ``result.json``, last validation, and how it was made.
 
     Of one that diverged, which the file DIVERGED says, the accuracies are 0.
@@ -194,7 +196,7 @@ def results(cell, runs):
     return pd.DataFrame([row | made_on(cell.config(runs).device) | {"command": cell.command(runs)}])
 
 
-def made_on(device):
+def made_on(device: str) -> dict[str, str]:
     """Return versions and the name of a device, as the tables hold them."""
     import torch
     import transformers
@@ -213,7 +215,7 @@ CURVES = (
 )
 
 
-def curves(cell, runs):
+def curves(cell: Any, runs: Path) -> pd.DataFrame:
     """Return a row for each iteration of a finished run; its seconds are those of training up to there."""
     folder = runs / cell.folder
     timings = pd.DataFrame([{"seconds": 0.0, "cpu_seconds": 0.0}, *_lines(folder, "timings")])

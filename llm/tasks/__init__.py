@@ -27,8 +27,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -67,14 +69,15 @@ class Task(Protocol):
     def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare completions with the answers of their problems."""
 
-    def restrict(self, fits) -> None:
+    def restrict(self, fits: Callable[[list[str]], list[bool]]) -> None:
         """Leave out problems whose prompts do not fit a model; ``fits(list of str)`` gives a list of bool."""
 
 
+OWN = set()  # files of the user that `own` has loaded, and what it was asked for in them
 NEEDED = ("max_new_tokens", "stop", "sample", "held_out", "judge", "restrict")
 
 
-def load(spec):
+def load(spec: str) -> Task:
     """Make the task that a spec describes.
 
     Examples
@@ -99,10 +102,10 @@ def load(spec):
     options, shots = _options(name, maker, rest)
     try:
         task = maker(**options)
-    except (ValueError, ImportError, OSError, RuntimeError):
-        raise
     except Exception as error:
-        raise ValueError(f"task {name} cannot be made: {type(error).__name__}: {error}.") from error
+        if name in TASKS and isinstance(error, ValueError | ImportError | OSError | RuntimeError):
+            raise
+        raise ValueError(f"task {name} cannot be made: {told(error)}.") from error
     missing = [attribute for attribute in NEEDED if not hasattr(task, attribute)]
     if missing:
         raise ValueError(f"task {name} needs {', '.join(missing)}: add what is missing, or derive it from tasks.Pool.")
@@ -110,13 +113,13 @@ def load(spec):
     return FewShot(task, shots) if shots else task
 
 
-def own(option, text):
+def own(option: str, text: str) -> Callable[..., Any]:
     """Return what `text`, ``package.module:name`` or ``path/file.py:name``, names; messages call it `option`."""
     place, _, name = text.partition(":")
     try:
         if place.endswith(".py"):
             file = importlib.util.spec_from_file_location(f"own_{Path(place).stem}", place)
-            module = sys.modules[file.name] = importlib.util.module_from_spec(file)
+            module = sys.modules[file.name] = importlib.util.module_from_spec(file)  # type: ignore[arg-type]
             file.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
@@ -128,10 +131,24 @@ def own(option, text):
         why = f"there is no module {place!r}"
         raise ValueError(f"{option} must be package.module:name or file.py:name, got {text!r}: {why}.") from None
     except Exception as error:
-        raise ValueError(f"{option} {place} cannot be loaded: {type(error).__name__}: {error}.") from error
+        raise ValueError(f"{option} {place} cannot be loaded: {told(error)}.") from error
+    OWN.update((module.__file__, name))
     if not callable(getattr(module, name, None)):
         raise ValueError(f"{option} {text!r}: {place} has no class or function {name!r}.")
     return getattr(module, name)
+
+
+def told(error):
+    """Return an error of a user's code in one line: its class, what it says if anything, and where in their file."""
+    line = " ".join(": ".join(filter(None, [type(error).__name__, str(error)])).split()).rstrip(".")
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in OWN]
+    return f"{line} ({places[-1].filename}, line {places[-1].lineno})" if places else line
+
+
+def is_own(error):
+    """Whether an error comes from a file that `own` has loaded, or says that what was found there is called wrongly."""
+    called = str(error).partition("(")[0] if isinstance(error, TypeError) else None
+    return called in OWN or any(frame.filename in OWN for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _options(name, maker, text):

@@ -17,7 +17,9 @@ answer from looking like a bad policy, `untrusted` says of right answers beforeh
 import functools
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +56,13 @@ class Verdict:
     answers: list[str | None]
 
     @classmethod
-    def of(cls, correct, answers):
+    def of(cls, correct: list[bool], answers: Any) -> "Verdict":
         """Make a verdict in which a completion is parsed if it has an answer."""
         parsed = np.array([text is not None for text in answers], dtype=bool)
         return cls(np.array(correct, dtype=bool), parsed, answers)
 
 
-def exact(completions, answers, separator="=", pattern="[0-9]+"):
+def exact(completions: list[str], answers: Any, separator: str = "=", pattern: str = "[0-9]+") -> "Verdict":
     """Compare the text after the last separator, if it matches the pattern from end to end, character by character.
 
     Examples
@@ -78,7 +80,7 @@ def exact(completions, answers, separator="=", pattern="[0-9]+"):
     return Verdict.of([text == answer for text, answer in zip(texts, answers)], texts)
 
 
-def math(completions, answers, stop=(), seconds=2.0):
+def math(completions: list[str], answers: Any, stop: Sequence[str] = (), seconds: float = 2.0) -> "Verdict":
     r"""Compare the answers of free text by value; what follows a `stop` text is left out.
 
     An answer on which the worker spends more than `seconds` of processor time counts as not parsed; RuntimeError if
@@ -108,7 +110,7 @@ def math(completions, answers, stop=(), seconds=2.0):
     return Verdict.of([correct for correct, _ in results], forms)
 
 
-def untrusted(answers, seconds=2.0):
+def untrusted(answers: Any, seconds: float = 2.0) -> dict[str, str]:
     r"""Say which right answers must not be used, since they are not read as they are meant.
 
     What `pmdllm.tasks.notation` reads, it reads whole. Others are read by Math-Verify, must equal themselves, and must
@@ -132,14 +134,14 @@ def untrusted(answers, seconds=2.0):
     return problems | {answer: why or failed for answer, (why, failed) in zip(asked, replies) if why or failed}
 
 
-def turn(text, stop):
+def turn(text: str, stop: Sequence[str]) -> str | None:
     """Return what a completion says after its thoughts and before a stop text; None if the thoughts do not end."""
     text = text[: min((i for i in map(text.find, stop) if i >= 0), default=len(text))]
     _, closed, text = text.rpartition("</think>")
     return None if not closed and "<think>" in text else text
 
 
-def last_boxed(text):
+def last_boxed(text: str) -> str | None:
     r"""Return what the last ``\boxed{}`` with balanced braces holds, or None; of boxes in a row, their list."""
     boxes, opened = [], []
     for match in re.finditer(r"(\\(?:boxed|fbox)\s*\{)|\\.|[{}]", text, re.DOTALL):

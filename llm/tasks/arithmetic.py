@@ -23,10 +23,12 @@ of at most 300,000 expressions without parentheses is enumerated, a larger one i
 import functools
 import itertools
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from .answers import exact
+from .answers import Verdict, exact
 from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["ALPHABET", "Arithmetic", "reductions"]
@@ -79,18 +81,18 @@ class Arithmetic(Pool):
         self.spec = f"arithmetic:terms={terms},operators={operators},modulus={modulus},parentheses={parentheses}"
 
     @property
-    def max_new_tokens(self):
+    def max_new_tokens(self) -> int:
         """Length of the longest well-formed completion and its end-of-sequence token, and two more."""
         width, most = len(str(self.modulus - 1)), self.terms[-1]
         pairs = most // 2 if self.parentheses else 0
         lengths = [k * width + k - 1 + 2 * min(pairs, max(k - 2, 0)) for k in range(1, most)]
         return sum(lengths) + len(lengths) - 1 + 1 + 2
 
-    def judge(self, completions, answers):
+    def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare what follows the last equals sign with the answer."""
         return exact(completions, answers)
 
-    def demonstrations(self, count, rng):
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Draw training prompts, which may repeat, with completions that take a random possible operation each time."""
         if self.problems is None:
             problems = [self.sample(1, rng)[0] for _ in range(count)]
@@ -99,12 +101,12 @@ class Arithmetic(Pool):
         return [(p.prompt, "=".join(reductions(p.prompt[:-1], self.modulus, rng))) for p in problems]
 
     @functools.cached_property
-    def problems(self):
+    def problems(self) -> Any:
         """All problems of each split, in the order of their hashes; None at a level too large to enumerate."""
         size = sum((self.modulus - 1) ** n * len(self.operators) ** (n - 1) for n in self.terms)
         return None if self.parentheses or size > ENUMERABLE else _enumerated(self.terms, self.operators, self.modulus)
 
-    def candidates(self, split, rng):
+    def candidates(self, split: str, rng: np.random.Generator) -> Iterator[Problem | None]:
         """Draw expressions; those of the split that defeat both wrong orders are its problems."""
         rng = rng or np.random.default_rng(["validation", "test"].index(split))
         while True:
@@ -125,7 +127,7 @@ class Arithmetic(Pool):
         return expression
 
 
-def reductions(text, modulus, rng):
+def reductions(text: str, modulus: int, rng: np.random.Generator) -> list[str]:
     """Rewrite an expression one random possible operation at a time, until it is a number; return all its texts.
 
     Examples

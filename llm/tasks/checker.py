@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 __all__ = ["Checker"]
 
@@ -36,10 +37,11 @@ class Checker:
     [(5, None)]
     """
 
-    def __init__(self, maker, *arguments, seconds=2.0):
+    def __init__(self, maker: str, *arguments: Any, seconds: float = 2.0):
         self.seconds = seconds
         code = f"from {__name__} import serve; serve({maker!r}, {json.dumps(arguments)!r})"
         self.command = sys.executable, "-P", "-c", code
+        self.environment = os.environ | {"PYTHONHASHSEED": "0"}  # what depends on the order of sets is the same in all
 
     def __call__(self, calls):
         """Call the function with each list of arguments; return (result, None) or (None, what went wrong) for each.
@@ -54,7 +56,7 @@ class Checker:
         try:
             for _ in range(2):
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "process_group": 0}
-                worker = worker or subprocess.Popen(self.command, text=True, **pipes)
+                worker = worker or subprocess.Popen(self.command, text=True, env=self.environment, **pipes)
                 reply = ""
                 with contextlib.suppress(BrokenPipeError):
                     print(json.dumps([call, self.seconds]), file=worker.stdin, flush=True)

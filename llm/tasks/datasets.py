@@ -19,7 +19,10 @@ import warnings
 from collections import defaultdict
 from functools import partial
 
+import numpy as np
+
 from . import answers, tables
+from .answers import Verdict
 from .pool import Pool, Problem, fraction, split_of
 
 __all__ = ["TEMPLATES", "Table", "dapo_math_17k", "file", "gsm8k", "hub", "math"]
@@ -94,11 +97,11 @@ class Table(Pool):
             for split, pairs in rows.items()
         }
 
-    def judge(self, completions, answers_):
+    def judge(self, completions: list[str], answers_: list[str]) -> Verdict:
         """Compare by value, as `pmdllm.tasks.answers.math` does."""
         return answers.math(completions, answers_, self.stop)
 
-    def demonstrations(self, count, rng):
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Draw training prompts, which may repeat, with what their answer column says: a worked solution, or less."""
         rows = self.problems["train"]
         return [(rows[i].prompt, rows[i].solution) for i in rng.integers(len(rows), size=count)]

@@ -15,9 +15,14 @@ All prompts of a task have the same examples in the same order, the same in ever
 itself gives way to the next. A completion ends where the model asks itself the next question.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+
+from .answers import Verdict
+from .pool import Problem
 
 __all__ = ["FewShot"]
 
@@ -31,7 +36,7 @@ class FewShot:
     Solved examples are the task's ``demonstrations``, or its problems' ``solution``, or else their bare answers.
     """
 
-    def __init__(self, task, shots):
+    def __init__(self, task: Any, shots: int):
         self.task, self.shots, self.spec = task, shots, task.spec
         self.stop = (*task.stop, NEXT)
         self.examples = _examples(task, shots + 1)
@@ -44,19 +49,19 @@ class FewShot:
             raise AttributeError(name)
         return getattr(self.task, name)
 
-    def sample(self, count, rng):
+    def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
         """Draw `count` different training problems."""
         return [self._problem(problem) for problem in self.task.sample(count, rng)]
 
-    def held_out(self, split, count):
+    def held_out(self, split: str, count: int) -> list[Problem]:
         """Return the first `count` problems of a held-out split."""
         return [self._problem(problem) for problem in self.task.held_out(split, count)]
 
-    def judge(self, completions, answers):
+    def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare completions, up to a next question, as the task does."""
         return self.task.judge([completion.partition(NEXT)[0] for completion in completions], answers)
 
-    def restrict(self, fits):
+    def restrict(self, fits: Callable[[list[str]], list[bool]]) -> None:
         """Leave out problems that do not fit a model together with the examples."""
         self.task.restrict(lambda prompts: fits([self._prompt(prompt) for prompt in prompts]))
 

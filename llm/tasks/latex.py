@@ -7,7 +7,9 @@ compared by `pmdllm.tasks.notation`, and decimals inside expressions become frac
 
 import functools
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
@@ -19,13 +21,13 @@ __all__ = ["compare", "make", "survives"]
 DIGITS, LETTER = re.compile(r"\d+"), re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
-def make():
+def make() -> Callable[..., Any]:
     """Return the function that a worker calls."""
     _parse(r"\sqrt{4}")  # what Math-Verify loads when first used, outside the limits
     return lambda name, *texts: {"compare": compare, "survives": survives}[name](*texts)
 
 
-def compare(text, answer):
+def compare(text: Any, answer: Any) -> tuple[Any, ...]:
     """Return whether the texts mean the same, and a canonical form of the first, or None if it cannot be read."""
     a, b = _meaning(text), _meaning(answer)
     if a is None:
@@ -34,7 +36,7 @@ def compare(text, answer):
     return capitals[0] == capitals[1] and b is not None and _equal(a, b), _canonical(a)  # Math-Verify lowers letters
 
 
-def survives(answer):
+def survives(answer: Any) -> Any:
     """Return why a right answer cannot be trusted, or None: it must equal itself and differ from changed copies."""
     meaning = _meaning(answer)
     if meaning is None:

@@ -19,6 +19,7 @@ import re
 from collections import namedtuple
 from decimal import Context, Decimal
 from fractions import Fraction
+from typing import Any
 
 __all__ = ["Choice", "Number", "Several", "canonical", "decimal_of", "is_latex", "read", "same", "tidy"]
 
@@ -88,7 +89,7 @@ Choice = namedtuple("Choice", "letter rest")
 
 
 @functools.lru_cache(maxsize=65536)
-def tidy(text):
+def tidy(text: str) -> str:
     r"""Take away what does not matter: markup, spacing, currency signs, digit separators, full stops at the end."""
     if len(text) > LONGEST:
         return text
@@ -103,14 +104,14 @@ def tidy(text):
 
 
 @functools.lru_cache(maxsize=65536)
-def read(text):
+def read(text: str) -> Any:
     """Return the value of a tidy text, or None if it is no number, list of such, choice or words."""
     if not text or len(text) > LONGEST or max(depth for _, depth in _depths(text)) > DEEPEST:
         return None
     return _number(text) or _choice(text) or _several(text) or _literal(text)
 
 
-def is_latex(text):
+def is_latex(text: str) -> bool:
     """Whether a tidy text holds nothing but what Math-Verify is known to understand."""
     if not text or len(text) > LONGEST or MISREAD.search(text):
         return False
@@ -121,7 +122,7 @@ def is_latex(text):
     )
 
 
-def same(a, b):
+def same(a: Any, b: Any) -> bool:
     """Whether two values are the same; symmetric, and every value is the same as itself."""
     if isinstance(b, Choice):
         a, b = b, a
@@ -134,7 +135,7 @@ def same(a, b):
     return a == b
 
 
-def canonical(value):
+def canonical(value: Any) -> str:
     """One text for all exact forms of a value, so that they are one vote; units and percent signs are left out."""
     if isinstance(value, Number):
         return decimal_of(value.value)
@@ -146,7 +147,7 @@ def canonical(value):
     return value.letter if isinstance(value, Choice) else value
 
 
-def decimal_of(value):
+def decimal_of(value: Any) -> Any:
     """Write a fraction as a decimal if it has a finite one of at most 30 places, or as p/q."""
     places = next((places for places in range(31) if 10**places % value.denominator == 0), None)
     return str(value) if places is None else f"{Decimal(int(value * 10**places)).scaleb(-places, EXACTLY):f}"

@@ -8,7 +8,9 @@ or it generates ``candidates`` one after another. Its own part is `Task.judge`.
 import hashlib
 import itertools
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,17 +38,17 @@ class Problem:
     kind: str = field(default="", repr=False, compare=False)
 
 
-def boolean(text):
+def boolean(text: str) -> bool:
     """Read "true" or "false" in any case; ValueError for other texts."""
     return ("false", "true").index(text.lower()) == 1  # of a tuple: ValueError where there is none
 
 
-def fraction(text):
+def fraction(text: str) -> float:
     """Map a text to a number that looks uniform on [0, 1), the same on every machine: SHA-256 read as a fraction."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
-def split_of(text, share):
+def split_of(text: str, share: float) -> str:
     """Return the split that a text belongs to by its hash, ``share`` of all texts in each held-out one."""
     x = fraction(text)
     return "validation" if x < share else "test" if x < 2 * share else "train"
@@ -59,26 +61,31 @@ class Pool:
     and then there are no more after ``attempts`` candidates without a new one.
     """
 
-    spec, stop, problems, attempts, _fits, _warned = "the task", (), None, 1000, None, False
+    spec: str = "the task"
+    stop: tuple[str, ...] = ()
+    problems: Any = None
+    attempts = 1000
+    _fits: Any = None
+    _warned = False
 
-    def candidates(self, split, rng):
+    def candidates(self, split: str, rng: Any) -> Iterator[Problem | None]:
         """Generate problems of a split, or None for each attempt that gave none; without `rng` in a fixed order."""
         raise NotImplementedError("a task must set problems or define candidates.")
 
-    def sample(self, count, rng):
+    def sample(self, count: int, rng: Any) -> list[Problem]:
         """Draw `count` different training problems with a NumPy generator; ValueError if there are fewer."""
         if self.problems is None:
             return self._generated("train", count, rng)
         rows = self._listed("train", count)
         return [rows[i] for i in rng.choice(len(rows), count, replace=False)]
 
-    def held_out(self, split, count):
+    def held_out(self, split: str, count: int) -> list[Problem]:
         """Return the first `count` problems of the split "validation" or "test", the same in every process."""
         if split not in ("validation", "test"):
             raise ValueError(f"split must be 'validation' or 'test', got {split!r}.")
         return self._generated(split, count, None) if self.problems is None else self._listed(split, count)[:count]
 
-    def restrict(self, fits):
+    def restrict(self, fits: Callable[[list[str]], list[bool]]) -> None:
         """Leave out problems whose prompts do not fit a model, with a warning that counts them and shows the first.
 
         ``fits`` maps a list of prompts to a list of bool; ValueError if no problem is left.
@@ -89,7 +96,7 @@ class Pool:
             rows = {"train": list(itertools.islice(filter(None, tried), TRIED))}
         kept = {split: problems and fits([problem.prompt for problem in problems]) for split, problems in rows.items()}
         out = [problem for split in rows for problem, fit in zip(rows[split], kept[split]) if not fit]
-        total = sum(map(len, rows.values()))
+        total = sum(len(each) for each in rows.values())
         if out and len(out) == total:
             raise ValueError(
                 f"task {self.spec} has no prompt that fits the model, the first is {out[0].prompt[:60]!r}: choose a "

@@ -4,17 +4,22 @@ A data set is a sequence of entries, each generated from its index. Which split 
 hash of its question (`pmdllm.tasks.fraction`): a quarter validation, a quarter test, half training. So no held-out
 question is ever trained on, however many indices repeat it.
 
-A completion is read between ``<answer>`` and ``</answer>``, as its prompt asks, and scored in a worker process with
-bounded time and memory (`pmdllm.tasks.checker`). Some data sets score a text by handing it to Python's ``eval``, to
-SymPy's ``parse_expr``, which calls it, or to ``Fraction``, which writes out 1e999999999: since a completion can say
-anything, they are refused. So are those whose rule takes nonsense, the empty text or the answer of any other entry, for
-right, or does not take their own answers. A single entry whose own answer is not right is never drawn.
+A completion is read between ``<answer>`` and ``</answer>``, as its prompt asks. Entries are generated, and completions
+scored, in worker processes with bounded time and memory (`pmdllm.tasks.checker`): an entry that takes longer is never
+drawn, and a data set whose first entries all do is refused. Some data sets score a text by handing it to Python's
+``eval``, to SymPy's ``parse_expr``, which calls it, or to ``Fraction``, which writes out 1e999999999: since a
+completion can say anything, they are refused. So are those whose rule takes nonsense, the empty text or the answer of
+any other entry, for right, or does not take their own answers. A single entry whose own answer is not right is never
+drawn.
 """
 
 import dataclasses
 import functools
 import inspect
 import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from .answers import Verdict, turn
 from .checker import Checker
@@ -25,6 +30,7 @@ __all__ = ["ReasoningGym"]
 HELD_OUT = 0.25
 TEMPLATE = "{question}\nPut your final answer between <answer> and </answer>."
 LONGEST = 10_000
+SECONDS = 10.0
 TRIED = 5
 NONSENSE = ("", "nan", "None", "?", "nonsense of seven words or so, really", "()")
 KINDS = {bool: ("true or false", boolean), int: ("a number (int)", int), float: ("a number (float)", float)}
@@ -42,7 +48,7 @@ class ReasoningGym(Pool):
 
     max_new_tokens, stop = 512, ("\nQuestion:", "\nProblem:")
 
-    def __init__(self, dataset: str, template: str = TEMPLATE, **config):
+    def __init__(self, dataset: str, template: str = TEMPLATE, **config: str):
         try:
             import reasoning_gym  # noqa: F401
             from reasoning_gym.factory import DATASETS
@@ -58,34 +64,31 @@ class ReasoningGym(Pool):
             raise ValueError(f"dataset {why}, and {dataset!r} does: take another.")
         config = {"seed": 0} | _typed(dataset, options, config)
         generates_all = "self.config.size" in inspect.getsource(kind)  # when it is made, and not one entry when asked
+        self.ask = Checker(f"{__name__}:make", dataset, config, seconds=SECONDS)
         for size in [config["size"]] if "size" in config else [10_000] if generates_all else [1_000_000, 10_000]:
-            try:
-                self.dataset, problem = _dataset(dataset, config | {"size": size}), None
+            ((self.size, problem),) = self.ask([[size]])
+            if self.size:
                 break
-            except Exception as error:  # each data set checks its options in its own way
-                problem = error
-        if problem:
-            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {problem}.")
-        config["size"] = size
+        else:
+            why = problem or "it has no entries"
+            raise ValueError(f"reasoning-gym does not accept {config} for {dataset}: {why}.")
         self.template, self.spec = template, f"reasoning_gym:{dataset}"
-        self.score = Checker(f"{__name__}:make", dataset, config, seconds=10.0)
         self._refuse_a_rule_that_checks_nothing(dataset)
 
-    def candidates(self, split, rng):
+    def candidates(self, split: str, rng: np.random.Generator | None) -> Iterator[Problem | None]:
         """Draw entries, or go through all; those of the split whose own answer is right are its problems."""
-        size = len(self.dataset)
-        for index in range(size) if rng is None else iter(lambda: int(rng.integers(size)), None):
+        for index in range(self.size) if rng is None else iter(lambda: int(rng.integers(self.size)), None):
             question, own = self._entry(index)
-            usable = split_of(question, HELD_OUT) == split and (own is None or self._accepts(index))
+            usable = question and split_of(question, HELD_OUT) == split and (own is None or self._accepts(index))
             yield Problem(self.template.replace("{question}", question), str(index)) if usable else None
 
-    def sample(self, count, rng):
+    def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
         """Draw `count` different training problems, as `Pool.sample`; the answer of a problem is its entry's index."""
         problems = super().sample(count, rng)
-        rng.integers(len(self.dataset))  # drawn ahead and not used: the prompts of a seed must never change
+        rng.integers(self.size)  # drawn ahead and not used: the prompts of a seed must never change
         return problems
 
-    def judge(self, completions, answers):
+    def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Score the text between the last pair of answer tags by the data set's own rule; 1 is correct, less is not."""
         texts = [_tagged(turn(completion, self.stop)) for completion in completions]
         pairs = [(int(index), text) for index, text in zip(answers, texts)]
@@ -98,10 +101,15 @@ class ReasoningGym(Pool):
 
     def _right(self, pairs):
         """Whether the rule takes each (index, text) for right; None where it fails."""
-        return [None if score is None else score >= 1 for score, _ in self.score(pairs)]
+        scores = self.ask([[self.size, *pair] for pair in pairs])
+        return [None if score is None else score >= 1 for score, _ in scores]
 
     def _refuse_a_rule_that_checks_nothing(self, dataset):
-        own = [self._entry(index)[1] for index in range(min(TRIED, len(self.dataset)))]
+        entries = self.ask([[self.size, index] for index in range(min(TRIED, self.size))])
+        if not any(entry for entry, _ in entries):
+            why = f"must generate its entries, and the first of {dataset!r} is {entries[0][1]}"
+            raise ValueError(f"dataset {why}: take another, or smaller options.")
+        own = [entry and entry[1] for entry, _ in entries]
         mine = [(i, a) for i, a in enumerate(own) if a is not None]
         others = [(i, b) for i, a in mine for _, b in mine if a != b]
         nonsense = [(i, text) for i in range(len(own)) for text in NONSENSE if text != own[i]]
@@ -116,8 +124,8 @@ class ReasoningGym(Pool):
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  a task lives as long as its process
     def _entry(self, index):
-        entry = self.dataset[index]
-        return entry["question"], entry["answer"]
+        ((entry, _),) = self.ask([[self.size, index]])
+        return entry or (None, None)
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019
     def _accepts(self, index):
@@ -125,16 +133,28 @@ class ReasoningGym(Pool):
 
 
 def make(dataset, config):
-    """Return the function that a worker calls: the score of a text for the entry of an index."""
-    data = _dataset(dataset, config)
-    entry = functools.lru_cache(maxsize=4096)(data.__getitem__)
-    return lambda index, text: float(data.score_answer(answer=text, entry=entry(index)))
+    """Return the function that a worker calls.
 
-
-def _dataset(dataset, config):
+    Of a data set of `size` entries it says how many there are; of an index, question and answer; of a text, its score.
+    """
     import reasoning_gym
 
-    return reasoning_gym.create_dataset(dataset, **config)
+    @functools.cache
+    def data(size):
+        return reasoning_gym.create_dataset(dataset, **config | {"size": size})
+
+    @functools.lru_cache(maxsize=4096)
+    def entry(size, index):
+        return data(size)[index]
+
+    def reply(size, index=None, text=None):
+        if index is None:
+            return len(data(size))
+        if text is None:
+            return entry(size, index)["question"], entry(size, index)["answer"]
+        return float(data(size).score_answer(answer=text, entry=entry(size, index)))
+
+    return reply
 
 
 def _tagged(completion):

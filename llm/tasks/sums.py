@@ -10,6 +10,8 @@ operation is enumerated, a longer one is sampled, every number of operations wit
 
 import functools
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -63,18 +65,18 @@ class Sums(Pool):
         self.spec = f"sums:operations={operations},operators={operators},largest={largest},negative={negative}"
         self.spec += f",second={second}" if second else ""
 
-    def judge(self, completions, answers):
+    def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare the last number of each completion with the answer."""
-        numbers = last_numbers([turn(completion, self.stop) for completion in completions])
+        numbers = last_numbers([turn(completion, self.stop) for completion in completions])  # type: ignore[misc]
         return Verdict.of([number == answer for number, answer in zip(numbers, answers)], numbers)
 
-    def demonstrations(self, count, rng):
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Draw training prompts with completions that carry out one operation after another."""
         problems = [self.sample(1, rng)[0] for _ in range(count)]
         return [(problem.prompt, solution(problem.prompt[8:-1])) for problem in problems]
 
     @functools.cached_property
-    def problems(self):
+    def problems(self) -> Any:
         """All problems of each split, in the order of their hashes; None at a level of more than one operation."""
         if self.operations != range(1, 2) or self.largest > 100:
             return None
@@ -85,7 +87,7 @@ class Sums(Pool):
             splits[split_of(problem.prompt, HELD_OUT)].append(problem)
         return splits
 
-    def candidates(self, split, rng):
+    def candidates(self, split: str, rng: np.random.Generator | None) -> Iterator[Problem | None]:
         """Draw sums; those of the split whose numbers are allowed are its problems."""
         rng = rng or np.random.default_rng(["validation", "test"].index(split))
         while True:
@@ -108,7 +110,7 @@ class Sums(Pool):
         return Problem(f"What is {text}?", str(values[-1])) if self.negative or min(values) >= 0 else None
 
 
-def last_numbers(texts):
+def last_numbers(texts: list[str]) -> Any:
     """Last number of each text, without commas and a decimal part of zeros; None where there is none.
 
     Examples

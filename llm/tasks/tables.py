@@ -8,13 +8,14 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 __all__ = ["read"]
 
 SPLIT = r"(?:.*[-_.])?(?:(?P<train>train)|(?P<validation>valid|val|dev)|(?P<test>test))(?:ing|idation)?(?:[-_.].*)?"
 
 
-def read(path, configs=(), hub=True):
+def read(path: Any, configs: Any = (), hub: bool = True) -> dict[str, Any]:
     """Return the rows of each split, lists of (where a row stands, dict), of a file, a folder or a data set of the hub.
 
     `configs` are configurations on the hub and, where a folder has them, its subfolders. Raises ValueError if what is

@@ -20,6 +20,7 @@ An evaluation also counts the two kinds of held-out problems separately, as ``se
 import functools
 import re
 from collections import namedtuple
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -202,16 +203,16 @@ class WordProblems(Pool):
         options = f"steps={steps},largest={largest},distractors={distractors},templates={templates}"
         self.spec = f"word_problems:{options}"
 
-    def judge(self, completions, answers):
+    def judge(self, completions: list[str], answers: list[str]) -> Verdict:
         """Compare the number after the last "answer is", or else the last number, with the answer."""
         numbers = last_numbers([_answering(turn(completion, self.stop)) for completion in completions])
         return Verdict.of([number == answer for number, answer in zip(numbers, answers)], numbers)
 
-    def demonstrations(self, count, rng):
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
         """Draw training prompts, which may repeat, with their worked solutions."""
         return [(problem.prompt, problem.solution) for problem in (self.sample(1, rng)[0] for _ in range(count))]
 
-    def candidates(self, split, rng):
+    def candidates(self, split: str, rng: np.random.Generator | None) -> Iterator[Problem | None]:
         """Draw problems; those of the split whose numbers lead to positive integers are its problems."""
         templates = self._train if split == "train" else self._held_out
         rng = rng or np.random.default_rng(["validation", "test"].index(split))

@@ -17,9 +17,11 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,18 +123,18 @@ class ValidateConfig:
             must_be(self, "experiments", "others than training for a pretrained network", not self.model)
             must_be(self, "n", "at least 3 for the experiment training", self.n >= 3)
 
-    def values(self, name, kind=str):
+    def values(self, name: str, kind: Callable[[str], Any] = str) -> list[Any]:
         """Return a list option as a list."""
         return [kind(value) for value in getattr(self, name).split(",")]
 
-    def decides(self, experiment):
+    def decides(self, experiment: str) -> dict[str, Any]:
         """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
         network = PRETRAINED if self.model else NETWORK
         names = (*(network if EXPERIMENTS[experiment].fit else ()), *EXPERIMENTS[experiment].options)
         return {name: getattr(self, name) for name in names}
 
     @property
-    def study(self):
+    def study(self) -> str:
         """Name of the study, and of its tables."""
         return "validate_pretrained" if self.model else "validate"
 
@@ -148,27 +150,27 @@ class Fit:
         return f"{self.config.study}: {self.cell}"
 
     @property
-    def columns(self):
+    def columns(self) -> dict[str, Any]:
         """Columns that identify the setting."""
         return {name: value for name, value in asdict(self.cell).items() if name != "seed"}
 
     @property
-    def seed(self):
+    def seed(self) -> int:
         """Seed of the cell."""
         return self.cell.seed
 
     @cached_property
-    def identity(self):
+    def identity(self) -> str:
         """The options that decide the outcome, as text."""
         return " ".join(f"{name}={value}" for name, value in self.config.decides(self.cell.experiment).items())
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """Folder of the fit, inside the folder of all runs."""
         options = json.dumps(self.config.decides(self.cell.experiment))
         return Path(self.config.study) / f"{self.cell}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
 
-    def command(self, runs):
+    def command(self, runs: Path) -> str:
         """Return a shell command whose tables hold this cell."""
         preset = PRESETS[self.config.study]
         usual = from_preset(ValidateConfig, preset, kind="validate")
@@ -178,12 +180,12 @@ class Fit:
         start = f"pmd-llm validate --preset {preset} --experiments {self.cell.experiment} --seeds {self.seed}"
         return " ".join([start, *words])
 
-    def base(self, runs):
+    def base(self, runs: Path) -> Path | None:
         """Return the folder of the base, None if it need not be made."""
         made = self.cell.kind.fit and not self.config.model
         return base_folder(self.config, self.seed, runs / self.config.study, self.cell.task) if made else None
 
-    def make_base(self, runs):
+    def make_base(self, runs: Path) -> tuple[Any, ...]:
         """Return the base, made if need be, in a tuple; from here on this process has the threads of the cell."""
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
@@ -191,10 +193,10 @@ class Fit:
             return ()
         return (base(self.config, self.seed, runs / self.config.study, self.cell.task),)
 
-    def validate(self, runs):
+    def validate(self, runs: Path) -> None:
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""
 
-    def run(self, runs):
+    def run(self, runs: Path) -> None:
         """Fit the network; the tables appear in their folder when all are whole."""
         folder = runs / self.folder / "tables"
         if folder.exists():
@@ -207,7 +209,7 @@ class Fit:
                 table.to_csv(unfinished / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
             (unfinished / "made.json").write_text(json.dumps(made))
 
-    def rows(self, runs):
+    def rows(self, runs: Path) -> dict[str, Any]:
         """Return the rows of the finished fit by table."""
         folder = runs / self.folder / "tables"
         tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
@@ -219,17 +221,17 @@ class Fit:
         rows = rows.assign(options=self.identity, **made, command=self.command(runs))
         return {"results": rows[[*CELL, *rows.columns.drop(list(CELL))]]} | tables
 
-    def headline(self, rows):
+    def headline(self, rows: pd.DataFrame) -> str:
         """Median f of the last row of results."""
         return f"f {rows['share'].iloc[-1]:.4f}"
 
-    def judged(self, rows):
+    def judged(self, rows: pd.DataFrame) -> dict[str, Any]:
         """Median f and log of median 1 − R², and the least sd of a seed's: that of f is a median's over the prompts."""
         sd = (rows["share_high"] - rows["share_low"]).mean() / (2 * 1.645)
         missed = np.log(1 - rows["r2_law"])
         return {"share": (rows["share"], 1.2533 * sd / np.sqrt(self.cell.size)), "log(1 - r2_law)": (missed, 0.0)}
 
-    def seconds(self, table):
+    def seconds(self, table: pd.DataFrame) -> float:
         """Predict the seconds on one core: those of the same setting in `table`."""
         rows = of(table, self.columns)
         return SECONDS if rows.empty else rows["cpu_seconds"].mean()
@@ -250,24 +252,24 @@ class Validation:
     config: ValidateConfig
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Name of the study."""
         return self.config.study
 
-    def cells(self):
+    def cells(self) -> list[Fit]:
         """Return the cells in order."""
         return [
-            Fit(Cell(experiment, *setting, seed), self.config)
+            Fit(Cell(experiment, *setting, seed), self.config)  # type: ignore[call-arg]
             for seed in self.config.values("seeds", int)
             for experiment in self.config.values("experiments")
             for setting in EXPERIMENTS[experiment].settings(self.config)
         ]
 
-    def results(self, folder):
+    def results(self, folder: Path) -> Table:
         """Return the table of results in a folder of tables."""
         return next(self.stages(folder)).tables["results"]
 
-    def stages(self, folder):
+    def stages(self, folder: Path) -> Iterator[Stage]:
         """Yield the only stage."""
         path, tables = Path(folder), {}
         tables["results"] = Table(path / f"{self.name}.csv", CELL, ("split", "iteration"), (*CELL, "options"), DIGITS)
@@ -275,26 +277,26 @@ class Validation:
             tables[name] = Table(path / f"{self.name}_{name}.csv", CELL, row, (*CELL, *row), DIGITS)
         yield Stage(self.cells(), tables)
 
-    def undecided(self, folder):
+    def undecided(self, folder: Path) -> list[Any]:
         """No cell waits for others."""
         return []
 
-    def checked_cells(self, folder):
+    def checked_cells(self, folder: Path) -> list[Fit]:
         """Both losses on graded rewards at one temperature, at the first seed."""
         first = self.config.values("seeds", int)[0]
         return [cell for cell in self.cells() if CHECKED.items() <= cell.columns.items() and cell.seed == first]
 
-    def rows(self, folder):
+    def rows(self, folder: Path) -> pd.DataFrame:
         """Return the rows of results that belong to this configuration."""
         return next(self.stages(folder)).matched()[1]
 
 
-def declared(name):
+def declared(name: str) -> Validation:
     """Return the study of a name of `PRESETS`."""
     return Validation(from_preset(ValidateConfig, PRESETS[name], kind="validate"))
 
 
-def summary(prompts):
+def summary(prompts: pd.DataFrame) -> pd.DataFrame:
     """Medians of the rows of ``validate_prompts.csv`` over the prompts of each cell, split and outer step.
 
     Besides ``share_low`` and ``share_high``, 5% and 95% quantiles of f; ``mean_`` divergences from the laws; and
@@ -308,7 +310,7 @@ def summary(prompts):
     return groups.median().assign(prompts=groups.size(), **extreme, **means).reset_index()
 
 
-def departures(table, within=WITHIN["validate"]):
+def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[str]:
     """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
 
     For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
@@ -333,7 +335,7 @@ def departures(table, within=WITHIN["validate"]):
     return departing
 
 
-def report(table):
+def report(table: pd.DataFrame) -> str:
     """Return f and R² of each row of results as a table on paper, and f over the seeds of a setting."""
     setting = [*(name for name in CELL if name != "seed"), "split", "iteration"]
     columns = [*CELL, "split", "iteration", "share", "share_low", "share_high", "r2_lambert", "r2_kl_law"]

@@ -16,12 +16,16 @@ is computed once and kept.
 """
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..rollout import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Policy", "Trie"]
 
@@ -36,7 +40,7 @@ class Trie:
     ([5, 7, 6], [1, 1, 2])
     """
 
-    def __init__(self, answers, device="cpu"):
+    def __init__(self, answers: Any, device: Any = "cpu"):
         answers = [tuple(answer) for answer in answers]
         lengths = range(max(map(len, answers)))
         beginnings = dict.fromkeys(answer[:n] for n in lengths for answer in answers if n < len(answer))
@@ -61,7 +65,7 @@ class Trie:
         self.children = self.parents == torch.arange(self.size, device=device)[:, None]
         self.ancestors = self.paths[1 : self.size, : self.size - 1].bool()
 
-    def log_policy(self, logits):
+    def log_policy(self, logits: torch.Tensor) -> torch.Tensor:
         """Return log π of every answer and of the malformed action, float64 (P, K), from logits (P, nodes, V)."""
         logits = logits.double()
         chosen = logits[:, self.parents, self.ends]
@@ -95,7 +99,7 @@ class Policy:
         The tokenizer does not tell the answers apart, the network has fewer blocks, or does not hold them in a list.
     """
 
-    def __init__(self, model, tokenizer, task, blocks=0):
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", task: Any, blocks: int = 0):
         self.model, self.tokenizer, self.task, self.blocks = model, tokenizer, task, blocks
         texts = tokenizer(list(task.answers), add_special_tokens=False).input_ids
         self.trie = Trie([(*ids, tokenizer.eos_token_id) for ids in texts], model.device)
@@ -109,16 +113,16 @@ class Policy:
             block.requires_grad_(True)
 
     @property
-    def trained(self):
+    def trained(self) -> list[Any]:
         """The parameters that are trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @property
-    def max_new_tokens(self):
+    def max_new_tokens(self) -> int:
         """Length of the longest answer."""
         return max(map(len, self.trie.answers))
 
-    def copy(self):
+    def copy(self) -> "Policy":
         """Return a copy that can be trained by itself; what is not trained is shared."""
         frozen = {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad}
         twin = copy.copy(self)
@@ -132,7 +136,7 @@ class Policy:
         """
         return self.trie.log_policy(self._logits(prompts)).cpu()
 
-    def actions(self, rollouts):
+    def actions(self, rollouts: Any) -> torch.Tensor:
         """Return the action of each of B completions, an int array (B,)."""
         known = {answer: action for action, answer in enumerate(self.trie.answers)}
         rows = [row[mask].tolist() for row, mask in zip(rollouts.tokens.cpu(), rollouts.mask.cpu())]

@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,33 +60,33 @@ class Cell:
         return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in asdict(self).values())
 
     @property
-    def kind(self):
+    def kind(self) -> Any:
         """The record of its experiment."""
         return EXPERIMENTS[self.experiment]
 
     @property
-    def loss(self):
+    def loss(self) -> Any:
         """The `pmdllm.losses.Algorithm` that is fitted."""
         return ALGORITHMS[members.MEMBERS[self.algorithm].algorithm if self.kind.of_family else self.algorithm]
 
     @property
-    def task(self):
+    def task(self) -> Any:
         """The task that a base which is trained from scratch learns."""
         return Sums(uneven=self.kind.of_family and members.MEMBERS[self.algorithm].uneven)
 
     @property
-    def baseline(self):
+    def baseline(self) -> Any:
         """Name of the loss's baseline."""
         return self.loss.baseline.name
 
     @property
-    def effective_tau(self):
+    def effective_tau(self) -> float:
         """Temperature of the expected loss: a plain mean over n fresh rollouts has targets smaller by 1 − 1/n."""
         own = self.kind.fixed_batch or self.kind.of_family
         fresh = self.baseline == "mean" and math.isfinite(self.n) and not own
         return self.tau * self.n / (self.n - 1) if fresh else self.tau
 
-    def law(self, policy, anchor, actions=None):
+    def law(self, policy: Any, anchor: Any, actions: Any = None) -> Any:
         """Return the update that this cell's loss leads to from an anchor of a `Policy`."""
         p, r = anchor.policy, anchor.rewards.numpy()
         if self.kind.of_family:
@@ -101,7 +102,7 @@ class Step:
     """One outer step: what a loss is made of, and the policy `fitted` that starts as a copy of `base`."""
 
     cell: Cell
-    config: object
+    config: Any
     base: Policy
     anchor: fit.Anchor
     rng: np.random.Generator
@@ -113,32 +114,32 @@ class Step:
         self.problem = self.fitted, self.anchor, self.cell.loss, self.cell.tau
 
     @property
-    def evaluations(self):
+    def evaluations(self) -> Any:
         """Budget of L-BFGS: targets lie up to 1/τ apart, and rare actions, which weigh little, are far off for long."""
         return round(self.config.evaluations * max(1, SPREAD_TAU / self.cell.tau))
 
-    def population(self, batch=None):
+    def population(self, batch: Any = None) -> Any:
         """The population loss, optionally of `batch` prompts at a time."""
         batch = batch and min(batch, self.cell.size)
-        return fit.population(*self.problem, self.cell.law(self.base, self.anchor), batch, self.rng)
+        return fit.population(*self.problem, self.cell.law(self.base, self.anchor), batch, self.rng)  # type: ignore[call-arg]
 
-    def rollouts(self):
+    def rollouts(self) -> Any:
         """The loss of n fresh rollouts."""
-        return fit.fresh_rollouts(*self.problem, self.cell.n, self.generator)
+        return fit.fresh_rollouts(*self.problem, self.cell.n, self.generator)  # type: ignore[call-arg]
 
-    def completions(self):
+    def completions(self) -> Any:
         """The loss of n fresh completions."""
-        return fit.fresh_completions(*self.problem, self.cell.n, self.generator, self.base)
+        return fit.fresh_completions(*self.problem, self.cell.n, self.generator, self.base)  # type: ignore[call-arg]
 
-    def lbfgs(self, loss, evaluations, watch):
+    def lbfgs(self, loss: Callable[..., Any], evaluations: int, watch: Callable[..., Any] | None) -> None:
         """Minimise a loss that does not change."""
         fit.lbfgs(self.fitted, loss, evaluations, watch, history=self.config.history)
 
-    def adam(self, loss, steps, watch):
+    def adam(self, loss: Callable[..., Any], steps: int, watch: Callable[..., Any] | None) -> None:
         """Minimise a loss that is drawn anew."""
         fit.adam(self.fitted, loss, steps, self.config.learning_rate, watch)
 
-    def compared(self, anchor=None, actions=None):
+    def compared(self, anchor: Any = None, actions: Any = None) -> Any:
         """What `laws.compare` and the rewards say of the fitted network at an anchor, and its log-ratio (P, K)."""
         cell, anchor = self.cell, self.anchor if anchor is None else anchor
         with torch.no_grad():
@@ -207,7 +208,7 @@ def chain(cell, config, base):
     return {"prompts": pd.concat(prompts)}
 
 
-def actions_table(cell, numbers, anchor, log_ratio):
+def actions_table(cell: Any, numbers: Any, anchor: Any, log_ratio: Any) -> Any:
     """A row per action of the prompts with least, median and most reward."""
     p, r = anchor.policy, anchor.rewards.numpy()
     order = np.argsort((p * r).sum(axis=1))
@@ -265,7 +266,7 @@ EXPERIMENTS = {
     "batch": Experiment(
         lambda c: product(["graded"], [c.tau], LOO, [c.n], [c.prompts]),
         options=("evaluations",),
-        fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),
+        fit=lambda step, watch: step.lbfgs(fit.fixed_batch(*step.problem, step.actions), step.evaluations, watch),  # type: ignore[call-arg]
         fixed_batch=True,
     ),
     "recursion": Experiment(

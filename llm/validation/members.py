@@ -20,6 +20,7 @@ noisy the way is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def law(name, policy, anchor, tau):
     return LAWS[name].law(anchor.policy, anchor.rewards.numpy(), tau, **options)
 
 
-def lengths(policy):
+def lengths(policy: Any) -> Any:
     """Tokens of each action, an array (K,); the malformed one counts as the longest."""
     return torch.tensor([*(len(answer) for answer in policy.trie.answers), policy.max_new_tokens])
 

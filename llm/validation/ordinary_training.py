@@ -17,6 +17,7 @@ a policy does beyond its law, generalising from other prompts or fitted to a few
 import copy
 from dataclasses import asdict
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ __all__ = ["measure", "run"]
 PROMPTS_PER_UPDATE = 4
 
 
-def run(cell, config):
+def run(cell: Any, config: Any) -> Any:
     """Train the shipped model for a few outer steps: table ``training``, a row per outer step, pass and split.
 
     On 'train' f is of the batch's prompts, with fresh rollouts; on 'held-out', at each batch's last pass, of as many
@@ -71,7 +72,7 @@ def run(cell, config):
 
 
 @torch.no_grad()
-def measure(training, policy, problems, rng):
+def measure(training: Any, policy: Any, problems: Any, rng: Any) -> Any:
     """Estimate f of the model q of a `Run` over an older policy p, from fresh rollouts of p: columns of `run`."""
     n, tau = training.config.rollouts_per_prompt, training.config.tau
     generator = torch.Generator(training.device).manual_seed(int(rng.integers(2**31)))

@@ -15,7 +15,12 @@ answered: an instructed model writes sentences otherwise, and nearly all of its 
 `count` those already answered are left out.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["REWARDS", "ChatSums", "Sums"]
 
@@ -32,12 +37,12 @@ class Sums:
     alphabet = DIGITS + "+="
     size = 10_000
 
-    def __init__(self, uneven=False):
+    def __init__(self, uneven: bool = False):
         self.spec = "sums:uneven=True" if uneven else "sums"
         self.answers = tuple(f"{answer:02}" + "+" * (3 * (answer % 2) if uneven else 0) for answer in range(100))
         self.max_new_tokens = max(map(len, self.answers)) + 1
 
-    def prompts(self, numbers):
+    def prompts(self, numbers: Any) -> list[str]:
         """Return the prompts of four-digit numbers.
 
         Examples
@@ -47,7 +52,7 @@ class Sums:
         """
         return [f"{number // 100:02}+{number % 100:02}=" for number in numbers]
 
-    def rewards(self, numbers, kind):
+    def rewards(self, numbers: Any, kind: str) -> np.ndarray:
         """Return the reward of every action at P prompts, an array (P, 101) in [0, 1]; a ValueError if none is such.
 
         Examples
@@ -58,7 +63,7 @@ class Sums:
         distance = np.abs(np.arange(100) - self._right(np.asarray(numbers))[:, None])
         return _rewards(np.minimum(distance, 100 - distance), kind)
 
-    def demonstrations(self, count, rng):
+    def demonstrations(self, count: int, rng: Any) -> list[tuple[str, str]]:
         """Draw `count` pairs of a prompt and a completion."""
         numbers = rng.integers(self.size, size=count)
         errors = np.rint(rng.normal(scale=0.5 * 1.4 ** (numbers // 1000)))
@@ -74,7 +79,7 @@ class Sums:
 class ChatSums:
     """Sums below `count`, at least 10, asked in the chat template of a tokenizer; a ValueError if it has none."""
 
-    def __init__(self, tokenizer, count):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", count: int):
         if tokenizer.chat_template is None:
             raise ValueError("model must have a chat template to be asked for sums, and its tokenizer has none.")
         self._tokenizer = tokenizer
@@ -89,21 +94,21 @@ class ChatSums:
         return shots, [pair for pair in pairs if pair not in shots]
 
     @classmethod
-    def how_many(cls, count):
+    def how_many(cls, count: int) -> int:
         """Number of prompts."""
         return len(cls._split(count)[1])
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of prompts."""
         return len(self._pairs)
 
-    def prompts(self, numbers):
+    def prompts(self, numbers: Any) -> list[str]:
         """Return the prompts of numbers below `size`: whole texts, in the template already."""
         turns = [[*self._shots, self._pairs[number]] for number in numbers]
         return [self._text(pairs) for pairs in turns]
 
-    def rewards(self, numbers, kind):
+    def rewards(self, numbers: Any, kind: str) -> np.ndarray:
         """Return the reward of every action at P prompts, an array (P, count + 1) in [0, 1]."""
         right = np.array([sum(self._pairs[number]) for number in numbers])
         return _rewards(np.abs(np.arange(len(self.answers)) - right[:, None]), kind)

@@ -1,6 +1,8 @@
 """The command line: ``pmdtheory solve | bandit | mdp | check``, one module for each command."""
 
 import argparse
+import os
+import signal
 import sys
 
 from . import bandit, check, mdp, solve, table
@@ -22,13 +24,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(solve.joined(sys.argv[1:] if argv is None else argv))
     try:
         if getattr(arguments, "csv", None):
-            table.check(arguments.csv)
-        return arguments.run(arguments)
+            table.check(arguments.csv, arguments.json)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of `pmdtheory ... | head` has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, ArithmeticError, MemoryError, RuntimeError, OSError, ImportError) as error:
         print(f"pmdtheory {arguments.command}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2

@@ -2,15 +2,16 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import baselines, simplex, updates
 from ..intervals import half_width
-from .table import cells, write
+from .table import add_json, cells, print_json, write
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Declare the options."""
     bandit = commands.add_parser("bandit", help="policy mirror descent on a random bandit, exact or from rollouts")
     bandit.set_defaults(run=_bandit)
@@ -28,6 +29,7 @@ def add_to(commands):
     bandit.add_argument("--seeds", type=int, default=1, help="independent runs (default: 1)")
     bandit.add_argument("--seed", type=int, default=0, help="root of all random numbers (default: 0)")
     bandit.add_argument("--csv", type=Path, help="also write the whole table here")
+    add_json(bandit)
 
 
 def _bandit(arguments):
@@ -46,19 +48,26 @@ def _bandit(arguments):
         estimator=_estimator(arguments),
         seeds=arguments.seeds,
         seed=arguments.seed,
+        progress=True,
     )
     if arguments.csv:
         write(table, arguments.csv)
     sampled = f"{arguments.rollouts} rollouts, {arguments.estimator}"
     what = sampled if arguments.rollouts else f"exact {arguments.update}"
     best = float(problem.reward.max(axis=1) @ problem.context_weight)
+    names = ["reward", "kl", "chi2_weight", "max_ratio", "entropy"]
+    means = table.groupby("step")[names].mean().reset_index()
+    half = half_width(table.groupby("step").reward.std(ddof=1).to_numpy(), arguments.seeds)
+    means.insert(2, "reward_ci", half if arguments.seeds > 1 else np.nan)
+    if arguments.json:
+        print_json({"method": what, "tau": arguments.tau, "seeds": arguments.seeds, "best": best, "steps": means})
+        return 0
     print(f"{what}, tau {arguments.tau:g}, {arguments.seeds} seed(s); best possible reward {best:.4f}")
     print(f"{'step':>5} {'reward':>9} {'95% +-':>8} {'KL(q||p)':>10} {'lambda':>10} {'max ratio':>10} {'entropy':>8}")
-    for step, rows in table.groupby("step"):
-        half = half_width(rows.reward.std(ddof=1), arguments.seeds)
-        spread = f"{half:8.4f}" if arguments.seeds > 1 else f"{'':>8}"
-        means = rows[["kl", "chi2_weight", "max_ratio", "entropy"]].mean()
-        print(f"{step:>5} {rows.reward.mean():>9.4f} {spread} {cells(means, (10, 10, 10, 8))}")
+    for row in means.itertuples():
+        spread = f"{row.reward_ci:8.4f}" if arguments.seeds > 1 else f"{'':>8}"
+        numbers = cells((row.kl, row.chi2_weight, row.max_ratio, row.entropy), (10, 10, 10, 8))
+        print(f"{row.step:>5} {row.reward:>9.4f} {spread} {numbers}")
     return 0
 
 

@@ -4,14 +4,14 @@ import argparse
 import contextlib
 import functools
 import os
-import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import simplex, updates
-from .table import cells, write
+from .table import add_json, cells, print_json, write
 
 _SHOWN = 24
 _DEFAULT_SIZE = {"garnet": 20, "chain": 10, "gridworld": 5, "deep-sea": 5}
@@ -31,7 +31,7 @@ examples:
 """
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Declare the options."""
     mdp = commands.add_parser(
         "mdp",
@@ -72,6 +72,7 @@ def add_to(commands):
     mdp.add_argument("--tolerance", type=float, default=1e-6, help="stop at this certified gap (default: 1e-6)")
     mdp.add_argument("--seed", type=int, default=0, help="of the random MDP garnet (default: 0)")
     mdp.add_argument("--csv", type=Path, help="also write the whole table here")
+    add_json(mdp)
 
 
 def _mdp(arguments):
@@ -86,9 +87,18 @@ def _mdp(arguments):
         steps=arguments.steps,
         step_sizes=arguments.schedule,
         tolerance=tolerance,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     table = run.table
+    if arguments.csv:
+        write(table, arguments.csv)
+    steps, gap = table[["iteration", "certificate"]].iloc[-1]
+    if arguments.json:
+        print_json(
+            {"env": arguments.env, "states": problem.states, "actions": problem.actions, "gamma": problem.gamma,
+             "gap": gap, "certified": bool(gap <= tolerance), "steps": table}
+        )  # fmt: skip
+        return 0
     print(
         f"{arguments.env}: {problem.states} states ({problem.terminal.sum()} terminal), {problem.actions} actions, "
         f"gamma {_number(problem.gamma)}; {arguments.update}, tau {arguments.tau:g}, {arguments.schedule}"
@@ -102,14 +112,11 @@ def _mdp(arguments):
         print(f"{table.iteration[row]:>5} {cells(table.loc[row, columns], widths)}")
     if len(rows) < len(table):
         print(f"({len(rows)} of {len(table)} rows; --csv FILE writes all)")
-    steps, gap = table[["iteration", "certificate"]].iloc[-1]
     if gap <= tolerance:
         print(f"certified: after {steps:.0f} steps every state is within {gap:.1g} of its optimal value.")
     else:
         print(f"not certified: after {steps:.0f} steps a state may still be {gap:.1g} below its optimal value;")
         print(_remedy(problem, run.policy, gap))
-    if arguments.csv:
-        write(table, arguments.csv)
     return 0
 
 

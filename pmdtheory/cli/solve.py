@@ -3,13 +3,15 @@
 import argparse
 import functools
 import re
+from typing import Any
 
 import numpy as np
 
 from .. import divergences, updates
+from .table import add_json, print_json
 
 
-def joined(argv):
+def joined(argv: list[str]) -> list[str]:
     """Join ``--reward -1,0`` to ``--reward=-1,0`` and ``--tau -1e3`` likewise: argparse takes them for options."""
     joined = []
     for word in argv:
@@ -20,7 +22,7 @@ def joined(argv):
     return joined
 
 
-def numbers(text):
+def numbers(text: str) -> np.ndarray:
     """Read comma-separated numbers."""
     try:
         return np.array([float(part) for part in text.split(",")])
@@ -28,7 +30,7 @@ def numbers(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers separated by commas") from None
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Declare the options."""
     solve = commands.add_parser("solve", help="one exact update of one policy, by each method")
     solve.set_defaults(run=_solve)
@@ -45,6 +47,7 @@ def add_to(commands):
     solve.add_argument("--chi2-coef", type=float, help="kappa >= 0, reward units, of --method mixed")
     solve.add_argument("--baseline", type=float, help="b, reward units, of --method baseline")
     solve.add_argument("--certify", action="store_true", help="solve with CVXPY as well and print its certificate")
+    add_json(solve)
 
 
 def _solve(arguments):
@@ -61,10 +64,15 @@ def _solve(arguments):
         methods = {arguments.method: methods[arguments.method]}
 
     solved = {name: update(p, r, tau) for name, update in methods.items()}
+    moved = {name: divergences.movement(p, u.log_ratio) for name, u in solved.items()}
+    if arguments.json:
+        found = {name: _record(arguments, u, moved[name]) for name, u in solved.items()}
+        certificates = {"certificates": list(_certificates(arguments, solved))} if arguments.certify else {}
+        print_json({"policy": p, "reward": r, "tau": tau, "methods": found, **certificates})
+        return 0
     print(f"{'action':>8} {'p':>10} {'reward':>10}" + "".join(f" {'q ' + name:>12}" for name in solved))
     for i in range(p.size):
         print(f"{i:>8} {p[i]:>10.4g} {r[i]:>10.4g}" + "".join(f" {u.policy[i]:>12.6g}" for u in solved.values()))
-    moved = {name: divergences.movement(p, u.log_ratio) for name, u in solved.items()}
     print()
     summary = {
         "E_q[r]": [float(u.policy @ r) for u in solved.values()],
@@ -84,7 +92,27 @@ def _solve(arguments):
     return 0
 
 
+def _record(arguments, update, moved):
+    """All that the table on paper says of one method."""
+    return {
+        "policy": update.policy, "log_ratio": update.log_ratio, "reward": update.policy @ arguments.reward,
+        "kl": moved.kl, "reverse_kl": moved.reverse_kl, "chi2": moved.chi2, "chi2_weight": update.chi2_weight,
+        "baseline": update.baseline, "local": bool(update.local),
+    }  # fmt: skip
+
+
 def _certify(arguments, solved):
+    print(f"\n{'CVXPY':>8} {'problem':<28} {'L1 to q':>10} {'duality gap':>12}  status")
+    for row in _certificates(arguments, solved):
+        if row["status"] is None:
+            print(f"{row['method']:>8} {row['problem']:<28}")
+            continue
+        numbers = f"{row['l1']:>10.1e} {row['duality_gap']:>12.1e}"
+        print(f"{row['method']:>8} {row['problem']:<28} {numbers}  {row['status']} ({row['solver']})")
+
+
+def _certificates(arguments, solved):
+    """One record for each problem that CVXPY solves for a method."""
     from .. import convex
 
     p, r, tau = arguments.policy, arguments.reward, arguments.tau
@@ -97,14 +125,14 @@ def _certify(arguments, solved):
         "mixed": [("mixed subproblem", lambda u: convex.mixed(p, r, tau, arguments.chi2_coef))],
         "baseline": [("log-space regression", lambda u: convex.regression(p, r, tau, baseline=arguments.baseline))],
     }
-    print(f"\n{'CVXPY':>8} {'problem':<28} {'L1 to q':>10} {'duality gap':>12}  status")
     for name, u in solved.items():
         if u.local:
-            print(f"{name:>8} {'not convex above tau log Z':<28}")
+            yield {"method": name, "problem": "not convex above tau log Z", "status": None}
             continue
         for title, solve in problems[name]:
             reference = solve(u)
-            distance = float(np.abs(reference.policy - u.policy).sum())
-            certificate = reference.certificate
-            gap = float(certificate.duality_gap)
-            print(f"{name:>8} {title:<28} {distance:>10.1e} {gap:>12.1e}  {certificate.status} ({certificate.solver})")
+            distance, found = float(np.abs(reference.policy - u.policy).sum()), reference.certificate
+            yield {
+                "method": name, "problem": title, "l1": distance, "duality_gap": float(found.duality_gap),
+                "status": found.status, "solver": found.solver,
+            }  # fmt: skip

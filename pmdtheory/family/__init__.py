@@ -27,7 +27,7 @@ _modules = [importlib.import_module(f"{__name__}.{name}") for name in _names]
 MEMBERS = {module.MEMBER.name: module.MEMBER for module in _modules if hasattr(module, "MEMBER")}
 
 
-def by_name(name):
+def by_name(name: str) -> Member:
     """Return the member called ``name``, or raise a ``ValueError`` that lists the names."""
     if name not in MEMBERS:
         raise ValueError(f"member must be one of {', '.join(MEMBERS)}, got {name!r}.")

@@ -10,13 +10,15 @@ Statement 28.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex
+from ..updates import Update
 from . import normalisation
 from .member import Member
 
 
-def law(policy, reward, tau=1.0, baseline=0.0):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike = 1.0, baseline: ArrayLike | None = 0.0) -> Update:
     """Project p (r − V)/(r̄ − V) on the simplex.
 
     Parameters

@@ -14,13 +14,15 @@ Statement 28.
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
+from ..updates import Update
 from . import normalisation
 from .member import Member
 
 
-def law(policy, reward, tau=1.0, epsilon=0.2):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike = 1.0, epsilon: ArrayLike = 0.2) -> Update:
     """Solve ρ = max(0, 1 + ε (A − m)/|A|).
 
     Parameters

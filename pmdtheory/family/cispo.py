@@ -11,13 +11,15 @@ Statement 30.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
+from ..updates import Update
 from . import normalisation
 from .member import Member
 
 
-def law(policy, reward, tau=1.0, cap=1.28):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike = 1.0, cap: ArrayLike = 1.28) -> Update:
     """ρ = (c A/C) 1{A > C}, the rest at A = C, in proportion to p.
 
     Parameters

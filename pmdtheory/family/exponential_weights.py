@@ -11,14 +11,16 @@ Statement 20.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from .. import convex, simplex, updates
+from ..updates import Update
 from . import weighted
 from .member import Member
 
 
-def law(policy, reward, tau, rollouts=None):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int | None = None) -> Update:
     """The KL law, or with `rollouts` that of weights e^{r/τ}/Ẑ_n.
 
     Parameters
@@ -43,7 +45,7 @@ def law(policy, reward, tau, rollouts=None):
     return weighted.solve(p, weight, advantage, tau, condition)
 
 
-def expected(policy, reward, tau, rollouts):
+def expected(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int) -> tuple[np.ndarray, ...]:
     """Expected weight and weighted advantage of each action for groups of n with their own Ẑ_n, leave-one-out."""
     simplex.count(rollouts, "rollouts", 2)
     p, r, tau = binary(policy, reward, tau)
@@ -61,7 +63,7 @@ def expected(policy, reward, tau, rollouts):
     return weight, advantage, p, tau
 
 
-def binary(policy, reward, tau):
+def binary(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> tuple[np.ndarray, ...]:
     """Check a problem whose rewards must be 0 or 1."""
     p, r, tau = simplex.problem(policy, reward, tau)
     if not np.isin(np.where(p > 0, r, 0.0), (0.0, 1.0)).all():

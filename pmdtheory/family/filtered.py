@@ -15,13 +15,17 @@ Statement 24.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
+from ..updates import Update
 from . import weighted
 from .member import Member
 
 
-def law(policy, reward, tau, rollouts, estimator="loo_mean"):
+def law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int | None, estimator: str = "loo_mean"
+) -> Update:
     """Solve w τ s + C e^s = r − r̄.
 
     Parameters
@@ -57,12 +61,14 @@ def law(policy, reward, tau, rollouts, estimator="loo_mean"):
     return weighted.solve(p, weight, A, tau, condition)
 
 
-def has_law(policy, reward, tau, rollouts, estimator="loo_mean"):
+def has_law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int | None, estimator: str = "loo_mean"
+) -> np.ndarray:
     """Whether `law` gives one, (...), instead of refusing; arguments as there."""
     return weighted.has_law(*_parts(policy, reward, tau, rollouts, estimator))
 
 
-def kept(p, r, rollouts):
+def kept(p: np.ndarray, r: np.ndarray, rollouts: int) -> np.ndarray:
     """w(r) = 1 − P(r)^{n−1} of each action, (..., K)."""
     same = r[..., :, None] == r[..., None, :]
     other = np.einsum("...jk,...k->...j", ~same, p)  # 1 − P(r), exact where it is small

@@ -13,18 +13,20 @@ Statement 27.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import wrightomega
 
 from .. import simplex
 from ..overestimated import principal_branch
 from ..stationarity import excess
+from ..updates import Update
 from . import normalisation
 from .member import Member
 
 _LEAST_MASS = 1 - 1e-13  # 1 up to rounding
 
 
-def law(policy, reward, tau):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     """Solve log ρ/ρ = (A − m)/(2τ) with every ρ ≤ e.
 
     Parameters
@@ -72,13 +74,13 @@ def law(policy, reward, tau):
     return normalisation.update(p, np.exp(s), top - 2 * tau * s_top * np.exp(-s_top))
 
 
-def has_law(policy, reward, tau):
+def has_law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> np.ndarray:
     """Whether `law` gives one, (...), instead of refusing; arguments as there."""
     p, _, gap, _ = _parts(policy, reward, tau)
     return _largest_mass(p, gap) >= _LEAST_MASS
 
 
-def log_ratio(s_top, gap):
+def log_ratio(s_top: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """The s ≤ 1 with s e^{−s} = s_top e^{−s_top} − gap, (n, K); exact near s = 1, where ties stay ties."""
     x_top = (s_top * np.exp(-s_top))[:, None]
     x = x_top - gap
@@ -106,7 +108,7 @@ def _largest_mass(p, gap):
     return np.einsum("...k,...k->...", p, rho.reshape(p.shape))
 
 
-def smallest_tau(success_rate):
+def smallest_tau(success_rate: ArrayLike) -> np.ndarray:
     """Smallest τ with a solution for rewards 0 and 1: 0 for J ≥ 1/e, else 1/(2h), h = 1/e + |log ρ₋|/ρ₋ at ρ₊ = e.
 
     Examples

@@ -8,13 +8,15 @@ Statement 23.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
+from ..updates import Update
 from . import weighted
 from .member import Member
 
 
-def law(policy, reward, tau, lengths):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, lengths: ArrayLike) -> Update:
     """Solve s + λ|y| e^s = (r − r̄)/τ.
 
     Parameters
@@ -33,7 +35,7 @@ def law(policy, reward, tau, lengths):
     return weighted.solve(p, weight, advantage, tau, "division by length needs V at most tau log Z (Statement 23)")
 
 
-def checked(policy, reward, tau, lengths):
+def checked(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, lengths: ArrayLike) -> tuple[np.ndarray, ...]:
     """Check a problem with lengths and broadcast it."""
     p, r, tau = simplex.problem(policy, reward, tau)
     lengths = simplex.positive(lengths, "lengths")

@@ -2,6 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from ..updates import Update
 
 __all__ = ["Member"]
 
@@ -51,7 +56,7 @@ class Member:
     convex: Callable | None = None
     example: dict = field(default_factory=dict)
 
-    def law(self, policy, reward, tau, **options):
+    def law(self, policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, **options: Any) -> Update:
         """Return the policy that the loss leads to from its anchor.
 
         Parameters

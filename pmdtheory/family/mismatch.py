@@ -12,13 +12,17 @@ Statement 26.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
+from ..updates import Update
 from . import weighted
 from .member import Member
 
 
-def law(policy, reward, tau, sampler, baseline=None):
+def law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike, baseline: ArrayLike | None = None
+) -> Update:
     """Solve s + λ (p/g) e^s = (r − V)/τ.
 
     Parameters
@@ -40,7 +44,7 @@ def law(policy, reward, tau, sampler, baseline=None):
     >>> law([0.1, 0.9], [1.0, 0.0], tau=1.0, sampler=[0.15, 0.85]).policy[0].round(3)
     np.float64(0.231)
     """
-    return weighted.solve(*_parts(policy, reward, tau, sampler, baseline), "E_g[r] must be at most tau log Z")
+    return weighted.solve(*_parts(policy, reward, tau, sampler, baseline), "E_g[r] must be at most tau log Z")  # type: ignore[call-arg]
 
 
 def _parts(policy, reward, tau, sampler, baseline=None):

@@ -1,13 +1,19 @@
 r"""Laws that are not regressions: each ratio is a decreasing function of one multiplier, which makes q sum to 1."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import roots, updates
 
 __all__ = ["solve"]
 
 
-def solve(p, ratio, low, high, scale=None):
+def solve(
+    p: np.ndarray, ratio: Callable[..., Any], low: ArrayLike, high: ArrayLike, scale: ArrayLike | None = None
+) -> np.ndarray:
     """Find the multiplier m with E_p[ρ(m)] = 1, ρ nonincreasing in m.
 
     Parameters

@@ -11,14 +11,22 @@ Statement 19.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import convex, simplex, updates
+from ..updates import Update
 from . import normalisation
 from .length_divided import checked
 from .member import Member
 
 
-def law(policy, reward, tau, lengths=None, baseline=None):
+def law(
+    policy: ArrayLike,
+    reward: ArrayLike,
+    tau: ArrayLike,
+    lengths: ArrayLike | None = None,
+    baseline: ArrayLike | None = None,
+) -> Update:
     """The KL law, or with `lengths` that of r − C|y|.
 
     Parameters

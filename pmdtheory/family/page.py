@@ -21,7 +21,7 @@ of rewards is clipped (Statement 30).
 """
 
 
-def page():
+def page() -> str:
     """Return the page as Markdown, one row for each of `MEMBERS`."""
     rows = []
     for member in MEMBERS.values():

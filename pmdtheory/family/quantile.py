@@ -11,13 +11,20 @@ References
 Statement 29.
 """
 
+
+from typing import Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import convex, partition, simplex, updates
+from ..updates import Update
 from .member import Member
 
 
-def law(policy, reward, tau, ranks="at-most"):
+def law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, ranks: Literal["at-most", "middle", "exact"] = "at-most"
+) -> Update:
     """The update of ranked rewards at the baseline of untied ones.
 
     Parameters

@@ -9,14 +9,16 @@ Statement 25.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from .. import convex, simplex, updates
+from ..updates import Update
 from .exponential_weights import binary
 from .member import Member
 
 
-def law(policy, reward, tau, rollouts=None):
+def law(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int | None = None) -> Update:
     """PMD-mean at τ σ, or at τ σ²/E[σ̂_n].
 
     Parameters
@@ -39,7 +41,7 @@ def law(policy, reward, tau, rollouts=None):
     return updates.pmd_mean_update(policy, reward, effective(policy, reward, tau, rollouts))
 
 
-def effective(policy, reward, tau, rollouts=None):
+def effective(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rollouts: int | None = None) -> np.ndarray:
     """Temperature of PMD-mean in reward units, (...); τ itself where the reward is constant."""
     if rollouts is None:
         p, r, tau = simplex.problem(policy, reward, tau)

@@ -14,14 +14,18 @@ Statement 19.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import partition, simplex, updates
 from ..stationarity import log_ratio
+from ..updates import Update
 from . import normalisation
 from .member import Member
 
 
-def law(policy, reward, tau, cap, baseline=None):
+def law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, cap: ArrayLike, baseline: ArrayLike | None = None
+) -> Update:
     """Solve τ s + C max(1, e^s/c) = r − V.
 
     Parameters

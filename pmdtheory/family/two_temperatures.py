@@ -10,12 +10,16 @@ Statement 22.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import convex, updates
+from ..updates import Update
 from .member import Member
 
 
-def law(policy, reward, tau, baseline_tau, averaged_over="anchor"):
+def law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline_tau: ArrayLike, averaged_over: str = "anchor"
+) -> Update:
     """Statement 10 at b = β₁ log E_p[e^{r/β₁}], or the KL law.
 
     Parameters

@@ -25,14 +25,18 @@ References
 Statement 19.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import convex, simplex, updates
+from ..updates import Update
 
 __all__ = ["has_law", "solve", "solve_convex"]
 
 
-def solve(policy, weight, advantage, tau, condition):
+def solve(policy: ArrayLike, weight: ArrayLike, advantage: ArrayLike, tau: ArrayLike, condition: str) -> Update:
     """Solve a − τ w s = C e^s.
 
     Parameters
@@ -67,13 +71,15 @@ def solve(policy, weight, advantage, tau, condition):
     return updates.Update(update.policy, s, update.chi2_weight * mean, update.baseline, update.local)
 
 
-def has_law(policy, weight, advantage, tau):
+def has_law(policy: ArrayLike, weight: ArrayLike, advantage: ArrayLike, tau: ArrayLike) -> np.ndarray:
     """Whether there is a principal-branch solution, (...); arguments as in `solve`."""
     g, rewards, *_ = _as_regression(policy, weight, advantage, tau)
     return updates.largest_baseline(g, rewards, tau) >= 0
 
 
-def solve_convex(policy, weight, advantage, tau, **solver_options):
+def solve_convex(
+    policy: ArrayLike, weight: ArrayLike, advantage: ArrayLike, tau: ArrayLike, **solver_options: Any
+) -> Update:
     """The same from CVXPY, for C ≥ 0: the regression of `pmdtheory.convex.regression` from the weights as a policy."""
     g, rewards, offset, mean = _as_regression(policy, weight, advantage, tau)
     update = convex.regression(g, rewards, tau, 0.0, **solver_options)

@@ -1,6 +1,6 @@
 """Which law a policy is on: every law of the atlas on the bench, each at the temperature that brings it closest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,9 @@ from scipy.optimize import minimize
 
 from .. import baselines, updates
 from ..family import MEMBERS, kimi_k25, weighted
+from .bench import Prompt
 from .flow import follow
-from .response import TARGET_KL
+from .response import TARGET_KL, Response
 
 __all__ = ["Candidate", "Match", "candidates", "closest"]
 
@@ -53,7 +54,7 @@ class Match:
     policies: list
 
 
-def candidates(response):
+def candidates(response: Response) -> list[Candidate]:
     """Every law that what a `Response` says does not exclude."""
     mean = "loo_mean" if response.baseline == "loo_mean" else "mean"
     found = [
@@ -140,7 +141,9 @@ def _token_regression(baseline):
     return policies
 
 
-def closest(found, log_ratios, prompts, tau, response):
+def closest(
+    found: list[Candidate], log_ratios: list[np.ndarray], prompts: Sequence[Prompt], tau: float, response: Response
+) -> list[Match]:
     """The candidates in the order of their distance from the policies p e^s, each a `Match`."""
     reached = [prompt.policy * np.exp(s) for prompt, s in zip(prompts, log_ratios)]
     reached = [q / q.sum() for q in reached]

@@ -40,27 +40,27 @@ class Prompt:
     rewards: tuple[float, ...]
 
     @cached_property
-    def policy(self):
+    def policy(self) -> np.ndarray:
         """Anchor p, (K,)."""
         return np.array(self.counts) / sum(self.counts)
 
     @cached_property
-    def reward(self):
+    def reward(self) -> np.ndarray:
         """Rewards, (K,)."""
         return np.array(self.rewards, dtype=float)
 
     @cached_property
-    def lengths(self):
+    def lengths(self) -> np.ndarray:
         """|y| in tokens, (K,)."""
         return np.array([len(text) for text in self.completions])
 
     @cached_property
-    def mask(self):
+    def mask(self) -> np.ndarray:
         """True on the tokens of a completion, (K, T)."""
         return np.arange(self.lengths.max()) < self.lengths[:, None]
 
     @cached_property
-    def rows(self):
+    def rows(self) -> np.ndarray:
         """Completion of each of the n rollouts, (n,)."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
@@ -75,7 +75,7 @@ class Prompt:
         return slots, np.array([prefixes.setdefault(text[:-1], len(prefixes)) for text in entries])
 
     @cached_property
-    def anchor(self):
+    def anchor(self) -> np.ndarray:
         """Logits of the anchor, one for each entry of the table."""
         slots, _ = self._entries
         mass = np.bincount(slots[self.mask], np.repeat(self.counts, self.lengths))
@@ -87,16 +87,16 @@ class Prompt:
         np.maximum.at(top, prefix, logits)
         return logits - (top + np.log(np.bincount(prefix, np.exp(logits - top[prefix]))))[prefix]
 
-    def token_logp(self, logits):
+    def token_logp(self, logits: np.ndarray) -> np.ndarray:
         """log π of each token (K, T); 0 where padded."""
         slots, _ = self._entries
         return np.where(self.mask, self._log_softmax(logits)[slots], 0.0)
 
-    def log_ratio(self, logits):
+    def log_ratio(self, logits: np.ndarray) -> np.ndarray:
         """s = log(q/p) of each completion, (K,)."""
         return (self.token_logp(logits) - self.token_logp(self.anchor)).sum(axis=1)
 
-    def pull(self, logits, coefficients):
+    def pull(self, logits: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Σ_y Σ_t c_{y,t} ∇ log π(y_t|y_<t), in the logits."""
         slots, prefix = self._entries
         direct = np.bincount(slots[self.mask], coefficients[self.mask], minlength=len(logits))

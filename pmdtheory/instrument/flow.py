@@ -8,9 +8,12 @@ with a growing Δ follow the flow at first and become Newton's method; F' is tak
 tells a point (rank K − 1) from a flat, where a clipped loss just stops pulling.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from .bench import Prompt
 
 __all__ = ["Stop", "follow"]
 
@@ -31,7 +34,7 @@ class Stop(NamedTuple):
     """Whether no completion is emptied."""
 
 
-def follow(prompt, field):
+def follow(prompt: Prompt, field: Callable[[np.ndarray], np.ndarray]) -> Stop:
     """Follow ``field(logits) -> array`` from the anchor of a `Prompt` to its end.
 
     Returns

@@ -1,6 +1,9 @@
 """The question itself, `identify`: what does a loss optimise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,16 +52,16 @@ class Identification:
     matches: list
 
     @property
-    def defects(self):
+    def defects(self) -> list[str]:
         """Names of the mistakes found."""
         return self.response.defects
 
     @property
-    def interior(self):
+    def interior(self) -> bool:
         """Whether the loss leads to one policy that keeps every completion."""
         return all(stop.isolated and stop.interior and stop.residual < 1e-6 for stop in self.stops)
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """The table, as pairs of what and how."""
         found, (near, next_one) = self.response, self.matches[:2]
         lengths = {0: "none", -1: "divided by |y|"}
@@ -86,13 +89,13 @@ class Identification:
             ("defects", ", ".join(self.defects) or "none found"),
         ]
 
-    def table(self):
+    def table(self) -> str:
         """The table as text."""
         rows = self.rows()
         width = max(len(name) for name, _ in rows) + 2
         return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
 
-    def sentence(self):
+    def sentence(self) -> str:
         """The finding in a sentence."""
         if self.law == "no interior law":
             ends = "the ratio runs until nothing pulls any more" if self.response.clip else "nothing holds the ratio"
@@ -113,7 +116,7 @@ class Identification:
             text += f" Defects: {', '.join(self.defects)}."
         return text
 
-    def draw(self, path):
+    def draw(self, path: str | Path) -> None:
         """Log-ratios of the hard and the easy prompt against rewards: reached, nearest law and next; saved to path."""
         from matplotlib import pyplot as plt
 
@@ -132,7 +135,7 @@ class Identification:
         plt.close(figure)
 
 
-def identify(loss, tau=0.25, name=None):
+def identify(loss: Callable[..., Any], tau: float = 0.25, name: str | None = None) -> Identification:
     """Find out which law a loss follows.
 
     The loss is called on one group of rollouts at a time, of prompts whose policies are rational: completion y appears
@@ -192,7 +195,9 @@ def identify(loss, tau=0.25, name=None):
         law, statement, at = "unknown", "", np.nan
     elif law == "pmd-mean" and found.equal_groups == "no gradient":
         law, statement = "filtered", "24"
-    return Identification(name or getattr(loss, "__name__", "the loss"), law, statement, at, tau, found, stops, matches)
+    return Identification(
+        str(name or getattr(loss, "__name__", "the loss")), law, statement, at, tau, found, stops, matches
+    )
 
 
 def _kimi_has_law(found):

@@ -22,12 +22,15 @@ Where the coefficient vanishes on one side the ratio is clipped; where it is ρ 
 weights are truncated.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import baselines, knobs  # noqa: F401  knobs registers its baselines
-from .bench import HARD
+from .bench import HARD, Prompt
 
 __all__ = ["Loss", "Response", "measure"]
 
@@ -51,7 +54,7 @@ class Loss:
         Without PyTorch.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]):
         try:
             import torch
         except ModuleNotFoundError as error:
@@ -61,7 +64,9 @@ class Loss:
             ) from error
         self._torch, self.function = torch, function
 
-    def coefficients(self, logp, old_logp, mask, rewards, tau):
+    def coefficients(
+        self, logp: np.ndarray, old_logp: np.ndarray, mask: np.ndarray, rewards: np.ndarray, tau: float
+    ) -> np.ndarray:
         """−n ∂L/∂logp, (n, T)."""
         torch = self._torch
         logp = torch.tensor(logp, dtype=torch.float64, requires_grad=True)
@@ -78,7 +83,9 @@ class Loss:
             raise ValueError("loss must have finite gradients for log-ratios between -3 and 3, got NaN or infinity.")
         return -len(logp) * gradient.numpy()
 
-    def on(self, prompt, ratios, tau, rewards=None, padding=0.0):
+    def on(
+        self, prompt: Prompt, ratios: ArrayLike, tau: float, rewards: np.ndarray | None = None, padding: float = 0.0
+    ) -> np.ndarray:
         """Coefficients (n, T) of a prompt's group at token log-ratios of (n, T) or (n,), the same at each token."""
         ratios = np.asarray(ratios, dtype=float)
         ratios = ratios if ratios.ndim == 2 else np.repeat(ratios[:, None], prompt.mask.shape[1], axis=1)
@@ -87,7 +94,7 @@ class Loss:
         rewards = prompt.reward[prompt.rows] if rewards is None else rewards
         return self.coefficients(old + np.where(mask, ratios, padding), old, mask, rewards, tau)
 
-    def field(self, prompt, tau):
+    def field(self, prompt: Prompt, tau: float) -> Callable[[np.ndarray], np.ndarray]:
         """What the loss does to the logits of a prompt, for `flow.follow`."""
         old = prompt.token_logp(prompt.anchor)
 
@@ -151,7 +158,7 @@ class Response:
     defects: list = field(default_factory=list)
 
 
-def measure(loss, tau):
+def measure(loss: Loss, tau: float) -> Response:
     """Find out how a `Loss` answers on the bench, at the declared temperature.
 
     Returns

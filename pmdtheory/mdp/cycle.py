@@ -25,6 +25,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order
 from scipy.sparse.linalg import LinearOperator, gmres, splu
 
+from .model import MDP
+
 __all__ = ["SOLVERS", "Cycle"]
 
 SOLVERS = ("direct", "iterative")
@@ -43,10 +45,11 @@ class Cycle:
         For a sparse MDP.
     """
 
-    def __init__(self, mdp, policy, solver="direct"):
+    def __init__(self, mdp: MDP, policy: np.ndarray, solver: str = "direct"):
         self.gamma, self.anchor, self._time = mdp.gamma, mdp.anchor, None
         moves = mdp.induced(mdp.gamma * policy)
         z = self.anchor
+        self._solver: _Dense | _Direct | _Iterative
         if mdp.is_sparse:
             moves = moves - sparse.diags_array(moves.diagonal())
             left = np.asarray(moves.sum(axis=1))
@@ -64,7 +67,7 @@ class Cycle:
             diagonal[...] = 1 - mdp.gamma + left
             self._solver = _Dense(system)
 
-    def values(self, reward):
+    def values(self, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """g and h for rewards of the states, shape (..., S)."""
         once = reward.copy()
         once[..., self.anchor] = 0.0
@@ -79,7 +82,7 @@ class Cycle:
         g = (reward[..., self.anchor] + (self.out * a).sum(axis=-1)) / (1 + (self.out * self._time).sum(axis=-1))
         return g, a - g[..., None] * self._time
 
-    def occupancy(self, start):
+    def occupancy(self, start: np.ndarray) -> np.ndarray:
         """Discounted occupancy: what start gives before the first visit to z, and what each visit gives after it."""
         before = start.copy()
         before[..., self.anchor] = 0.0

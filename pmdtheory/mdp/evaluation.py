@@ -30,8 +30,10 @@ second is g ≤ max (V* − V^π) ≤ g/(1−γ) with g = max A.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .cycle import SOLVERS, Cycle
+from .model import MDP
 
 __all__ = ["Evaluation", "advantage_gap", "evaluate", "occupancy"]
 
@@ -75,7 +77,7 @@ class Evaluation:
     rounding: np.ndarray
 
 
-def evaluate(mdp, policy, solver=None):
+def evaluate(mdp: MDP, policy: ArrayLike, solver: str | None = None) -> Evaluation:
     """Value a policy exactly.
 
     Parameters
@@ -122,7 +124,9 @@ def evaluate(mdp, policy, solver=None):
     return Evaluation(policy, V, V[..., None] + A, A, V @ mdp.rho, error, certificate, rounding)
 
 
-def occupancy(mdp, policy, start=None, solver=None):
+def occupancy(
+    mdp: MDP, policy: ArrayLike, start: ArrayLike | None = None, solver: str | None = None
+) -> np.ndarray:
     """Normalised discounted occupancy of the states, (1 − γ) Σ_t γ^t P(x_t = x).
 
     Parameters
@@ -153,8 +157,7 @@ def occupancy(mdp, policy, start=None, solver=None):
     array([0.5, 0.5])
     """
     policy = mdp.check_policy(policy)
-    start = mdp.rho if start is None else np.asarray(start, dtype=float)
-    start = np.broadcast_to(start, policy.shape[:-1])
+    start = np.broadcast_to(np.asarray(mdp.rho if start is None else start, dtype=float), policy.shape[:-1])
     for name in _solvers(mdp, solver):
         cycle = Cycle(mdp, policy, name)
         d = cycle.occupancy(start)
@@ -197,7 +200,7 @@ def _refined(mdp, policy, cycle):
     return g, h, A, residual, off, rounding
 
 
-def advantage_gap(evaluation):
+def advantage_gap(evaluation: Evaluation) -> np.ndarray:
     """Largest advantage over states and actions, shape (...).
 
     Divided by 1 − γ it bounds the distance to the optimal value in every state (Statement B10), up to the rounding

@@ -11,6 +11,8 @@ With ``sparse=True`` P is sparse and the MDP the same; chains, grids and deep se
 more.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import sparse as sp
 
@@ -20,7 +22,9 @@ from .model import MDP
 __all__ = ["chain", "deep_sea", "garnet", "gridworld"]
 
 
-def garnet(states, actions, branching, rng, gamma=0.9, sparse=False):
+def garnet(
+    states: int, actions: int, branching: int, rng: np.random.Generator, gamma: float = 0.9, sparse: bool = False
+) -> MDP:
     """A random MDP: each state and action has `branching` possible next states.
 
     The next states are a uniformly drawn subset, their probabilities the gaps between uniform points of [0, 1], the
@@ -67,7 +71,7 @@ def garnet(states, actions, branching, rng, gamma=0.9, sparse=False):
     return MDP(P, rng.random((states, actions)), gamma)
 
 
-def chain(length, slip=0.1, gamma=0.9, distraction=0.01, sparse=False):
+def chain(length: int, slip: float = 0.1, gamma: float = 0.9, distraction: float = 0.01, sparse: bool = False) -> MDP:
     """A corridor of states with actions left (0) and right (1).
 
     A move goes the other way with probability `slip` and stops at the walls. Going right in the last state earns 1,
@@ -106,7 +110,16 @@ def chain(length, slip=0.1, gamma=0.9, distraction=0.01, sparse=False):
     return MDP(P, R, gamma, only(length, 0))
 
 
-def gridworld(height, width, slip=0.1, gamma=0.95, goal=None, walls=(), start=None, sparse=False):
+def gridworld(
+    height: int,
+    width: int,
+    slip: float = 0.1,
+    gamma: float = 0.95,
+    goal: tuple[int, int] | None = None,
+    walls: Sequence[tuple[int, int]] = (),
+    start: tuple[int, int] | None = None,
+    sparse: bool = False,
+) -> MDP:
     """A grid with actions up, right, down, left (0 to 3) and a goal that ends the episode with reward 1.
 
     A move goes to each side of the intended direction with probability `slip`/2, and stays where a wall or the edge
@@ -167,7 +180,7 @@ def gridworld(height, width, slip=0.1, gamma=0.95, goal=None, walls=(), start=No
     return MDP(P, R, gamma, first / first.sum())
 
 
-def deep_sea(size, gamma=0.99, sparse=False):
+def deep_sea(size: int, gamma: float = 0.99, sparse: bool = False) -> MDP:
     """Deep sea: every step dives one row, to the left (0) or right (1), and a treasure lies in the far corner.
 
     Going right costs 0.01/size, and earns 1 in the last row's last column; every dive ends after `size` steps. State

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _HARMLESS = [
 ]
 
 
-def from_gymnasium(env_or_id, gamma, *, sparse=False, **make_kwargs):
+def from_gymnasium(env_or_id: Any, gamma: float, *, sparse: bool = False, **make_kwargs: Any) -> MDP:
     """Read a finite Gymnasium environment from its transition table ``env.unwrapped.P``.
 
     A transition marked terminated leads to one added terminal state, the last, whatever state the table names: some

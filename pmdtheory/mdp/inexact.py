@@ -12,22 +12,24 @@ policy, so that oracles which perturb it need no second solve. Terminal states a
 ============================  ==============================================================================
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import sparse
 
 from .. import simplex
-from .evaluation import evaluate
+from .evaluation import Evaluation, evaluate
 from .model import MDP, column_sampler
 
 __all__ = ["adversarial", "exact", "generative", "noise", "rollouts"]
 
 
-def exact(mdp, truth, rng):
+def exact(mdp: MDP, truth: Evaluation, rng: np.random.Generator) -> np.ndarray:
     """Return the exact Q of the policy that `truth` evaluates."""
     return truth.Q
 
 
-def adversarial(error):
+def adversarial(error: float) -> Callable[..., np.ndarray]:
     r"""Bounded worst-case error: Q̂ = Q − ε sign(A).
 
     A short step moves the policy by p (Q̂ − E_p Q̂)/τ and so gains Cov_p(Q̂, Q)/τ. Among all errors within ±ε this is
@@ -54,7 +56,7 @@ def adversarial(error):
     return oracle
 
 
-def noise(scale):
+def noise(scale: float) -> Callable[..., np.ndarray]:
     """Independent Gaussian errors of standard deviation `scale` ≥ 0 (units of Q), drawn afresh for each iteration."""
     scale = float(simplex.nonnegative(scale, "scale"))
     return lambda mdp, truth, rng: np.where(
@@ -62,7 +64,7 @@ def noise(scale):
     )
 
 
-def generative(samples):
+def generative(samples: int) -> Callable[..., np.ndarray]:
     """Q of the empirical MDP from `samples` next states of every state and action, drawn afresh for each iteration.
 
     The expected rewards are known. The error is of order γ R_max / ((1 − γ)² √n) at most.
@@ -89,7 +91,7 @@ def generative(samples):
     return oracle
 
 
-def rollouts(episodes, horizon):
+def rollouts(episodes: int, horizon: int) -> Callable[..., np.ndarray]:
     r"""Monte Carlo: for every state and action the mean of `episodes` discounted returns over `horizon` steps.
 
     Cutting off biases Q by at most γ^H max\|R\| / (1 − γ); rewards are observed without noise.

@@ -23,15 +23,22 @@ arithmetic. Bounds that telescope KL(π*‖π_k) remain true, since the floor on
 an action that returns in one step, 1/FLOOR, and the squared ratio on the way to it, 1/FLOOR², are still finite.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import divergences, simplex
 from ..updates import Update, pmd_mean_update
 from . import inexact
 from .evaluation import evaluate
 from .mirror_maps import kl_to_greedy
+from .model import MDP
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["FLOOR", "Iteration", "iterate", "lookahead_values"]
 
@@ -56,28 +63,28 @@ class Iteration:
         The arrays asked for by `keep`, one leading entry for each row of the table.
     """
 
-    table: "pandas.DataFrame"  # noqa: F821 (imported when used)
+    table: "pandas.DataFrame"
     policy: np.ndarray
     kept: dict = field(default_factory=dict)
 
 
 def iterate(
-    mdp,
-    policy=None,
-    update=pmd_mean_update,
-    tau=0.1,
-    steps=100,
+    mdp: MDP,
+    policy: ArrayLike | None = None,
+    update: Callable[..., Update] = pmd_mean_update,
+    tau: float = 0.1,
+    steps: int = 100,
     *,
-    step_sizes="constant",
-    growth=None,
-    lookahead=1,
-    evaluation=inexact.exact,
-    tolerance=None,
-    optimal_value=None,
-    seed=0,
-    progress=False,
-    keep=(),
-):
+    step_sizes: str = "constant",
+    growth: float | None = None,
+    lookahead: int = 1,
+    evaluation: Callable[..., np.ndarray] = inexact.exact,
+    tolerance: float | None = None,
+    optimal_value: ArrayLike | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    keep: Sequence[str] = (),
+) -> Iteration:
     """Run policy mirror descent with exact records of every policy.
 
     Parameters
@@ -109,7 +116,7 @@ def iterate(
     seed : int
         Root of the random numbers of the oracle.
     progress : bool
-        Whether to show a progress bar on standard error.
+        Show a progress bar on standard error, where that is a terminal.
     keep : sequence of {"V", "policy", "chi2_weight"}
         Arrays to return for every row of the table; those of a step (chi2_weight) are NaN in the first.
 
@@ -187,7 +194,7 @@ def iterate(
     return Iteration(pd.DataFrame(rows), p, {name: np.stack(arrays) for name, arrays in kept.items()})
 
 
-def lookahead_values(mdp, Q, depth):
+def lookahead_values(mdp: MDP, Q: np.ndarray, depth: int) -> np.ndarray:
     """Apply the Bellman optimality operator `depth` − 1 times to Q, shape (S, A)."""
     for _ in range(depth - 1):
         Q = mdp.backup(Q.max(axis=-1))
@@ -256,4 +263,4 @@ def _counter(total, progress):
         return range(total)
     from tqdm import tqdm
 
-    return tqdm(range(total), total=total, desc="iterations", unit="it")
+    return tqdm(range(total), total=total, desc="iterations", unit="it", disable=None, leave=False)

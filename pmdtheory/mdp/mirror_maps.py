@@ -18,6 +18,7 @@ which adaptive step sizes are computed.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex
 from ..updates import Update
@@ -25,7 +26,7 @@ from ..updates import Update
 __all__ = ["Euclidean", "Tsallis", "kl_to_greedy"]
 
 
-def kl_to_greedy(policy, reward):
+def kl_to_greedy(policy: ArrayLike, reward: ArrayLike) -> np.ndarray:
     """Smallest KL(q‖p) over the policies q that only take actions of the largest reward: −log p(greedy set).
 
     Parameters
@@ -87,7 +88,7 @@ class Euclidean(_MirrorMap):
         threshold = np.take_along_axis(thresholds, last, axis=-1)
         return self._update(p, np.maximum(point - threshold, 0.0), top + tau * threshold[..., 0])
 
-    def divergence(self, a, b):
+    def divergence(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
         """Half the squared distance of a and b, shape (..., K) → (...)."""
         return ((a - b) ** 2).sum(axis=-1) / 2
 
@@ -139,7 +140,7 @@ class Tsallis(_MirrorMap):
         q = mass(shift)
         return self._update(p, q / q.sum(axis=-1, keepdims=True), top + tau * (peak + shift))
 
-    def divergence(self, a, b):
+    def divergence(self, a: ArrayLike, b: ArrayLike) -> np.ndarray:
         """Bregman divergence D_h(a‖b), shape (..., K) → (...)."""
         alpha = self.exponent
         with np.errstate(divide="ignore", invalid="ignore"):

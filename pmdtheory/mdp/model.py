@@ -10,10 +10,13 @@ An episode that ends moves to a *terminal* state: one that every action leaves w
 and the advantage are 0, and every update of this package leaves the policy as it was.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
@@ -78,7 +81,7 @@ class MDP:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    def rewarded(self, R):
+    def rewarded(self, R: np.ndarray) -> "MDP":
         """Return the MDP with the rewards `R`, shape (S, A), instead; both share the transitions."""
         R = simplex.finite(R, "R")
         if R.shape != self.R.shape:
@@ -91,46 +94,46 @@ class MDP:
         return other
 
     @property
-    def states(self):
+    def states(self) -> int:
         """Number of states S."""
         return self.R.shape[0]
 
     @property
-    def actions(self):
+    def actions(self) -> int:
         """Number of actions A."""
         return self.R.shape[1]
 
     @property
-    def is_sparse(self):
+    def is_sparse(self) -> bool:
         """Whether P is a sparse array."""
         return sparse.issparse(self.P)
 
     @property
-    def rows(self):
+    def rows(self) -> Any:
         """P as a matrix of shape (S·A, S), row x·A + a."""
         return self.P if self.is_sparse else self.P.reshape(-1, self.states)
 
     @property
-    def reward_range(self):
+    def reward_range(self) -> tuple[float, float]:
         """Smallest and largest expected reward; values lie between these, divided by 1 − γ."""
         return float(self.R.min()), float(self.R.max())
 
     @cached_property
-    def anchor(self):
+    def anchor(self) -> int:
         """A state that others lead to: the first terminal one, or else the one that most transitions enter."""
         if self.terminal.any():
             return int(self.terminal.argmax())
         return int(np.asarray(self.rows.sum(axis=0)).argmax())
 
     @cached_property
-    def most_successors(self):
+    def most_successors(self) -> int:
         """Largest number of next states that one action can lead to."""
         if self.is_sparse:
             return int(np.diff(self.P.indptr).max())
         return int(np.count_nonzero(self.P, axis=-1).max())
 
     @cached_property
-    def profile(self):
+    def profile(self) -> int:
         """Entries between the diagonal and the first of each row, states ordered by reverse Cuthill and McKee.
 
         Factors of I − γP_π in that order fill no more than this. The anchor is left out, as it is of the system that
@@ -146,23 +149,23 @@ class MDP:
         np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
         return int((np.arange(len(others)) - first).sum())
 
-    def uniform_policy(self):
+    def uniform_policy(self) -> np.ndarray:
         """The policy that takes every action with equal probability, shape (S, A)."""
         return np.full(self.R.shape, 1 / self.actions)
 
-    def check_policy(self, policy):
+    def check_policy(self, policy: ArrayLike) -> np.ndarray:
         """Check that `policy`, array_like of shape (..., S, A), is a policy of this MDP and return it as floats."""
         array = simplex.distribution(policy)
         if array.shape[-2:] != self.R.shape:
             raise ValueError(f"policy must have shape {self.R.shape}, one row for each state, got {array.shape}.")
         return array
 
-    def backup(self, V):
+    def backup(self, V: ArrayLike) -> np.ndarray:
         """Q = R + γ P V from values V, shape (..., S) → (..., S, A); a sparse MDP takes one V, shape (S,)."""
         ahead = self.P @ V if self.is_sparse else V @ self.rows.T
         return self.R + self.gamma * ahead.reshape(*np.shape(V)[:-1], *self.R.shape)
 
-    def induced(self, policy):
+    def induced(self, policy: ArrayLike) -> Any:
         """Σ_a policy(x, a) P(y|x, a), shape (..., S, S), sparse when P is: the transitions under a policy."""
         if not self.is_sparse:
             return (policy[..., None, :] @ self.P)[..., 0, :]
@@ -176,12 +179,12 @@ class MDP:
     def _next_column(self):
         return column_sampler(self.rows)
 
-    def next_states(self, rng, state, action):
+    def next_states(self, rng: np.random.Generator, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Draw next states after `action` in `state`, integer arrays of one shape, with the Generator `rng`."""
         return self._next_column(rng, np.asarray(state) * self.actions + action)
 
 
-def column_sampler(rows):
+def column_sampler(rows: Any) -> Callable[..., np.ndarray]:
     """Return ``draw(rng, index)``, which draws one column from each row `index` of a matrix of distributions.
 
     Parameters

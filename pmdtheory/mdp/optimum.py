@@ -9,10 +9,13 @@ A state changes its action only for one that is better by more than rounding, so
 alternate.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
-from .evaluation import advantage_rounding, evaluate
+from .evaluation import Evaluation, advantage_rounding, evaluate
+from .model import MDP
 
 __all__ = ["certified", "optimal"]
 
@@ -21,7 +24,7 @@ _GREEDY_STEPS, _PATIENCE, _SWEEPS, _MOST_SWEEPS = 2000, 20, 20, 320
 _CLOSE, _BETTER, _FEW = 1e-6, 1e-13, 1e-3
 
 
-def optimal(mdp, tolerance=None, solver=None):
+def optimal(mdp: MDP, tolerance: float | None = None, solver: str | None = None) -> Evaluation:
     """Find an optimal policy by policy iteration, and certify it.
 
     Should rounding lead back to an earlier policy, the best certified one is returned.
@@ -68,7 +71,7 @@ def optimal(mdp, tolerance=None, solver=None):
     return certified(mdp, best, tolerance)
 
 
-def certified(mdp, evaluation, tolerance):
+def certified(mdp: MDP, evaluation: Any, tolerance: float | None) -> Any:
     """Return `evaluation`, of one policy, if its certificate is at most `tolerance` (or its default)."""
     if tolerance is None:
         tolerance = TOLERANCE * max(np.abs(evaluation.V).max(), np.abs(mdp.R).max())

@@ -19,10 +19,12 @@ none underflows. No state is terminal here: a state that every action leaves whe
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 
 from .. import simplex
 from .evaluation import evaluate as evaluate_plain
+from .model import MDP
 from .optimum import certified
 
 __all__ = ["SoftEvaluation", "evaluate", "iterate", "optimal"]
@@ -58,12 +60,12 @@ class SoftEvaluation:
     rounding: np.ndarray
 
     @property
-    def policy(self):
+    def policy(self) -> np.ndarray:
         """π, shape (..., S, A)."""
         return np.exp(self.log_policy)
 
 
-def evaluate(mdp, policy, weight):
+def evaluate(mdp: MDP, policy: ArrayLike, weight: float) -> SoftEvaluation:
     """Regularised values of one policy.
 
     Parameters
@@ -92,7 +94,7 @@ def evaluate(mdp, policy, weight):
     return _evaluate(mdp, np.log(_positive_policy(mdp, policy)), _weight(weight))
 
 
-def iterate(mdp, policy, weight, eta, steps):
+def iterate(mdp: MDP, policy: ArrayLike, weight: float, eta: float, steps: int) -> SoftEvaluation:
     """Run regularised mirror descent, which is the natural policy gradient of the regularised value.
 
     Parameters
@@ -133,7 +135,7 @@ def iterate(mdp, policy, weight, eta, steps):
     return SoftEvaluation(*(np.stack([getattr(e, field.name) for e in visited]) for field in fields(SoftEvaluation)))
 
 
-def optimal(mdp, weight, tolerance=None):
+def optimal(mdp: MDP, weight: float, tolerance: float | None = None) -> SoftEvaluation:
     """Optimal regularised policy, by soft policy iteration until no soft advantage exceeds rounding.
 
     Parameters
@@ -166,7 +168,7 @@ def optimal(mdp, weight, tolerance=None):
 def _evaluate(mdp, log_policy, weight):
     policy = np.exp(log_policy)
     entropy = -(policy * log_policy).sum(axis=-1, keepdims=True)
-    plain = evaluate_plain(mdp.rewarded(mdp.R + weight * entropy), policy)
+    plain = evaluate_plain(MDP(mdp.P, mdp.R + weight * entropy, mdp.gamma), policy)
     A = plain.A - weight * entropy
     log_actions = 1 + np.log(mdp.actions)
     rounding = plain.rounding + np.finfo(float).eps * weight * (mdp.actions + 8) * log_actions**2

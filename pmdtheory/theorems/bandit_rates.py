@@ -19,6 +19,7 @@ Statement 16, B8 and B11; for B8 Xiao, arXiv 2201.07443.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
 from .claim import Claim
@@ -26,7 +27,7 @@ from .statement import claims
 
 
 @claims("B8")
-def kl_rate(policy, reward, tau, steps=15):
+def kl_rate(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, steps: int = 15) -> Claim:
     """Bound B8 on the KL recursion.
 
     Parameters
@@ -59,7 +60,7 @@ def kl_rate(policy, reward, tau, steps=15):
 
 
 @claims("B11")
-def pmd_mean_rate(policy, reward, tau, steps=15):
+def pmd_mean_rate(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, steps: int = 15) -> Claim:
     """Bound B11 on the PMD-mean recursion.
 
     Examples

@@ -16,6 +16,7 @@ Statement 10.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from . import moments, problems, regressions
@@ -24,7 +25,7 @@ from .statement import claims
 
 
 @claims("10", problems.contexts_with_baselines)
-def weight_identity(policy, reward, tau, baseline):
+def weight_identity(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """λ = KL(p‖q) + (r̄ − b)/τ.
 
     Parameters
@@ -51,7 +52,7 @@ def weight_identity(policy, reward, tau, baseline):
 
 
 @claims("10", problems.contexts_with_baselines)
-def weight_decreases(policy, reward, tau, baseline):
+def weight_decreases(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """λ decreases from each baseline to the next; shape (..., B − 1).
 
     Examples
@@ -65,7 +66,7 @@ def weight_decreases(policy, reward, tau, baseline):
 
 
 @claims("10", problems.contexts_with_baselines)
-def reward_increases(policy, reward, tau, baseline):
+def reward_increases(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """E_q[r] is nondecreasing from each baseline to the next; shape (..., B − 1)."""
     x, update = _at(policy, reward, tau, baseline)
     gain = moments.improvement(x.p, update.log_ratio, x.D)
@@ -73,7 +74,7 @@ def reward_increases(policy, reward, tau, baseline):
 
 
 @claims("10", problems.contexts_with_baselines)
-def ideal_at_log_partition(policy, reward, tau, baseline):
+def ideal_at_log_partition(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """At b = τ log Z the update is the KL update; L1 distance of shape (..., B)."""
     x, update = _at(policy, reward, tau, baseline)
     ideal = updates.kl_update(policy, reward, tau)
@@ -82,7 +83,7 @@ def ideal_at_log_partition(policy, reward, tau, baseline):
 
 
 @claims("10", problems.contexts_with_baselines)
-def pmd_mean_at_mean(policy, reward, tau, baseline):
+def pmd_mean_at_mean(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """At b = r̄ the update is PMD-mean; L1 distance of shape (..., B)."""
     x, update = _at(policy, reward, tau, baseline)
     mean = updates.pmd_mean_update(policy, reward, tau)
@@ -90,7 +91,7 @@ def pmd_mean_at_mean(policy, reward, tau, baseline):
 
 
 @claims("10", problems.contexts_with_baselines)
-def frozen_far_below(policy, reward, tau, baseline):
+def frozen_far_below(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """χ(q‖p) ≤ sd_p(r)/(r̄ − b) for b < r̄; shape (..., B).
 
     Examples

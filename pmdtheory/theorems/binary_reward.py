@@ -20,6 +20,7 @@ Statement 9.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from . import moments, problems
@@ -28,7 +29,7 @@ from .statement import claims
 
 
 @claims("9", problems.binary_contexts)
-def success_ratio(policy, reward, tau):
+def success_ratio(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """log ρ₊ ≤ −log J.
 
     Examples
@@ -44,7 +45,7 @@ def success_ratio(policy, reward, tau):
 
 
 @claims("9", problems.binary_contexts)
-def failure_ratio_from_above(policy, reward, tau):
+def failure_ratio_from_above(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """log ρ₋ ≤ −J/τ."""
     x = _binary(policy, reward, tau)
     s = updates.pmd_mean_update(policy, reward, tau).log_ratio
@@ -52,7 +53,7 @@ def failure_ratio_from_above(policy, reward, tau):
 
 
 @claims("9", problems.binary_contexts)
-def failure_ratio_from_below(policy, reward, tau):
+def failure_ratio_from_below(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """−J/τ − λ ≤ −J/τ − λ e^{−J/τ} ≤ log ρ₋.
 
     Returns
@@ -75,7 +76,7 @@ def failure_ratio_from_below(policy, reward, tau):
 
 
 @claims("9", problems.binary_contexts)
-def kl_failure_ratio(policy, reward, tau):
+def kl_failure_ratio(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """Log ρ₋ of the KL update is −1/τ − log(J + (1 − J) e^{−1/τ})."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
@@ -86,7 +87,7 @@ def kl_failure_ratio(policy, reward, tau):
 
 
 @claims("9", problems.binary_contexts)
-def kl_failure_ratio_from_above(policy, reward, tau):
+def kl_failure_ratio_from_above(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """Log ρ₋ of the KL update is at most −1/τ − log J."""
     x = _binary(policy, reward, tau)
     s = updates.kl_update(policy, reward, tau).log_ratio
@@ -96,7 +97,7 @@ def kl_failure_ratio_from_above(policy, reward, tau):
 
 
 @claims("9", problems.binary_contexts)
-def penalty_near_variance(policy, reward, tau):
+def penalty_near_variance(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """J (1 − J + τ log J) ≤ τλ ≤ J(1 − J)/(1 − (1 − J) e^{−J/τ}).
 
     Returns

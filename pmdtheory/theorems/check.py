@@ -1,14 +1,17 @@
 """Every statement on random problems: how many met the assumptions, how close it came, whether any violates it."""
 
-import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import simplex
 from . import STATEMENTS
 
+if TYPE_CHECKING:
+    import pandas
 
-def run(problems=1000, seed=0, progress=True):
+
+def run(problems: int = 1000, seed: int = 0, progress: bool = True) -> "pandas.DataFrame":
     """Try every claim of `STATEMENTS` on random problems.
 
     Parameters
@@ -18,7 +21,7 @@ def run(problems=1000, seed=0, progress=True):
     seed : int
         Of the problems; the same seed gives the same table.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar on standard error, where that is a terminal.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def run(problems=1000, seed=0, progress=True):
     simplex.count(problems, "problems", 1)
     simplex.count(seed, "seed", 0)
     rows = {}
-    with tqdm(STATEMENTS.items(), unit="statement", file=sys.stderr, disable=not progress, leave=False) as bar:
+    with tqdm(STATEMENTS.items(), unit="statement", disable=not progress or None, leave=False) as bar:
         for label, (claims, sample) in bar:
             bar.set_description(f"statement {label}")
             for size, arguments in sample(np.random.default_rng(seed), problems):
@@ -56,7 +59,7 @@ def run(problems=1000, seed=0, progress=True):
     return pd.DataFrame(table, columns=["statement", "claim", "problems", "worst_slack", "violations"])
 
 
-def format_table(frame):
+def format_table(frame: "pandas.DataFrame") -> str:
     """Lay out the table of `run` as text of at most 100 columns."""
     lines = [f"{'statement':<11}{'claim':<52}{'problems':>9}{'worst slack':>14}{'violations':>12}"]
     lines += [

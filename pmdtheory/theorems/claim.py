@@ -33,19 +33,19 @@ class Claim(NamedTuple):
 
     name: str
     value: np.ndarray
-    bound: np.ndarray
-    assumptions: np.ndarray = True
+    bound: np.ndarray | float
+    assumptions: np.ndarray | np.bool | bool = True
     relation: Literal["<=", "=="] = "<="
-    scale: np.ndarray | None = None
+    scale: np.ndarray | float | None = None
 
     @property
-    def slack(self):
+    def slack(self) -> np.ndarray:
         """(bound − value)/scale, or −|bound − value|/scale for an equality; negative is against the claim."""
         scale = np.maximum(np.abs(self.value), np.abs(self.bound)) if self.scale is None else self.scale
         gap = (np.subtract(self.bound, self.value)) / np.maximum(scale, _UNDERFLOW)
         return -np.abs(gap) if self.relation == "==" else gap
 
     @property
-    def holds(self):
+    def holds(self) -> np.ndarray:
         """True where the slack is nonnegative up to rounding, or the assumptions are not met."""
         return (self.slack >= -TOLERANCE) | ~np.asarray(self.assumptions)

@@ -12,6 +12,7 @@ Statement 30.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family
 from . import family_problems, moments
@@ -20,7 +21,9 @@ from .statement import claims
 
 
 @claims("30", family_problems.two_actions)
-def stops_when_the_last_class_clips(policy, reward, tau, clip_low, clip_high):
+def stops_when_the_last_class_clips(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, clip_low: ArrayLike, clip_high: ArrayLike
+) -> Claim:
     """The flow of the success rate is positive below J' and zero there and beyond.
 
     Parameters
@@ -50,7 +53,9 @@ def stops_when_the_last_class_clips(policy, reward, tau, clip_low, clip_high):
 
 
 @claims("30", family_problems.two_actions)
-def cispo_is_stationary(policy, reward, tau, clip_low, clip_high):
+def cispo_is_stationary(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, clip_low: ArrayLike, clip_high: ArrayLike
+) -> Claim:
     """min(ρ, c) A/ρ = C where q has mass, and at most C where it has none; c = 2 ε_h here.
 
     Returns

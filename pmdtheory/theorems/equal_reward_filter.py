@@ -14,6 +14,7 @@ Statement 24.
 from math import comb
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from ..family import filtered
@@ -25,7 +26,7 @@ _GROUPS = (2, 3, 4, 8)
 
 
 @claims("24", family_problems.binary)
-def stationary_over_all_groups(policy, reward, tau):
+def stationary_over_all_groups(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The gradient summed over the number of successes among the other rollouts; shape (..., 4) for n = 2, 3, 4, 8.
 
     Examples
@@ -49,7 +50,7 @@ def stationary_over_all_groups(policy, reward, tau):
 
 
 @claims("24", family_problems.binary)
-def bolder_with_fewer_rollouts(policy, reward, tau):
+def bolder_with_fewer_rollouts(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """J' falls with n, to PMD-mean's for n → ∞; shape (..., 4)."""
     p, r, tau, laws, exists = _laws(policy, reward, tau)
     after = [moments.mean(p * np.exp(s), r) for s in laws]
@@ -59,7 +60,7 @@ def bolder_with_fewer_rollouts(policy, reward, tau):
 
 
 @claims("24", family_problems.binary)
-def first_from_the_anchor(policy, reward, tau):
+def first_from_the_anchor(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The flow of the success rate points up all the way from p to the law; shape (..., 4, 9)."""
     p, r, tau, laws, exists = _laws(policy, reward, tau)
     J, values = moments.mean(p, r)[..., None], []
@@ -74,7 +75,7 @@ def first_from_the_anchor(policy, reward, tau):
 
 
 @claims("24", family_problems.binary)
-def overshoots_where_the_multiplier_is_negative(policy, reward, tau):
+def overshoots_where_the_multiplier_is_negative(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """C < 0 exactly if the targets hold too little mass, and then J' is at least the KL update's; shape (..., 4, 2)."""
     p, r, tau, laws, exists = _laws(policy, reward, tau)
     J, ideal = moments.mean(p, r), moments.mean(updates.kl_update(p, r, tau).policy, r)

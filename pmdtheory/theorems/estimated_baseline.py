@@ -11,6 +11,7 @@ Statement 21.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family
 from . import family_problems
@@ -19,7 +20,7 @@ from .statement import claims
 
 
 @claims("21", family_problems.contexts)
-def gradient_vanishes(policy, reward, tau, seed=0):
+def gradient_vanishes(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, seed: int = 0) -> Claim:
     """The gradient of the pair loss in the logits, with random symmetric weights, at the law.
 
     Parameters
@@ -38,7 +39,7 @@ def gradient_vanishes(policy, reward, tau, seed=0):
 
 
 @claims("21", family_problems.contexts)
-def convex_in_the_logits(policy, reward, tau, seed=0):
+def convex_in_the_logits(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, seed: int = 0) -> Claim:
     """Between a random policy and the law the loss falls along the straight line of the logits, as the square.
 
     Returns

@@ -5,6 +5,9 @@ log-uniform down to 1e-4 and τ/range lies in [0.03, 30], so that groups of roll
 keep their digits.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from .. import updates
@@ -12,27 +15,27 @@ from .. import updates
 _ACTIONS, _SHARES = (2, 3, 5, 8), (0.3, 0.3, 0.25, 0.15)
 
 
-def contexts(rng, problems):
+def contexts(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """Policy, reward (binary, graded or normal, never constant) and temperature."""
     for K, n in zip(_ACTIONS, rng.multinomial(problems, _SHARES)):
         if n:
             yield n, _context(rng, n, K, ("binary", "graded", "normal"))
 
 
-def binary(rng, problems):
+def binary(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with rewards 0 and 1."""
     for K, n in zip(_ACTIONS, rng.multinomial(problems, _SHARES)):
         if n:
             yield n, _context(rng, n, K, ("binary",))
 
 
-def two_actions(rng, problems):
+def two_actions(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """One success and one failure, and a clip range on either side, uniform in (0, 1)."""
     p, r, tau = _context(rng, problems, 2, ("binary",))
     yield problems, (p, r, tau, *rng.uniform(0, 1, (2, problems)))
 
 
-def weighted(rng, problems):
+def weighted(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """With a baseline at most τ log Z, weights over four decades, and a cap from 0.01 to 100."""
     for n, (p, r, tau) in contexts(rng, problems):
         mean, ideal = np.einsum("nk,nk->n", p, r), updates.kl_update(p, r, tau).baseline
@@ -40,19 +43,19 @@ def weighted(rng, problems):
         yield n, (p, r, tau, baseline, 10 ** rng.uniform(-2, 2, p.shape), 10 ** rng.uniform(-2, 2, n))
 
 
-def with_two_temperatures(rng, problems):
+def with_two_temperatures(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """With a first temperature between τ and 100 τ."""
     for n, problem in contexts(rng, problems):
         yield n, (*problem, problem[-1] * 10 ** rng.uniform(0.01, 2, n))
 
 
-def with_lengths(rng, problems):
+def with_lengths(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """With lengths from 1 to 200."""
     for n, problem in contexts(rng, problems):
         yield n, (*problem, rng.integers(1, 201, problem[0].shape))
 
 
-def with_sampler(rng, problems):
+def with_sampler(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """With a sampler of mean reward at most τ log Z of the anchor, near it or far; else the anchor tilted down."""
     for n, (p, r, tau) in contexts(rng, problems):
         g = updates.kl_update(p, rng.normal(size=p.shape), 10 ** rng.uniform(-0.5, 2, n)).policy

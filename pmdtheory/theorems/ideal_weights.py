@@ -12,6 +12,7 @@ Statement 20.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from ..family import exponential_weights
@@ -24,7 +25,7 @@ _GROUP = 4
 
 
 @claims("20", family_problems.binary)
-def kl_law_is_best_nearby(policy, reward, tau, seed=0):
+def kl_law_is_best_nearby(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, seed: int = 0) -> Claim:
     """Second difference of the weighted loss at q_KL, signed: positive below V = τ (log Z + 1), negative above.
 
     Parameters
@@ -55,7 +56,7 @@ def kl_law_is_best_nearby(policy, reward, tau, seed=0):
 
 
 @claims("20", family_problems.binary)
-def own_partition_is_stationary(policy, reward, tau):
+def own_partition_is_stationary(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The law of weights e^{r/τ}/Ẑ_n is stationary for the loss of all groups of four, one by one."""
     p, r, t = np.asarray(policy, float), np.asarray(reward, float), np.asarray(tau, float)
     weight, advantage, *_ = exponential_weights.expected(p, r, t, _GROUP)

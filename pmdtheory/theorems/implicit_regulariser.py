@@ -12,6 +12,7 @@ Statement 3; arXiv 2602.05933.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from . import moments
@@ -20,7 +21,7 @@ from .statement import claims
 
 
 @claims("3")
-def mixed_update_agrees(policy, reward, tau):
+def mixed_update_agrees(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """`mixed_update` with κ = τλ gives the same policy; relative to how far the policy moves.
 
     Returns
@@ -42,7 +43,9 @@ def mixed_update_agrees(policy, reward, tau):
 
 
 @claims("3")
-def mixed_objective_is_largest(policy, reward, tau, rivals=4, seed=0):
+def mixed_objective_is_largest(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rivals: int = 4, seed: int = 0
+) -> Claim:
     """F(rival) ≤ F(q) for p itself, the KL update, policies close to q and policies drawn at random.
 
     Parameters

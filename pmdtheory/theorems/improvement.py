@@ -12,6 +12,8 @@ References
 Statement 5.
 """
 
+from numpy.typing import ArrayLike
+
 from .. import updates
 from . import moments
 from .claim import Claim
@@ -19,7 +21,7 @@ from .statement import claims
 
 
 @claims("5")
-def pmd_mean_improvement(policy, reward, tau):
+def pmd_mean_improvement(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """(E_q r − E_p r)/τ = KL(q‖p) + λ(1 + χ²(q‖p)) for PMD-mean.
 
     Examples
@@ -36,7 +38,7 @@ def pmd_mean_improvement(policy, reward, tau):
 
 
 @claims("5")
-def kl_improvement(policy, reward, tau):
+def kl_improvement(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """(E_q r − E_p r)/τ = KL(q‖p) + KL(p‖q) for the KL update.
 
     Examples

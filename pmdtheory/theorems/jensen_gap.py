@@ -11,6 +11,8 @@ References
 Statement 6.
 """
 
+from numpy.typing import ArrayLike
+
 from .. import updates
 from . import moments
 from .claim import Claim
@@ -18,7 +20,7 @@ from .statement import claims
 
 
 @claims("6")
-def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
+def gap_is_reverse_kl_of_kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """log E_p[e^Δ] = KL(p‖q_KL).
 
     Examples
@@ -32,7 +34,7 @@ def gap_is_reverse_kl_of_kl_update(policy, reward, tau):
 
 
 @claims("6")
-def weight_below_jensen_gap(policy, reward, tau):
+def weight_below_jensen_gap(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """λ(1 + χ²(q‖p)) ≤ log E_p[e^Δ].
 
     Examples
@@ -48,7 +50,7 @@ def weight_below_jensen_gap(policy, reward, tau):
 
 
 @claims("6")
-def weight_below_half_spread(policy, reward, tau):
+def weight_below_half_spread(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """λ ≤ sd_p(Δ)/2."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)
@@ -56,7 +58,7 @@ def weight_below_half_spread(policy, reward, tau):
 
 
 @claims("6")
-def weight_below_largest_target(policy, reward, tau):
+def weight_below_largest_target(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """λ ≤ max Δ."""
     p, D = moments.targets(policy, reward, tau)
     update = updates.pmd_mean_update(policy, reward, tau)

@@ -11,6 +11,7 @@ Statement 28.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import wrightomega
 
 from .. import family, updates
@@ -22,7 +23,7 @@ _EPSILONS = (0.1, 0.8, 2.0)
 
 
 @claims("28", family_problems.contexts)
-def cfpo_is_best(policy, reward, tau, rivals=6, seed=0):
+def cfpo_is_best(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, rivals: int=6, seed: int = 0) -> Claim:
     """No rival has a larger objective: mixtures with the anchor, the KL update, and policies near and far.
 
     Parameters
@@ -64,7 +65,7 @@ def cfpo_is_best(policy, reward, tau, rivals=6, seed=0):
 
 
 @claims("28", family_problems.contexts)
-def asymre_stops(policy, reward, tau):
+def asymre_stops(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """At the law every action of q has the same drift κ ≥ 0, and those without mass have no larger one.
 
     Returns
@@ -87,7 +88,7 @@ def asymre_stops(policy, reward, tau):
 
 
 @claims("28", family_problems.contexts)
-def asymre_is_the_cold_limit(policy, reward, tau):
+def asymre_is_the_cold_limit(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """For V < min r it is Statement 10 at b = V with τ → 0: ‖q − q_τ‖₁ ≤ (τ/a)(log 2 + w + max(log 2, w)).
 
     a = r̄ − V and w = W((r_max − V)/τ), as in Statement 8; here τ is a millionth of the range.

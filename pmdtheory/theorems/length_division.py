@@ -10,6 +10,7 @@ Statement 23.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family
 from . import family_problems, moments
@@ -18,7 +19,7 @@ from .statement import claims
 
 
 @claims("23", family_problems.with_lengths)
-def weight_identity(policy, reward, tau, lengths):
+def weight_identity(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, lengths: ArrayLike) -> Claim:
     """λ = Cov_p(A, 1/|y|)/τ − E_p[s/|y|].
 
     Parameters
@@ -39,7 +40,7 @@ def weight_identity(policy, reward, tau, lengths):
 
 
 @claims("23", family_problems.with_lengths)
-def improves(policy, reward, tau, lengths):
+def improves(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, lengths: ArrayLike) -> Claim:
     """E_q[r] ≥ r̄ + τ KL(q‖p), with equality only at p."""
     p, D = moments.targets(policy, reward, tau)
     s = _law(policy, reward, tau, lengths).log_ratio
@@ -47,7 +48,7 @@ def improves(policy, reward, tau, lengths):
 
 
 @claims("23", family_problems.with_lengths)
-def ratio_falls_with_length(policy, reward, tau, lengths):
+def ratio_falls_with_length(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, lengths: ArrayLike) -> Claim:
     """Among actions of equal reward the longer one has the smaller ratio: largest rise, against 0."""
     s = _law(policy, reward, tau, lengths).log_ratio
     r, length = np.asarray(reward), np.asarray(lengths)

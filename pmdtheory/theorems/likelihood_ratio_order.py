@@ -12,6 +12,7 @@ Statement 7.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from . import moments
@@ -20,7 +21,7 @@ from .statement import claims
 
 
 @claims("7")
-def ratio_increases_with_reward(policy, reward, tau):
+def ratio_increases_with_reward(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """q_mean/p is nondecreasing in r.
 
     Returns
@@ -38,7 +39,7 @@ def ratio_increases_with_reward(policy, reward, tau):
 
 
 @claims("7")
-def kl_ratio_increases_faster(policy, reward, tau):
+def kl_ratio_increases_faster(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """q_KL/q_mean is nondecreasing in r."""
     p, D, s, s_kl = _both(policy, reward, tau)
     scale = np.maximum(np.abs(s), np.abs(s_kl)).max(axis=-1)
@@ -46,7 +47,7 @@ def kl_ratio_increases_faster(policy, reward, tau):
 
 
 @claims("7")
-def convex_order(policy, reward, tau):
+def convex_order(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """Every upper set of rewards gets less mass from q_mean than from q_KL, relative to p: the ratios' convex order.
 
     Returns
@@ -72,28 +73,28 @@ def convex_order(policy, reward, tau):
 
 
 @claims("7")
-def smaller_kl(policy, reward, tau):
+def smaller_kl(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """KL(q_mean‖p) ≤ KL(q_KL‖p)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("KL(q_mean‖p) ≤ KL(q_KL‖p)", moments.kl(p, s), moments.kl(p, s_kl))
 
 
 @claims("7")
-def smaller_reverse_kl(policy, reward, tau):
+def smaller_reverse_kl(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """KL(p‖q_mean) ≤ KL(p‖q_KL)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("KL(p‖q_mean) ≤ KL(p‖q_KL)", moments.reverse_kl(p, s), moments.reverse_kl(p, s_kl))
 
 
 @claims("7")
-def smaller_chi2(policy, reward, tau):
+def smaller_chi2(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """χ²(q_mean‖p) ≤ χ²(q_KL‖p)."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("χ²(q_mean‖p) ≤ χ²(q_KL‖p)", moments.chi2(p, s), moments.chi2(p, s_kl))
 
 
 @claims("7")
-def smaller_f_divergences(policy, reward, tau):
+def smaller_f_divergences(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """Total variation, squared Hellinger, triangular and Jensen–Shannon divergence from p are no larger.
 
     Returns
@@ -114,7 +115,7 @@ def smaller_f_divergences(policy, reward, tau):
 
 
 @claims("7")
-def smaller_largest_ratio(policy, reward, tau):
+def smaller_largest_ratio(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """max log q_mean/p ≤ max log q_KL/p."""
     p, D, s, s_kl = _both(policy, reward, tau)
     largest_target = moments.extremes(p, D)[1]  # s is what λρ or log E_p[e^D] leaves of it
@@ -123,14 +124,14 @@ def smaller_largest_ratio(policy, reward, tau):
 
 
 @claims("7")
-def larger_smallest_ratio(policy, reward, tau):
+def larger_smallest_ratio(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """min log q_mean/p ≥ min log q_KL/p."""
     p, _, s, s_kl = _both(policy, reward, tau)
     return Claim("min ρ_mean ≥ min ρ_KL", -moments.extremes(p, s)[0], -moments.extremes(p, s_kl)[0])
 
 
 @claims("7")
-def smaller_log_ratio_spread(policy, reward, tau):
+def smaller_log_ratio_spread(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """max s − min s is no larger."""
     p, _, s, s_kl = _both(policy, reward, tau)
     value, bound = (np.subtract(*reversed(moments.extremes(p, x))) for x in (s, s_kl))
@@ -138,7 +139,7 @@ def smaller_log_ratio_spread(policy, reward, tau):
 
 
 @claims("7")
-def reward_between(policy, reward, tau):
+def reward_between(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """r̄ ≤ E_{q_mean}[r] ≤ E_{q_KL}[r].
 
     Returns

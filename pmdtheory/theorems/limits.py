@@ -31,6 +31,7 @@ Statement 8.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import wrightomega
 
 from .. import updates
@@ -41,7 +42,7 @@ from .statement import claims
 
 
 @claims("8")
-def weight_at_high_temperature_from_above(policy, reward, tau):
+def weight_at_high_temperature_from_above(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """λ ≤ v ψ(M), near v/2.
 
     Returns
@@ -61,7 +62,7 @@ def weight_at_high_temperature_from_above(policy, reward, tau):
 
 
 @claims("8")
-def weight_at_high_temperature_from_below(policy, reward, tau):
+def weight_at_high_temperature_from_below(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """λ ≥ v ψ(m − λ̄)/(1 + λ̄e^M)²."""
     p, D, hot = _hot(policy, reward, tau)
     low, high = moments.extremes(p, D)
@@ -72,7 +73,7 @@ def weight_at_high_temperature_from_below(policy, reward, tau):
 
 
 @claims("8")
-def updates_agree_at_high_temperature(policy, reward, tau):
+def updates_agree_at_high_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """|s_mean − s_KL| ≤ λ̄ e^M on the support."""
     p, D, hot = _hot(policy, reward, tau)
     mean, kl = updates.pmd_mean_update(policy, reward, tau), updates.kl_update(policy, reward, tau)
@@ -83,7 +84,7 @@ def updates_agree_at_high_temperature(policy, reward, tau):
 
 
 @claims("8")
-def weight_at_low_temperature(policy, reward, tau):
+def weight_at_low_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """−log 2 ≤ λ − a/τ ≤ w.
 
     Returns
@@ -105,7 +106,7 @@ def weight_at_low_temperature(policy, reward, tau):
 
 
 @claims("8")
-def policy_at_low_temperature(policy, reward, tau):
+def policy_at_low_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The L1 distance of q from p A₊/a is at most (τ/a)(log 2 + w + max(log 2, w)).
 
     Returns
@@ -126,7 +127,7 @@ def policy_at_low_temperature(policy, reward, tau):
 
 
 @claims("8")
-def keeps_several_actions_at_low_temperature(policy, reward, tau):
+def keeps_several_actions_at_low_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """PMD-mean is not greedy: actions below the best keep at least their limiting mass less half the L1 bound.
 
     Returns
@@ -150,7 +151,7 @@ def keeps_several_actions_at_low_temperature(policy, reward, tau):
 
 
 @claims("8")
-def kl_update_is_greedy_at_low_temperature(policy, reward, tau):
+def kl_update_is_greedy_at_low_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The KL update leaves at most e^{−δ/τ} (1 − p*)/p* outside the best actions; in logarithms.
 
     Returns

@@ -18,6 +18,7 @@ Statement 32.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
 from . import moments
@@ -26,7 +27,7 @@ from .statement import claims
 
 
 @claims("32")
-def odds_of_the_best(policy, reward, tau):
+def odds_of_the_best(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """log(ρ_y/ρ_*) ≤ −Δ_y/(τ + gap); shape (..., K).
 
     Examples
@@ -45,7 +46,7 @@ def odds_of_the_best(policy, reward, tau):
 
 
 @claims("32")
-def rate(policy, reward, tau, steps=15):
+def rate(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, steps: int = 15) -> Claim:
     """gap_T against its bound after 1, …, T steps; shape (..., T)."""
     p, r, tau = simplex.problem(policy, reward, tau)
     best = r.max(axis=-1, where=p > 0, initial=-np.inf)[..., None]
@@ -63,7 +64,7 @@ def rate(policy, reward, tau, steps=15):
 
 
 @claims("32")
-def rare_actions(policy, reward, tau):
+def rare_actions(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """q ≤ p + √(2 p A₊/τ); shape (..., K)."""
     p, D = moments.targets(policy, reward, tau)
     q = updates.pmd_mean_update(policy, reward, tau).policy
@@ -71,7 +72,7 @@ def rare_actions(policy, reward, tau):
 
 
 @claims("32")
-def levels(policy, reward, tau):
+def levels(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """At τ = 0 the policy is greedy after as many steps as there are rewards less one."""
     p, r, _ = simplex.problem(policy, reward, tau)
     best = r.max(axis=-1, where=p > 0, initial=-np.inf)[..., None]

@@ -31,16 +31,20 @@ References
 Statement 16; B1 Johnson, Pike-Burke, Rebeschini, arXiv 2302.11381; B2 after Protopapas and Barakat, arXiv 2403.14156.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..mdp import inexact, iterate, lookahead_values, optimal
 from ..mdp.mirror_maps import kl_to_greedy
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
 
 
-def gamma_linear_bound(gamma, first_gap, c0, steps, error=0.0):
+def gamma_linear_bound(gamma: float, first_gap: float, c0: float, steps: int, error: float = 0.0) -> np.ndarray:
     """Bounds B1 and B3 after 1, …, `steps` iterations.
 
     Parameters
@@ -68,7 +72,7 @@ def gamma_linear_bound(gamma, first_gap, c0, steps, error=0.0):
     return gamma**k * (first_gap + c0 / (1 - gamma)) + 2 * error / (1 - gamma) ** 2
 
 
-def lookahead_bound(gamma, first_gap, c0, depth, steps):
+def lookahead_bound(gamma: float, first_gap: float, c0: float, depth: int, steps: int) -> np.ndarray:
     """Bound B2 after 1, …, `steps` iterations with lookahead `depth`; otherwise as `gamma_linear_bound`.
 
     Examples
@@ -81,7 +85,7 @@ def lookahead_bound(gamma, first_gap, c0, depth, steps):
 
 
 @claims("B1", mdp_problems.mdps)
-def gamma_linear_rate(mdp, policy, c0, mirror=None, steps=10):
+def gamma_linear_rate(mdp: MDP, policy: ArrayLike, c0: float, mirror: Any = None, steps: int = 10) -> Claim:
     """Bound B1 on the iteration with adaptive steps.
 
     Parameters
@@ -114,7 +118,7 @@ def gamma_linear_rate(mdp, policy, c0, mirror=None, steps=10):
 
 
 @claims("B2", mdp_problems.mdps_with_lookahead)
-def lookahead_rate(mdp, policy, c0, depth, mirror=None, steps=10):
+def lookahead_rate(mdp: MDP, policy: ArrayLike, c0: float, depth: int, mirror: Any = None, steps: int = 10) -> Claim:
     """Bound B2 on the iteration with adaptive steps and lookahead H = `depth` ≥ 1; otherwise as `gamma_linear_rate`."""
     gaps, met, _ = _run(mdp, policy, c0, mirror, steps, depth)
     bound = lookahead_bound(mdp.gamma, gaps[0], c0, depth, steps)
@@ -122,7 +126,9 @@ def lookahead_rate(mdp, policy, c0, depth, mirror=None, steps=10):
 
 
 @claims("B3", mdp_problems.mdps_with_errors)
-def inexact_rate(mdp, policy, c0, error, oracle=None, mirror=None, steps=10):
+def inexact_rate(
+    mdp: MDP, policy: ArrayLike, c0: float, error: float, oracle: Any = None, mirror: Any = None, steps: int = 10
+) -> Claim:
     """Bound B3 on the iteration with adaptive steps and inexact evaluation; otherwise as `gamma_linear_rate`.
 
     Parameters

@@ -15,15 +15,17 @@ Statement 16; Ju and Lan, arXiv 2409.19437.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..mdp import advantage_gap, evaluate, optimal
+from ..mdp.model import MDP
 from . import mdp_problems
 from .claim import TOLERANCE, Claim
 from .statement import claims
 
 
 @claims("B10", mdp_problems.mdps_with_policies)
-def advantage_below_gap(mdp, policy):
+def advantage_below_gap(mdp: MDP, policy: ArrayLike) -> Claim:
     """Largest advantage ≤ largest gap.
 
     Parameters
@@ -44,7 +46,7 @@ def advantage_below_gap(mdp, policy):
 
 
 @claims("B10", mdp_problems.mdps_with_policies)
-def gap_below_certificate(mdp, policy):
+def gap_below_certificate(mdp: MDP, policy: ArrayLike) -> Claim:
     """Largest gap ≤ largest advantage over 1−γ."""
     advantage, gap, scale = _gaps(mdp, policy)
     bound = advantage / (1 - mdp.gamma)

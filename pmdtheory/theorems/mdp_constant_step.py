@@ -14,15 +14,21 @@ References
 Statement 16; Xiao, arXiv 2201.07443, sublinear rate; for KL Agarwal et al., arXiv 1908.00261.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..mdp import iterate
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
 
 
-def constant_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
+def constant_step_bound(
+    mdp: MDP, policy: ArrayLike, tau: float, steps: int, mirror: Any = None, best: Any = None
+) -> np.ndarray:
     """Bound B4 after 1, …, `steps` iterations.
 
     Parameters
@@ -55,7 +61,7 @@ def constant_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
 
 
 @claims("B4", mdp_problems.mdps)
-def constant_step_rate(mdp, policy, tau, mirror=None, steps=10):
+def constant_step_rate(mdp: MDP, policy: ArrayLike, tau: float, mirror: Any = None, steps: int = 10) -> Claim:
     """Bound B4 on the iteration with constant steps.
 
     Parameters

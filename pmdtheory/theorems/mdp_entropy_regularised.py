@@ -29,15 +29,17 @@ Statement 16; B6 Lan, arXiv 2102.00135, Theorem 1; B7 Cen et al., arXiv 2007.065
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..mdp import regularised
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
 
 
 @claims("B6", mdp_problems.regularised_mdps)
-def lan_rate(mdp, policy, weight, eta, steps=10):
+def lan_rate(mdp: MDP, policy: ArrayLike, weight: float, eta: float, steps: int = 10) -> Claim:
     """Bound B6 on the regularised iteration.
 
     Parameters
@@ -75,7 +77,7 @@ def lan_rate(mdp, policy, weight, eta, steps=10):
 
 
 @claims("B7", mdp_problems.regularised_mdps)
-def npg_rate(mdp, policy, weight, eta, steps=10):
+def npg_rate(mdp: MDP, policy: ArrayLike, weight: float, eta: float, steps: int = 10) -> Claim:
     """Bound B7 on the regularised iteration.
 
     Returns

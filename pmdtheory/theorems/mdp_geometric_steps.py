@@ -15,15 +15,19 @@ References
 Statement 16; Xiao, arXiv 2201.07443, linear rate.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..mdp import iterate, occupancy, optimal
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
 
 
-def mismatch(mdp, best=None):
+def mismatch(mdp: MDP, best: Any = None) -> float:
     """ϑ = max_x d*(x)/ν(x)/(1−γ), infinite where ν(x) = 0 < d*(x).
 
     Parameters
@@ -55,7 +59,9 @@ def mismatch(mdp, best=None):
         return (d[visited] / mdp.rho[visited]).max() / (1 - mdp.gamma)
 
 
-def geometric_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
+def geometric_step_bound(
+    mdp: MDP, policy: ArrayLike, tau: float, steps: int, mirror: Any = None, best: Any = None
+) -> np.ndarray:
     """Bound B5 after 1, …, `steps` iterations.
 
     Parameters
@@ -83,7 +89,7 @@ def geometric_step_bound(mdp, policy, tau, steps, mirror=None, best=None):
 
 
 @claims("B5", mdp_problems.mdps)
-def geometric_step_rate(mdp, policy, tau, mirror=None, steps=10):
+def geometric_step_rate(mdp: MDP, policy: ArrayLike, tau: float, mirror: Any = None, steps: int = 10) -> Claim:
     """Bound B5 on the iteration with geometric steps.
 
     Parameters

@@ -18,10 +18,14 @@ References
 Statement 15; the performance difference lemma: Kakade and Langford, ICML 2002.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from ..mdp import evaluate, inexact, iterate
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
@@ -30,7 +34,7 @@ _UPDATES = {"PMD-mean": "pmd_mean_update", "KL": "kl_update"}
 
 
 @claims("15(a)", mdp_problems.mdps)
-def pmd_mean_improves(mdp, policy, tau, steps=5):
+def pmd_mean_improves(mdp: MDP, policy: ArrayLike, tau: float, steps: int = 5) -> Claim:
     """Every state improves by at least E_{π'}A ≥ 0 in each PMD-mean iteration with exact Q.
 
     Parameters
@@ -59,12 +63,14 @@ def pmd_mean_improves(mdp, policy, tau, steps=5):
 
 
 @claims("15(a)", mdp_problems.mdps)
-def kl_improves(mdp, policy, tau, steps=5):
+def kl_improves(mdp: MDP, policy: ArrayLike, tau: float, steps: int = 5) -> Claim:
     """Every state improves by at least E_{π'}A ≥ 0 in each KL iteration; as `pmd_mean_improves`."""
     return _improves("KL", mdp, policy, tau, steps)
 
 
-def improvement_along(mdp, policies, values, name="V' − V ≥ E_{π'}[A] ≥ 0"):
+def improvement_along(
+    mdp: MDP, policies: list[np.ndarray], values: ArrayLike, name: str = "V' − V ≥ E_{π'}[A] ≥ 0"
+) -> Claim:
     """Evaluate the claim on policies already visited, such as the ones that ``mdp.iterate(keep=…)`` returns.
 
     Parameters
@@ -89,7 +95,9 @@ def improvement_along(mdp, policies, values, name="V' − V ≥ E_{π'}[A] ≥ 0
 
 
 @claims("15(b)", mdp_problems.mdps_with_errors)
-def pmd_mean_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
+def pmd_mean_improves_inexactly(
+    mdp: MDP, policy: ArrayLike, tau: float, error: float, oracle: Any = None, steps: int = 5
+) -> Claim:
     """No state loses more than 2ε/(1−γ) in a PMD-mean iteration whose Q̂ is off by at most ε.
 
     Parameters
@@ -123,13 +131,15 @@ def pmd_mean_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
 
 
 @claims("15(b)", mdp_problems.mdps_with_errors)
-def kl_improves_inexactly(mdp, policy, tau, error, oracle=None, steps=5):
+def kl_improves_inexactly(
+    mdp: MDP, policy: ArrayLike, tau: float, error: float, oracle: Any = None, steps: int = 5
+) -> Claim:
     """No state loses more than 2ε/(1−γ) in a KL iteration; as `pmd_mean_improves_inexactly`."""
     return _improves_inexactly("KL", mdp, policy, tau, error, oracle, steps)
 
 
 @claims("15(c)", mdp_problems.episodic_mdps)
-def terminal_states_stay(mdp, policy, tau):
+def terminal_states_stay(mdp: MDP, policy: ArrayLike, tau: float) -> Claim:
     """In terminal states λ = 0 and q = p, for PMD-mean and for KL.
 
     Parameters

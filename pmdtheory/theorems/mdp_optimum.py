@@ -10,18 +10,22 @@ h is the mirror map of the step: the negative entropy, so that D_h is KL, unless
 ``pmdtheory.mdp.mirror_maps`` is given.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import divergences, updates
 from ..mdp import evaluate, occupancy, optimal
+from ..mdp.model import MDP
 
 
-def step_of(mirror):
+def step_of(mirror: Any) -> Any:
     """Return the update of a mirror map, the KL update for None."""
     return updates.kl_update if mirror is None else mirror
 
 
-def start(mdp, policy, best=None, mirror=None):
+def start(mdp: MDP, policy: ArrayLike, best: Any = None, mirror: Any = None) -> tuple[Any, ...]:
     """Return the optimum and how far the first policy is from it.
 
     Parameters
@@ -58,7 +62,7 @@ def start(mdp, policy, best=None, mirror=None):
     return best, d, best.V - evaluate(mdp, policy).V, distance
 
 
-def scale(mdp, bound, weight=0.0):
+def scale(mdp: MDP, bound: Any, weight: float = 0.0) -> float:
     """Scale of a claim about differences of values: `bound`, but so large that rounding stays within the tolerance.
 
     Steps see Q to the rounding of the largest value (with the entropy of weight `weight`), and an error of Q costs up

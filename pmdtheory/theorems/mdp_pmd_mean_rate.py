@@ -17,16 +17,20 @@ References
 Statement 16, B11, proved there; the bandit part is in ``bandit_rates.py``.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from ..mdp import iterate
+from ..mdp.model import MDP
 from . import mdp_optimum, mdp_problems
 from .claim import Claim
 from .statement import claims
 
 
-def pmd_mean_bound(mdp, policies, tau, best=None):
+def pmd_mean_bound(mdp: MDP, policies: list[np.ndarray], tau: float, best: Any = None) -> np.ndarray:
     """Bound B11 along policies already visited, such as ``kept["policy"]`` of ``mdp.iterate``.
 
     Parameters
@@ -52,7 +56,7 @@ def pmd_mean_bound(mdp, policies, tau, best=None):
 
 
 @claims("B11 MDP", mdp_problems.mdps)
-def pmd_mean_rate(mdp, policy, tau, steps=10):
+def pmd_mean_rate(mdp: MDP, policy: ArrayLike, tau: float, steps: int = 10) -> Claim:
     """Bound B11 on the PMD-mean iteration.
 
     Parameters

@@ -9,6 +9,9 @@ Policies are uniform, Dirichlet(1) or nearly one-hot Dirichlet(0.1) in each stat
 Temperatures are log-uniform in [1e-3, 10].
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from ..mdp import MDP, chain, garnet, gridworld, iterate
@@ -17,31 +20,31 @@ from . import problems as contexts
 _SHARE, _LEAST = 10, 40
 
 
-def count(problems):
+def count(problems: int) -> int:
     """How many MDPs stand for that many problems."""
     return min(problems, max(_LEAST, problems // _SHARE))
 
 
-def mdps(rng, problems):
+def mdps(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """MDP, policy and temperature (which is c₀ where steps are adaptive)."""
     for _ in range(count(problems)):
         mdp = _mdp(rng)
         yield 1, (mdp, _policy(rng, mdp, zeros=rng.random() < 0.1), 10 ** rng.uniform(-3, 1))
 
 
-def mdps_with_errors(rng, problems):
+def mdps_with_errors(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with an evaluation error ε, log-uniform in [1e-3, 0.3]."""
     for size, arguments in mdps(rng, problems):
         yield size, (*arguments, 10 ** rng.uniform(-3, -0.5))
 
 
-def mdps_with_lookahead(rng, problems):
+def mdps_with_lookahead(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with a lookahead of 2 to 4."""
     for size, arguments in mdps(rng, problems):
         yield size, (*arguments, int(rng.integers(2, 5)))
 
 
-def episodic_mdps(rng, problems):
+def episodic_mdps(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with one state made terminal: every action stays there, with reward 0."""
     for size, (mdp, *rest) in mdps(rng, problems):
         P, R, end = mdp.P.copy(), mdp.R.copy(), rng.integers(mdp.states)
@@ -49,7 +52,7 @@ def episodic_mdps(rng, problems):
         yield size, (MDP(P, R, mdp.gamma, mdp.rho), *rest)
 
 
-def mdps_with_policies(rng, problems):
+def mdps_with_policies(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """MDP and eight policies: random ones, a deterministic one, and those of four PMD-mean iterations."""
     for size, (mdp, policy, tau) in mdps(rng, problems):
         visited = iterate(mdp, policy, tau=tau, steps=4, keep=["policy"]).kept["policy"]
@@ -61,7 +64,7 @@ def mdps_with_policies(rng, problems):
         yield size, (mdp, np.concatenate([visited, others]))
 
 
-def regularised_mdps(rng, problems):
+def regularised_mdps(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """MDP, positive policy, entropy weight μ in [1e-3, 1], and η from 0.5 to 600 times (1−γ)/(γμ)."""
     for _ in range(count(problems)):
         mdp = _mdp(rng)
@@ -70,7 +73,7 @@ def regularised_mdps(rng, problems):
         yield 1, (mdp, _policy(rng, mdp), weight, eta)
 
 
-def unit_contexts(rng, problems):
+def unit_contexts(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """Policy and rewards of single contexts (all of them), the rewards rescaled to [0, 1]."""
     for size, (policy, reward, _) in contexts.contexts(rng, problems):
         low, high = (f(reward, axis=-1, keepdims=True) for f in (np.min, np.max))

@@ -22,6 +22,7 @@ Statement 11.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
 from ..overestimated import principal_branch
@@ -31,7 +32,9 @@ from .statement import claims
 
 
 @claims("11", problems.contexts_with_high_baselines)
-def no_solution_above_largest_baseline(policy, reward, tau, baseline):
+def no_solution_above_largest_baseline(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike
+) -> Claim:
     """On the principal branch E_p[ρ] ≤ e^{(b_max − b)/τ}: nothing on it is normalised for b > b_max.
 
     Parameters
@@ -64,7 +67,7 @@ def no_solution_above_largest_baseline(policy, reward, tau, baseline):
 
 
 @claims("11", problems.contexts_with_high_baselines)
-def solution_up_to_largest_baseline(policy, reward, tau, baseline):
+def solution_up_to_largest_baseline(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """For τ log Z < b ≤ b_max some λ < 0 solves s + λ e^s = (r − b)/τ with q normalised.
 
     Parameters
@@ -96,7 +99,7 @@ def solution_up_to_largest_baseline(policy, reward, tau, baseline):
 
 
 @claims("11", problems.contexts_with_high_baselines)
-def strict_local_minimum(policy, reward, tau, baseline):
+def strict_local_minimum(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """−λρ ≤ 1, so the Hessian p (1 + λρ) of the Lagrangian is positive; shape (..., B).
 
     Examples
@@ -111,7 +114,9 @@ def strict_local_minimum(policy, reward, tau, baseline):
 
 
 @claims("11", problems.contexts_with_high_baselines)
-def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
+def least_loss_below_ratio(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, rivals: int = 3, seed: int = 0
+) -> Claim:
     """No policy with ratio at most −1/λ has less loss: not the mixtures of p and q, nor random policies.
 
     Parameters
@@ -146,7 +151,7 @@ def least_loss_below_ratio(policy, reward, tau, baseline, rivals=3, seed=0):
 
 
 @claims("11", problems.contexts_with_high_baselines)
-def dumping_costs_less(policy, reward, tau, baseline):
+def dumping_costs_less(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Claim:
     """Putting all left-over mass on the rarest action costs less than the stationary point, if that action is rare.
 
     Returns

@@ -12,6 +12,7 @@ Statement 27.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from ..family import kimi_k25
@@ -21,7 +22,7 @@ from .statement import claims
 
 
 @claims("27", family_problems.binary)
-def stationary(policy, reward, tau):
+def stationary(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The gradient q A − 2τ p s of the objective, less its share in q, vanishes.
 
     Examples
@@ -37,14 +38,14 @@ def stationary(policy, reward, tau):
 
 
 @claims("27", family_problems.binary)
-def ratios_are_at_most_e(policy, reward, tau):
+def ratios_are_at_most_e(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """ρ ≤ e, the branch on which the objective is concave."""
     p, _, _, s, exists = _law(policy, reward, tau)
     return Claim("ρ ≤ e", np.exp(moments.extremes(p, s)[1]), np.e, exists)
 
 
 @claims("27", family_problems.binary)
-def existence(policy, reward, tau):
+def existence(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The law is refused below the smallest τ of the closed form and given above: 1 if right, against 1."""
     *_, exists = _law(policy, reward, tau)
     J, t = moments.mean(np.asarray(policy), reward), np.asarray(tau)
@@ -55,7 +56,7 @@ def existence(policy, reward, tau):
 
 
 @claims("27", family_problems.binary)
-def bolder_than_pmd_mean_on_hard_prompts(policy, reward, tau):
+def bolder_than_pmd_mean_on_hard_prompts(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """J' exceeds that of PMD-mean at 2τ where J < J' < 1 − J, and is below where not."""
     p, r, tau, s, exists = _law(policy, reward, tau)
     J, after = moments.mean(p, r), moments.mean(p * np.exp(s), r)
@@ -66,7 +67,7 @@ def bolder_than_pmd_mean_on_hard_prompts(policy, reward, tau):
 
 
 @claims("27", family_problems.binary)
-def ascent_from_the_anchor_ends_there(policy, reward, tau):
+def ascent_from_the_anchor_ends_there(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """Between p and the law the gain from moving mass from failures to successes is positive: E_p[ρA − τ log²ρ] rises.
 
     Returns

@@ -4,6 +4,9 @@ A sampler takes a generator and a number of problems and yields (how many, argum
 that many; the arrays of a claim then have the problems on their leading axis.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from .. import overestimated
@@ -14,7 +17,7 @@ _SHARES = (0.25, 0.2, 0.15, 0.15, 0.1, 0.08, 0.05, 0.02)
 _BLOCK = 2**14  # numbers per array
 
 
-def contexts(rng, problems):
+def contexts(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """Policy, reward and temperature of every kind.
 
     Dirichlet, log-uniform (down to 1e-300) and nearly one-hot policies, a quarter with exact zeros; normal, uniform,
@@ -28,14 +31,14 @@ def contexts(rng, problems):
             yield n, (p, r, _temperatures(rng, p, r))
 
 
-def binary_contexts(rng, problems):
+def binary_contexts(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with rewards 0 and 1."""
     for n, (p, r, _) in contexts(rng, problems):
         r = (rng.random(r.shape) < rng.random((n, 1))).astype(float)
         yield n, (p, r, _temperatures(rng, p, r))
 
 
-def contexts_with_baselines(rng, problems):
+def contexts_with_baselines(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """Centred rewards (so that b − E_p[r] is exact) with eight increasing baselines up to τ log Z."""
     for n, (p, r, tau) in contexts(rng, problems):
         p, D = moments.targets(p, r, tau)
@@ -44,7 +47,7 @@ def contexts_with_baselines(rng, problems):
         yield n, (p, tau[:, None] * D, tau, tau[:, None] * shift)
 
 
-def contexts_with_high_baselines(rng, problems):
+def contexts_with_high_baselines(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """The same with two baselines between τ log Z and the largest that has a principal-branch solution."""
     for n, (p, r, tau) in contexts(rng, problems):
         p, D = moments.targets(p, r, tau)
@@ -53,7 +56,7 @@ def contexts_with_high_baselines(rng, problems):
         yield n, (p, tau[:, None] * D, tau, tau[:, None] * shift)
 
 
-def contexts_with_errors(rng, problems):
+def contexts_with_errors(rng: np.random.Generator, problems: int) -> Iterator[Any]:
     """With an error in each reward, the largest of them from 0.01 to 30 times τ."""
     for n, (p, r, tau) in contexts(rng, problems):
         error = rng.uniform(-1, 1, p.shape)

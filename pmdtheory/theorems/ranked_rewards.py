@@ -12,6 +12,7 @@ Statement 29.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from ..family import quantile
@@ -21,7 +22,7 @@ from .statement import claims
 
 
 @claims("29", family_problems.contexts)
-def known_partition_function(policy, reward, tau):
+def known_partition_function(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """b against τ log Z of the three kinds of ranks: middle ≤ b ≤ at most, and exact.
 
     Returns
@@ -46,7 +47,7 @@ def known_partition_function(policy, reward, tau):
 
 
 @claims("29", family_problems.contexts)
-def published_ranks_are_cautious(policy, reward, tau):
+def published_ranks_are_cautious(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """With P(r' ≤ r) the law has λ ≥ 0, and E_q[rank] at most that of its own KL update; shape (..., 2)."""
     t = _in_ranks(reward, tau)
     p, rank, *_ = quantile._parts(policy, reward, t, "at-most")
@@ -57,7 +58,7 @@ def published_ranks_are_cautious(policy, reward, tau):
 
 
 @claims("29", family_problems.contexts)
-def exact_for_ties(policy, reward, tau):
+def exact_for_ties(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """A level's mass under the exact ranks is the integral of e^{u/τ} over its stretch of ranks, over the whole."""
     t = _in_ranks(reward, tau)
     p, r = np.asarray(policy, dtype=float), np.asarray(reward, dtype=float)

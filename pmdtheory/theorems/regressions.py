@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import updates
+from ..updates import Update
 from . import moments
 
 
@@ -30,7 +32,7 @@ class Regressions(NamedTuple):
     rounding: np.ndarray
 
 
-def describe(policy, reward, tau, baseline):
+def describe(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Regressions:
     """Return the `Regressions` of a problem at baselines of shape (..., B)."""
     p, D = moments.targets(policy, reward, tau)
     b, tau = np.asarray(baseline, float), np.asarray(tau, float)[..., None]
@@ -40,7 +42,7 @@ def describe(policy, reward, tau, baseline):
     return Regressions(p[..., None, :], D[..., None, :], (b - mean) / tau, gap, rounding)
 
 
-def solve(policy, reward, tau, baseline):
+def solve(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Update:
     """`baseline_update` at baselines of shape (..., B)."""
     p, r, tau = np.asarray(policy, float), np.asarray(reward, float), np.asarray(tau, float)
     return updates.baseline_update(p[..., None, :], r[..., None, :], tau[..., None], baseline)

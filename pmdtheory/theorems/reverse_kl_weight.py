@@ -9,6 +9,8 @@ References
 Statement 4.
 """
 
+from numpy.typing import ArrayLike
+
 from .. import updates
 from . import moments
 from .claim import Claim
@@ -16,7 +18,7 @@ from .statement import claims
 
 
 @claims("4")
-def weight_is_reverse_kl(policy, reward, tau):
+def weight_is_reverse_kl(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """KL(p‖q) = λ.
 
     Examples

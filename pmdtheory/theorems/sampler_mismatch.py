@@ -10,6 +10,7 @@ Statement 26.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from . import family_problems, moments
@@ -18,7 +19,7 @@ from .statement import claims
 
 
 @claims("26", family_problems.with_sampler)
-def better_than_the_sampler(policy, reward, tau, sampler):
+def better_than_the_sampler(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """E_q[r] ≥ E_g[r] + τ KL(q‖p): at least as good as what was sampled, not always as the anchor.
 
     Parameters
@@ -40,7 +41,7 @@ def better_than_the_sampler(policy, reward, tau, sampler):
 
 
 @claims("26", family_problems.with_sampler)
-def stationary(policy, reward, tau, sampler):
+def stationary(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """g (r − E_g[r] − τ s)/q is one number for all actions."""
     law = family.MEMBERS["mismatch"].law(policy, reward, tau, sampler=sampler)
     g, r, t = (np.asarray(x, dtype=float) for x in (sampler, reward, tau))
@@ -51,7 +52,7 @@ def stationary(policy, reward, tau, sampler):
 
 
 @claims("26", family_problems.with_sampler)
-def anchor_at_the_sampler(policy, reward, tau, sampler):
+def anchor_at_the_sampler(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """With the sampler as anchor it is PMD-mean."""
     law = family.MEMBERS["mismatch"].law(sampler, reward, tau, sampler=sampler)
     other = updates.pmd_mean_update(sampler, reward, tau)

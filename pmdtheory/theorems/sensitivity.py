@@ -15,6 +15,7 @@ Statement 31.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex, updates
 from . import moments, problems
@@ -22,7 +23,7 @@ from .claim import Claim
 from .statement import claims
 
 
-def largest_weight(policy):
+def largest_weight(policy: ArrayLike) -> np.ndarray:
     """Bound min(1, (p + √(p² + 2p))/2) of w = q/(1 + λρ), whatever the rewards are.
 
     Examples
@@ -35,7 +36,7 @@ def largest_weight(policy):
 
 
 @claims("31", problems.contexts_with_errors)
-def errors_in_all_rewards(policy, reward, tau, error):
+def errors_in_all_rewards(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, error: ArrayLike) -> Claim:
     """‖q' − q‖₁ ≤ (2/τ) Σ w̄ |A' − A|, with w̄ the bound of `largest_weight`.
 
     Parameters
@@ -57,7 +58,7 @@ def errors_in_all_rewards(policy, reward, tau, error):
 
 
 @claims("31", problems.contexts_with_errors)
-def error_in_one_reward(policy, reward, tau, error):
+def error_in_one_reward(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, error: ArrayLike) -> Claim:
     """‖q' − q‖₁ ≤ 2 (w̄ + p) |δ|/τ if only the action with the largest error has one, δ."""
     p, delta, change = _single(policy, reward, tau, error)
     bound = 2 * (largest_weight(p) + p) * delta
@@ -65,7 +66,9 @@ def error_in_one_reward(policy, reward, tau, error):
 
 
 @claims("31", problems.contexts_with_errors)
-def error_in_one_reward_of_the_kl_update(policy, reward, tau, error):
+def error_in_one_reward_of_the_kl_update(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, error: ArrayLike
+) -> Claim:
     """‖q' − q‖₁ ≤ 2 tanh(|δ|/(4τ)), with equality where q of the action is 1/(1 + e^{δ/(2τ)})."""
     _, delta, change = _single(policy, reward, tau, error)
     return Claim("the same, KL: ‖q'−q‖₁ ≤ 2 tanh(|δ|/4τ)", _moved(updates.kl_update, change), 2 * np.tanh(delta / 4),
@@ -73,7 +76,9 @@ def error_in_one_reward_of_the_kl_update(policy, reward, tau, error):
 
 
 @claims("31", problems.contexts_with_errors)
-def error_in_one_reward_with_a_fixed_weight(policy, reward, tau, error):
+def error_in_one_reward_with_a_fixed_weight(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, error: ArrayLike
+) -> Claim:
     """‖q' − q‖₁ ≤ 2p |δ|/κ with the χ² penalty κ, here τ."""
     p, delta, change = _single(policy, reward, tau, error)
 
@@ -84,7 +89,7 @@ def error_in_one_reward_with_a_fixed_weight(policy, reward, tau, error):
 
 
 @claims("31", problems.contexts_with_errors)
-def error_in_the_baseline(policy, reward, tau, error):
+def error_in_the_baseline(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, error: ArrayLike) -> Claim:
     """‖q' − q‖₁ ≤ 2 |b̂ − r̄|/τ for a baseline b̂ ≤ τ log Z, here the mean of the rewards with their errors."""
     p, D = moments.targets(policy, reward, tau)
     one = np.ones(D.shape[:-1])

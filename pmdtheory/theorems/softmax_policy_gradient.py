@@ -17,6 +17,7 @@ Statement 16; Mei, Xiao, Szepesvári, Schuurmans, arXiv 2005.06392, Theorem 2.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import simplex
 from . import mdp_problems
@@ -25,7 +26,7 @@ from .statement import claims
 
 
 @claims("B9", mdp_problems.unit_contexts)
-def softmax_gradient_rate(policy, reward, steps=50, step=0.4):
+def softmax_gradient_rate(policy: ArrayLike, reward: ArrayLike, steps: int = 50, step: ArrayLike=0.4) -> Claim:
     """Bound B9 on the policy-gradient recursion.
 
     Parameters

@@ -14,6 +14,7 @@ Statement 33.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from . import family_problems, moments
@@ -22,7 +23,7 @@ from .statement import claims
 
 
 @claims("33", family_problems.with_sampler)
-def stale_anchor_of_the_kl_update(policy, reward, tau, sampler):
+def stale_anchor_of_the_kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """‖q_g − q_p‖₁ ≤ 2 tanh(Ω/4).
 
     Parameters
@@ -35,7 +36,7 @@ def stale_anchor_of_the_kl_update(policy, reward, tau, sampler):
 
 
 @claims("33", family_problems.with_sampler)
-def stale_anchor(policy, reward, tau, sampler):
+def stale_anchor(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """‖q_g − q_p‖₁ ≤ 2Ω (1 + R/(4τ)).
 
     Examples
@@ -50,7 +51,7 @@ def stale_anchor(policy, reward, tau, sampler):
 
 
 @claims("33", family_problems.with_sampler)
-def mismatched_sampler(policy, reward, tau, sampler):
+def mismatched_sampler(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """‖q − q_g‖₁ ≤ 2Ω + 2 KL(g‖p), q with rollouts from g and log-ratios against p, E_g[r] ≤ τ log Z."""
     g, p = (np.asarray(x, dtype=float) for x in (sampler, policy))
     law = family.MEMBERS["mismatch"].law(p, reward, tau, sampler=g).policy
@@ -60,7 +61,7 @@ def mismatched_sampler(policy, reward, tau, sampler):
 
 
 @claims("33", family_problems.with_sampler)
-def one_step(policy, reward, tau, sampler):
+def one_step(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, sampler: ArrayLike) -> Claim:
     """max s − min s ≤ R/τ: each step of lag adds at most that to Ω."""
     s = updates.pmd_mean_update(policy, reward, tau).log_ratio
     return Claim("max s − min s ≤ R/τ", np.ptp(s, axis=-1), np.ptp(reward, axis=-1) / np.asarray(tau))

@@ -12,6 +12,7 @@ Statement 25.
 from math import comb
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family
 from ..family import standardised
@@ -23,7 +24,7 @@ _GROUPS = (2, 3, 8)
 
 
 @claims("25", family_problems.binary)
-def stationary_over_all_groups(policy, reward, tau):
+def stationary_over_all_groups(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """The gradient summed over the successes among the other rollouts, for n = 2, 3, 8; shape (..., 3).
 
     Examples
@@ -48,7 +49,7 @@ def stationary_over_all_groups(policy, reward, tau):
 
 
 @claims("25", family_problems.binary)
-def no_vanishing_temperature(policy, reward, tau):
+def no_vanishing_temperature(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """σ²/E[σ̂_n] ≥ (1 − J)/√(n − 1): the temperature of hard prompts stays away from 0; shape (..., 3).
 
     With k successes σ̂_n ≤ √(n − 1) k/n, so E[σ̂_n] ≤ J √(n − 1).
@@ -60,7 +61,7 @@ def no_vanishing_temperature(policy, reward, tau):
 
 
 @claims("25", family_problems.binary)
-def population_deviation(policy, reward, tau):
+def population_deviation(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Claim:
     """s + λ e^s = A/(στ) for the population's σ: A/(στ) − s is one multiple of ρ."""
     p, D = moments.targets(policy, reward, tau)
     s = family.MEMBERS["standardised"].law(policy, reward, tau).log_ratio

@@ -1,10 +1,12 @@
 """The statements of ``README.md``: every file of claims enters its own here."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from . import problems
 from .claim import Claim
+
+Function = TypeVar("Function", bound=Callable[..., Claim])
 
 
 class Statement(NamedTuple):
@@ -17,7 +19,7 @@ class Statement(NamedTuple):
 STATEMENTS = {}
 
 
-def claims(label, sample=problems.contexts):
+def claims(label: str, sample: Callable[..., Any] = problems.contexts) -> Callable[[Function], Function]:
     """Decorate a function that evaluates a claim of the statement called `label`, to be tried on `sample`'s problems.
 
     Raises

@@ -12,6 +12,7 @@ Statement 22.
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from . import family_problems, moments
@@ -20,7 +21,7 @@ from .statement import claims
 
 
 @claims("22", family_problems.with_two_temperatures)
-def value_lies_between(policy, reward, tau, baseline_tau):
+def value_lies_between(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline_tau: ArrayLike) -> Claim:
     """r̄ ≤ V ≤ τ log Z.
 
     Parameters
@@ -41,7 +42,7 @@ def value_lies_between(policy, reward, tau, baseline_tau):
 
 
 @claims("22", family_problems.with_two_temperatures)
-def likelihood_ratio_order(policy, reward, tau, baseline_tau):
+def likelihood_ratio_order(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline_tau: ArrayLike) -> Claim:
     """q at β₁ over q at 2β₁ is nondecreasing in r, so are q_KL over the first and the second over q_mean; (..., 3)."""
     laws = [
         updates.pmd_mean_update(policy, reward, tau),

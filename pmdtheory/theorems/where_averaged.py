@@ -16,6 +16,7 @@ Statement 19.
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import family, updates
 from ..family import weighted
@@ -25,7 +26,9 @@ from .statement import claims
 
 
 @claims("19", family_problems.weighted)
-def improvement_for_any_weights(policy, reward, tau, baseline, weight, cap):
+def improvement_for_any_weights(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, weight: ArrayLike, cap: ArrayLike
+) -> Claim:
     """E_q[r] − V = τ KL(q‖p) + C E_p[ρ²/w], for v = p w.
 
     Parameters
@@ -55,7 +58,9 @@ def improvement_for_any_weights(policy, reward, tau, baseline, weight, cap):
 
 
 @claims("19", family_problems.weighted)
-def multiplier_is_nonnegative(policy, reward, tau, baseline, weight, cap):
+def multiplier_is_nonnegative(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, weight: ArrayLike, cap: ArrayLike
+) -> Claim:
     """C ≥ 0 where V ≤ τ log Z, for the same random weights."""
     p, r, w, V = (np.asarray(x, dtype=float) for x in (policy, reward, weight, baseline))
     law = weighted.solve(p, w, w * (r - V[..., None]), np.asarray(tau, dtype=float), "V at most tau log Z")
@@ -63,7 +68,9 @@ def multiplier_is_nonnegative(policy, reward, tau, baseline, weight, cap):
 
 
 @claims("19", family_problems.weighted)
-def truncated_is_stationary(policy, reward, tau, baseline, weight, cap):
+def truncated_is_stationary(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, weight: ArrayLike, cap: ArrayLike
+) -> Claim:
     """min(ρ, c) (r − V − τ s)/ρ is one number C for all actions."""
     law = _truncated(policy, reward, tau, cap, baseline)
     r, tau, V, c = (np.asarray(x, dtype=float) for x in (reward, tau, baseline, cap))
@@ -75,7 +82,9 @@ def truncated_is_stationary(policy, reward, tau, baseline, weight, cap):
 
 
 @claims("19", family_problems.weighted)
-def cap_slides_to_the_kl_law(policy, reward, tau, baseline, weight, cap):
+def cap_slides_to_the_kl_law(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, weight: ArrayLike, cap: ArrayLike
+) -> Claim:
     """ρ at 2c over ρ at c is nondecreasing in r, and so on to Statement 10 below and the KL law above.
 
     Returns
@@ -96,7 +105,9 @@ def cap_slides_to_the_kl_law(policy, reward, tau, baseline, weight, cap):
 
 
 @claims("19", family_problems.weighted)
-def ends_of_the_slide(policy, reward, tau, baseline, weight, cap):
+def ends_of_the_slide(
+    policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike, weight: ArrayLike, cap: ArrayLike
+) -> Claim:
     """The smallest ratio of Statement 10 as c gives Statement 10, the largest of the KL law gives that; (..., 2)."""
     p = np.asarray(policy, dtype=float)
     ends = updates.baseline_update(policy, reward, tau, baseline), updates.kl_update(policy, reward, tau)

@@ -110,6 +110,46 @@ def test_compare_writes_tables_and_panels(capsys, preset, tmp_path):
     assert code == 0
     added = pd.read_csv(tmp_path / "results.csv")
     assert len(added) == 5 and ("rloo", 4) in set(zip(added.algorithm, added.seed))
+    assert "rloo" in out and "grpo" not in out.replace(str(tmp_path), "") and "pmd-mean" not in out
+    assert "4 of the 5 runs in" in out
+    assert "other algorithms" not in run(capsys, *words, "--output", tmp_path, "--algorithms", "rloo,pmd-mean,grpo",
+                                         "--seeds", "0-1,4")[1]  # fmt: skip
+
+
+def numbers_in(value):
+    """All numbers in lists and dicts."""
+    if isinstance(value, dict | list):
+        return [x for each in (value.values() if isinstance(value, dict) else value) for x in numbers_in(each)]
+    return [value] if isinstance(value, int | float) else []
+
+
+JSON = {
+    "train --preset {preset} --output {folder}/run": {"before/avg@2", "test/avg@2", "output"},
+    "evaluate --prompts 4 --samples 2": {"avg@2", "greedy"},
+    "compare --preset {preset} --algorithms pmd-mean,grpo --seeds 0-1 --output {folder}/both": {"algorithms", "runs"},
+    "warmup --task arithmetic:terms=4,modulus=6 --steps 2 --eval-prompts 4 --output {folder}/base": {"command"},
+    "validate --experiments population --rewards graded --taus 1 --prompts 2 --output {folder}/laws":
+        {"results", "departures"},
+    "law pmd-mean": {"law", "tau", "sentence"},
+    "fetch": {"by_name", "fetched"},
+    "study sums": {"results", "failed"},
+    "study sums --dry-run": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", JSON)
+def test_json_is_one_object_and_nothing_else(capsys, preset, tmp_path, words):
+    """The numbers of the table on paper are in it; what is said on the way goes to standard error."""
+    typed = words.format(preset=preset, folder=tmp_path).split()
+    _, paper, _ = run(capsys, *typed)
+    code, out, _ = run(capsys, *typed, "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert code in (0, 1) and out.count("\n") == 1
+    assert JSON[words] <= set(found) if isinstance(found, dict) else found[0]["study"] == "sums"
+    known = np.array(numbers_in(found), dtype=float)
+    shown = [x for line in paper.splitlines() if "±" in line for x in numbers(line) if "nan" not in line]
+    assert all(np.abs(known - x).min() <= 6e-4 for x in shown)
+    assert shown or not words.startswith(("train", "evaluate", "compare", "warmup"))
 
 
 def test_study(capsys, preset, tmp_path, monkeypatch):

@@ -192,6 +192,16 @@ def test_a_completion_ends_at_every_end_token_that_the_model_declares(policy, pl
             assert ended == (tokens[mask][-1].item() in (seven, tokenizer.eos_token_id))
 
 
+@pytest.mark.parametrize("value", ["</s>", [1, "</s>"], -1, 1.5])
+@pytest.mark.parametrize("place", ["generation_config", "config"])
+def test_an_end_token_that_is_no_token_number_is_named(policy, place, value):
+    model = copy.deepcopy(policy[0])
+    object.__setattr__(getattr(model, place), "eos_token_id", value)  # past what Transformers checks
+    with pytest.raises(ValueError, match=r"eos_token_id of the model's \w+ must be one token number.*, got") as caught:
+        sample(model, policy[1], PROMPTS, 2, 4, seeded())
+    assert repr(value) in str(caught.value) and place.removeprefix("generation_")[:6] in str(caught.value)
+
+
 def test_a_completion_ends_with_the_stop_text_and_not_before(policy):
     """The same draws without and with stop texts: each is the other cut after the first of them."""
     model, tokenizer = policy

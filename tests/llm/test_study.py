@@ -140,7 +140,7 @@ def test_finished_cells_are_not_trained_again(small, trained, monkeypatch):
     other = replace(small, settings=(Setting({"method": "a"}, short),), seeds=(1,))
     log = Log()
     study.run(other, trained, trained / "runs", log=log)
-    assert len(log) == 1
+    assert len(log) == 2 and log[0].startswith("1 cell to run, 1 at a time, about 0.0 h")
     table = pd.read_csv(results)
     assert len(table) == 4
     assert table[table.options.str.contains("tau=0.7")][["method", "seed"]].to_numpy().tolist() == [["a", 1]]
@@ -242,7 +242,7 @@ def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monk
     log = Log()
     (failed,) = study.run(declared, tmp_path, tmp_path / "runs", log=log)
     assert failed.columns == {"base": "made"}
-    assert "its base could not be made" in log[0] and "No space left" in log[0]
+    assert "its base could not be made" in log[1] and "No space left" in log[1]
     assert pd.read_csv(tmp_path / "study_two.csv").base.to_list() == ["own"]
     assert not list((tmp_path / "runs" / "bases").iterdir())
 
@@ -282,7 +282,7 @@ def test_a_candidate_that_diverges_is_not_chosen(preset, tmp_path):
     assert study.plan(declared, tmp_path) == ([], [])
     alone = Study("lost", (Setting({"method": "m"}, trials[1]),), (0,), preset=preset)
     log = Log()
-    assert study.run(alone, tmp_path, tmp_path / "runs", log=log) and "Diverged" in log[0]
+    assert study.run(alone, tmp_path, tmp_path / "runs", log=log) and "Diverged" in log[1]
 
 
 def test_choice_is_taken_over(preset, tmp_path):
@@ -416,7 +416,7 @@ def test_a_disk_that_is_full_costs_one_cell(small, tmp_path, monkeypatch):
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     log = Log()
     (failed,) = study.run(simple, tmp_path / "tables", tmp_path / "runs", log=log)
-    assert failed.seed == 0 and "No space left" in log[0]
+    assert failed.seed == 0 and "No space left" in log[1]
     results, curves, _ = paths(tmp_path / "tables")
     assert pd.read_csv(results).seed.to_list() == [1]
     assert {path.name for path in results.parent.iterdir()} == {results.name, curves.name}

@@ -3,9 +3,11 @@
 import ast
 import functools
 import hashlib
+import importlib
 import itertools
 import json
 import operator
+import os
 import re
 import subprocess
 import sys
@@ -356,6 +358,14 @@ class Half:
 
 def failing(): raise ValueError("length must be positive, got 0.")
 def careless(): return {}["size"]
+class Unlucky:
+    def __init__(self): raise RuntimeError("no\\nluck")
+class Undone:
+    def __init__(self): raise NotImplementedError
+class Needy:
+    def __init__(self): import nowhere_at_all
+class Late(Reverse):
+    def restrict(self, fits): return {}["later"]
 number = 3
 """
 
@@ -393,6 +403,10 @@ def test_a_strangers_own_task(own, place):
         ("strangers_task:Reverse:length=few", "length must be an integer, got 'few'"),
         ("strangers_task.py:failing", "length must be positive, got 0"),
         ("strangers_task.py:careless", "task strangers_task.py:careless cannot be made: KeyError: 'size'"),
+        ("strangers_task.py:failing", r"task strangers_task.py:failing cannot be made: ValueError: length must"),
+        ("strangers_task.py:Unlucky", r"strangers_task.py:Unlucky cannot be made: RuntimeError: no luck \(.*, line 28"),
+        ("strangers_task:Undone", r"task strangers_task:Undone cannot be made: NotImplementedError \(.*, line \d+\)\."),
+        ("strangers_task:Needy", "task strangers_task:Needy cannot be made: ModuleNotFoundError: No module named 'now"),
     ],
 )
 def test_bad_own_tasks_say_what_is_missing(own, spec, message):
@@ -408,6 +422,26 @@ def test_an_own_task_with_an_error_says_which(own):
     (own / "broken.py").write_text("1 +")
     with pytest.raises(ValueError, match=r"task broken\.py cannot be loaded: SyntaxError"):
         tasks.load("broken.py:Task")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --task strangers_task.py:Unlucky", "strangers_task.py:Unlucky cannot be made: RuntimeError: no luck"),
+        ("train --task strangers_task.py:Late", "your own code fails: KeyError: 'later' ("),
+        ("train --reward strangers_task.py:careless", "your own code fails: TypeError: careless()"),
+        ("law strangers_task.py:careless", "your own code fails: TypeError: careless()"),
+    ],
+)
+def test_own_code_that_fails_is_one_line(own, capsys, words, message):
+    """Naming the class or the place, with exit code 2, whenever it is that it fails."""
+    from pmdllm import cli
+
+    command, *rest = words.split()
+    small = "--learning-rate 1e-3 --iterations 1 --test-prompts 4 --eval-prompts 4 --output run"
+    assert cli.main([command, *rest, *(small.split() if command == "train" else ())]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"pmd-llm {command}: ") and message in line
 
 
 def test_every_task_has_what_the_loop_needs(tmp_path):
@@ -525,7 +559,12 @@ def with_rule(monkeypatch, rule):
             pass
 
         def __call__(self, calls):
-            return [(rule(text, data[index]), None) for index, text in calls]
+            return [(self.reply(*call), None) for call in calls]
+
+        def reply(self, size, index=None, text=None):
+            if index is None:
+                return size
+            return [data[index]["question"], data[index]["answer"]] if text is None else rule(text, data[index])
 
     monkeypatch.setattr(reasoning, "Checker", Here)
 
@@ -547,6 +586,52 @@ def test_reasoning_gym_entries_whose_own_answer_is_not_right_are_not_drawn(monke
     task = ReasoningGym("chain_sum", size="1000")
     problems = task.sample(30, np.random.default_rng(0)) + task.held_out("test", 10)
     assert all(int(task._entry(int(p.answer))[1]) % 2 == 0 for p in problems)
+
+
+@pytest.fixture
+def endless(monkeypatch, tmp_path):
+    """A data set whose entry of an index that `slow` is true of is never done, in this process and in its workers."""
+    source = """
+import reasoning_gym
+from reasoning_gym.arithmetic.chain_sum import ChainSumConfig, ChainSumDataset
+
+class Endless(ChainSumDataset):
+    def __getitem__(self, index):
+        while SLOW(index):
+            pass
+        return super().__getitem__(index)
+
+from pmdllm.tasks.reasoning import make
+reasoning_gym.register_dataset("endless", Endless, ChainSumConfig)
+"""
+
+    def made(slow):
+        from pmdllm.tasks import reasoning
+
+        module = tmp_path.name  # workers are shared by checkers of one module
+        (tmp_path / f"{module}.py").write_text(source.replace("SLOW(index)", slow))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        monkeypatch.setattr(reasoning, "SECONDS", 0.5)
+        monkeypatch.setattr(reasoning, "__name__", module)
+        importlib.import_module(module)
+
+    yield made
+    del sys.modules[tmp_path.name], sys.modules["reasoning_gym.factory"].DATASETS["endless"]
+
+
+def test_reasoning_gym_entries_that_are_never_done_are_not_drawn(endless):
+    """Two of five indices: the others are drawn as ever."""
+    endless("index % 5 > 2 and index < 10")
+    task = ReasoningGym("endless", size="20")
+    drawn = [int(p.answer) for split in ("validation", "test", "train") for p in task.candidates(split, None) if p]
+    assert sorted(drawn) == [i for i in range(20) if i % 5 < 3 or i >= 10]
+
+
+def test_reasoning_gym_that_generates_nothing_in_time_is_refused(endless):
+    endless("True")
+    with pytest.raises(ValueError, match=r"the first of 'endless' is not done within 0.5 s: take another, or smaller"):
+        ReasoningGym("endless", size="20")
 
 
 def test_reasoning_gym_that_fails_on_a_text_counts_it():
