@@ -446,7 +446,8 @@ def _dump(w, t, log_a, row, k, x):
     U[cell, k] = x
     q = np.exp(log_a[row] + U)
     q_k, q[cell, k] = q[cell, k], 0.0
-    return U, q_k, q.sum(axis=-1), (q * U / Y).sum(axis=-1) * (1 - 1 / x)
+    fall = (q * U / np.maximum(Y, 1e-300)).sum(axis=-1) * (1 - 1 / x)  # Y is 0 at the branch point, which is x = 1
+    return U, q_k, q.sum(axis=-1), fall
 
 
 def _loss(w, residual):

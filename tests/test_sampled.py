@@ -389,3 +389,17 @@ def test_sampled_loss_names_a_bad_new_policy_and_is_infinite_where_it_excludes_a
     assert sampled_loss([0.5, 0.5], [1.0, 0.0], [0, 1], [1.0, 0.0], 1.0) == np.inf
     with pytest.raises(ValueError, match="new_policy"):
         sampled_loss([0.5, 0.5], [0.5, 0.25, 0.25], [0, 1], [1.0, 0.0], 1.0)
+
+
+def test_a_range_of_dumps_that_begins_at_the_branch_point():
+    """The best reward as a baseline, cold: cells begin at U = 1 itself; no policy nearby has a smaller loss."""
+    rng = np.random.default_rng(0)
+    policy, reward = rng.dirichlet(np.ones(4), 12), rng.random((12, 4))
+    actions = np.stack([rng.choice(4, 8, p=p) for p in policy])
+    rewards = (rng.random(actions.shape) < np.take_along_axis(reward, actions, axis=-1)).astype(float)
+    given = (actions, rewards, 0.1, rewards.max(axis=-1))
+    q = sampled_update(policy, *given).policy
+    least = sampled_loss(policy, q, *given)
+    for _ in range(200):
+        other = q * np.exp(0.3 * rng.normal(size=q.shape)) + 1e-3 * rng.dirichlet(np.ones(4), 12)
+        assert (sampled_loss(policy, other / other.sum(axis=-1, keepdims=True), *given) >= least * (1 - 1e-12)).all()
