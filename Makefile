@@ -98,7 +98,7 @@ lab: .venv/everything  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_the_update_in_ten_minutes.ipynb
 
 bench: .venv/everything  ## time everything against a softmax and against what one would take instead: table and picture
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(filter-out all,$(NAMES))
 
 clean:  ## remove the environment and everything computed
 	rm -rf .venv build

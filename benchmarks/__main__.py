@@ -1,9 +1,10 @@
-"""Run every benchmark: a table and a picture beside this file.
+"""Run every benchmark, or those named: a table, whose rows of these benchmarks are replaced, and a picture beside it.
 
 ``make bench`` sets one thread, and all for training. Nothing else should run meanwhile; ratios are within one run,
-seconds of one machine.
+seconds of one machine. Each benchmark's rows are written when it ends.
 """
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -17,6 +18,10 @@ from . import large_mdp, mdp_iteration, simulators, training, updates
 from .rows import show
 
 HERE = Path(__file__).parent
+TABLE = HERE / "results.csv"
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (
+    updates, mdp_iteration, simulators, large_mdp, training,
+)}  # fmt: skip
 VERSIONS = ("numpy", "scipy", "numba", "cvxpy", "quantecon", "torch", "transformers", "trl")
 MARKS = {"compiled": ("o", plotting.VERMILION), "NumPy": ("s", plotting.BLUE), "softmax": ("^", plotting.GREY)}
 
@@ -68,17 +73,25 @@ def picture(table):
     return figure
 
 
-def main():
-    """Write ``results.csv`` and ``results.png``, and print the rows."""
-    rows = [row for module in (updates, mdp_iteration, simulators, large_mdp, training) for row in module.rows()]
-    show(rows)
-    table = pd.DataFrame(rows).assign(
-        machine=processor(), threads=os.environ.get("OMP_NUM_THREADS", "all"), versions=versions()
-    )
-    table.to_csv(HERE / "results.csv", index=False, float_format="%.4g")
-    with plotting.style():
-        picture(table).savefig(HERE / "results.png", dpi=150)
+def main(names):
+    """Run the benchmarks of these names, write ``results.csv`` and ``results.png``, and print the rows."""
+    for name in names or BENCHMARKS:
+        rows = BENCHMARKS[name].rows()
+        show(rows)
+        own = {"machine": processor(), "threads": os.environ.get("OMP_NUM_THREADS", "all"), "versions": versions()}
+        new = pd.DataFrame(rows).assign(benchmark=name, **own)
+        old = pd.read_csv(TABLE) if TABLE.exists() else new.iloc[:0]
+        table = pd.concat([old[old.benchmark != name], new], ignore_index=True)
+        order = table.benchmark.map(list(BENCHMARKS).index)
+        table.iloc[order.argsort(kind="stable")].to_csv(TABLE, index=False, float_format="%.4g")
+    table = pd.read_csv(TABLE)
+    if "updates" in set(table.benchmark):
+        with plotting.style():
+            picture(table).savefig(HERE / "results.png", dpi=150)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    one_of = f"of {', '.join(BENCHMARKS)}; all unless given"
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=one_of)
+    main(parser.parse_args().names)
