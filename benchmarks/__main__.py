@@ -93,5 +93,8 @@ def main(names):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     one_of = f"of {', '.join(BENCHMARKS)}; all unless given"
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=one_of)
-    main(parser.parse_args().names)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=one_of)
+    asked = parser.parse_args().names
+    if not set(asked) <= set(BENCHMARKS):
+        parser.error(f"NAME must be one {one_of.partition(';')[0]}, got {', '.join(asked)}.")
+    main(asked)
