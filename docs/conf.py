@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 project = "pmdtheory"
-copyright = "The pmdtheory authors, MIT licence"
+project_copyright = "The pmdtheory authors, MIT licence"
 language = "en_GB"
 
 extensions = [
@@ -21,7 +21,7 @@ extensions = [
 exclude_patterns = ["extra"]
 default_role = "py:obj"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 html_math_renderer = "mathml"

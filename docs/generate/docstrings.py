@@ -5,6 +5,7 @@ import re
 from . import markdown, mathematics
 
 _CODE = re.compile(r"``.*?``|`[^`\s][^`]*`_{0,2}")
+_BAR = "∣"  # looks like |, which reStructuredText reads as the beginning of a substitution
 _DIRECTIVE = re.compile(r"\s*\.\. \w+::")
 _TABLE = re.compile(r"\s*=+( +=+)+$")
 _DOCTEST = re.compile(r"\s*(>>>|\.\.\. )")
@@ -17,7 +18,10 @@ def _lines(app, what, name, obj, options, lines):
         table = bool(line.strip()) and (table or bool(_TABLE.match(line)))
         if inside is not None and line.strip() and indent <= inside:
             inside = None
-        if table or inside is not None or _DOCTEST.match(line):
+        if inside is not None or _DOCTEST.match(line):
+            continue
+        if table:  # columns keep their width
+            lines[at] = line.replace("|", _BAR)
             continue
         if what == "module" and re.fullmatch(r"-{3,}", line):  # a heading, as numpydoc makes it elsewhere
             lines[at - 1 : at + 1] = [f".. rubric:: {lines[at - 1]}", ""]
@@ -37,8 +41,7 @@ def _prose(line):
 
 
 def _plain(text):
-    text = re.sub(r"(\|)", r"\\\1", text)
-    text = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", text)
+    text = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", text.replace("|", _BAR))
     known = mathematics.statements()
 
     def link(words, number):
