@@ -45,7 +45,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_context = {"default_mode": "auto"}
-html_sidebars = {"index": [], "search": []}
+html_sidebars = {"*": []}  # pages of the first level have no section to navigate
 
 
 def setup(app):

@@ -96,6 +96,4 @@ def _assigned(tree):
 
 
 def _methods(node):
-    return [
-        item.name for item in node.body if isinstance(item, ast.FunctionDef) and not item.name.startswith("_")
-    ]
+    return [item.name for item in node.body if isinstance(item, ast.FunctionDef) and not item.name.startswith("_")]

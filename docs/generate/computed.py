@@ -11,6 +11,7 @@ from pmdtheory import kl_update, pmd_mean_update
 from pmdtheory.intervals import SHARE, mean_interval
 
 from . import markdown
+from .links import EXPLORE
 
 PARTS = {}
 _MEAN, _PART = "pmd-mean-loo", "pmd-part-loo"
@@ -41,6 +42,13 @@ def part(function):
     """Enter a function that returns Markdown under its name, with blanks for underscores."""
     PARTS[function.__name__.replace("_", " ")] = function
     return function
+
+
+@part
+def explorer():
+    """Links to what can be explored; the explorer only where it is."""
+    places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](/api/index.md)"]
+    return " · ".join((["[The explorer](explore.md)"] if EXPLORE.exists() else []) + places)
 
 
 @part

@@ -26,7 +26,7 @@ def card(name):
 
 {said.title}
 
-[![{name.replace('_', ' ')}](output/{name}.png)](output/{name}.svg)
+[![{name.replace("_", " ")}](output/{name}.png)](output/{name}.svg)
 
 :::{{dropdown}} Finding, caption and data
 *Finding:* {said.finding}

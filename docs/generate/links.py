@@ -7,6 +7,7 @@ from pathlib import Path
 from . import markdown
 
 ROOT = Path(__file__).parents[2]
+EXPLORE = ROOT / "docs" / "explore" / "index.html"  # a page of its own, with its own scripts, copied as it is
 THEOREMS, GALLERY = "pmdtheory/theorems/README.md", "figures/README.md"
 
 # Repository files and folders that are pages; the pages of docs/ and the notebooks are added by name.

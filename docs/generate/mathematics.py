@@ -26,7 +26,7 @@ class Statement(NamedTuple):
     title: str
     line: str
     text: str
-    claims: dict  # label → number of claims, as in the registry
+    claims: list  # functions that the registry tries on random problems
     checks: list  # files that hold the claims or test the statement
     code: list  # files that name the statement
     figures: list
@@ -68,9 +68,7 @@ def statements():
 def references():
     """Return the README's label of each paper by its arXiv number."""
     listed = _readme().partition("## References")[2]
-    return {
-        number: label for label, number in re.findall(r"^- \[(\w+)\].*?arXiv (\d{4}\.\d{5})", listed, re.M | re.S)
-    }
+    return {number: label for label, number in re.findall(r"^- \[(\w+)\].*?arXiv (\d{4}\.\d{5})", listed, re.M | re.S)}
 
 
 def pages():
@@ -83,9 +81,14 @@ def link(words, number):
     return f"[{words}](/mathematics/{number}.md)" if number in statements() else words
 
 
+def link_last_column(text):
+    """Link the numbers that stand alone in the last column of a table."""
+    return re.sub(r"\| (\d+) \|$", lambda found: f"| {link(found[1], int(found[1]))} |", text, flags=re.MULTILINE)
+
+
 def _index():
-    head = _readme().partition("\n| ")[0].replace("# Theorems: ", "# The mathematics: ", 1).strip()
-    parts = [head]
+    title, _, head = _readme().partition("\n| ")[0].strip().partition("\n")
+    parts = ["# The mathematics", f"*{title.partition(': ')[2]}*", head.strip()]
     for chapter in chapters():
         parts += [f"## {chapter.title}", chapter.text]
         rows = [
@@ -101,7 +104,7 @@ def _index():
 def _page(statement):
     text = re.sub(r"^(\*\*(B\d+)\. )", r"(bound-\2)=\n\1", statement.text, flags=re.MULTILINE)
     rows = [
-        ("Claims", ", ".join(f"{count} of {label}" for label, count in statement.claims.items())),
+        ("Claims", ", ".join(f"{{py:obj}}`~{name}`" for name in statement.claims)),
         ("Checked in", _files(statement.checks)),
         ("Figures", _figures(statement.figures)),
         ("Laws", ", ".join(f"[{name}](/family.md)" for name in statement.members)),
@@ -127,8 +130,9 @@ def _statement(number, title, line, text):
         for label, entry in STATEMENTS.items()
         if number == (markdown.BOUNDS if label.startswith("B") else int(re.match(r"\d+", label).group()))
     }
-    claims = {label: len(entry.claims) for label, entry in own.items()}
-    holding = {claim.__module__.replace(".", "/") + ".py" for entry in own.values() for claim in entry.claims}
+    functions = [claim for entry in own.values() for claim in entry.claims]
+    claims = list(dict.fromkeys(f"{claim.__module__}.{claim.__name__}" for claim in functions))
+    holding = {claim.__module__.replace(".", "/") + ".py" for claim in functions}
     said = re.findall(r"`([\w/]+\.py)`", " ".join(re.findall(r"Checked\s+in(.*?)(?:\n\n|\Z)", text, flags=re.DOTALL)))
     checks = sorted(holding | {path if "/" in path else f"{FOLDER}/{path}" for path in said})
     named = [name for name in harness.NAMES if f"*{name.replace('_', ' ')}*" in text]

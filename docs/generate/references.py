@@ -17,9 +17,13 @@ def entries():
 def cite(text):
     """Make arXiv numbers, and the labels of the theorems' README, citations."""
     labels = {label: number for number, label in mathematics.references().items()}
+    known = set(entries())
+
+    def entry(found):
+        number = labels.get(found[1], found[1])
+        return f"{{cite:p}}`{number}`" if number in known else found.group()
 
     def change(part):
-        part = NUMBER.sub(lambda found: f"{{cite:p}}`{found[1]}`", part)
-        return re.sub(r"\[([A-Z]+)\]", lambda found: f"{{cite:p}}`{labels[found[1]]}`" if found[1] in labels else found[0], part)
+        return re.sub(r"\[([A-Z]+)\]", entry, NUMBER.sub(entry, part))
 
     return markdown.prose(text, change)

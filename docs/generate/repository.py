@@ -55,5 +55,3 @@ def _listing(path, links):
         for name in names
     ]
     return f"---\norphan: true\n---\n\n# `{path}/`\n\n" + "\n".join(rows) + "\n"
-
-

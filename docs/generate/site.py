@@ -3,31 +3,42 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 from . import api, computed, gallery, markdown, mathematics, references, repository
-from .links import GALLERY, ROOT, THEOREMS, Links
+from .links import EXPLORE, GALLERY, ROOT, THEOREMS, Links
 
 DOCS = ROOT / "docs"
-EXPLORE = DOCS / "explore"  # a page of its own, with its own scripts, copied as it is
-ORDER = (
-    "mathematics/index", "family", "practitioners", "questions", "gallery", "notebooks/index", "explore", "engines",
-    "extend", "approximate", "api/index", "references", "changelog", "log",
-)  # fmt: skip
+NAMES = {  # the pages of the first level in their order, with their names in the bar at the top
+    "mathematics/index": "Mathematics",
+    "family": "Family",
+    "practitioners": "Practitioners",
+    "questions": "Questions",
+    "gallery": "Gallery",
+    "notebooks/index": "Notebooks",
+    "explore": "Explore",
+    "engines": "Engines",
+    "extend": "Extend",
+    "approximate": "What is approximate",
+    "api/index": "API",
+    "references": "References",
+    "changelog": "Changelog",
+    "log": "Log",
+}
 
 
 def pages():
     """Return the place on the site of every Markdown page → its text and the repository file it is from."""
     found = {f"{path.stem}.md": (path.read_text(encoding="utf-8"), f"docs/{path.name}") for path in DOCS.glob("*.md")}
-    if not (EXPLORE / "index.html").exists():
+    if not EXPLORE.exists():
         del found["explore.md"]
     found["changelog.md"] = ((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), "CHANGELOG.md")
     found["gallery.md"] = (gallery.page(), GALLERY)
     found["notebooks/index.md"] = (_notebooks(), "notebooks/index.md")
     found |= {f"mathematics/{name}.md": (text, THEOREMS) for name, text in mathematics.pages().items()}
+    found["family.md"] = (mathematics.link_last_column(found["family.md"][0]), found["family.md"][1])
     text, origin = found["index.md"]
-    order = [name for name in ORDER if f"{name}.md" in found or name == "api/index"]
-    found["index.md"] = (f"{text}\n```{{toctree}}\n:hidden:\n\n" + "\n".join(order) + "\n```\n", origin)
+    entries = [f"{words} <{name}>" for name, words in NAMES.items() if f"{name}.md" in found or name == "api/index"]
+    found["index.md"] = (f"{text}\n```{{toctree}}\n:hidden:\n\n" + "\n".join(entries) + "\n```\n", origin)
     return found
 
 
@@ -57,27 +68,29 @@ def write(folder):
     extra = folder / "extra"
     _put(extra / "llms.txt", llms(found))
     if EXPLORE.exists():
-        shutil.copytree(EXPLORE, extra / "explore")
+        shutil.copytree(EXPLORE.parent, extra / "explore")
 
 
 def llms(found):
     """Return ``llms.txt``: the title, a paragraph, and a line a page."""
-    lines = []
-    for name in ORDER:
+    title, paragraph = _opening(found["index.md"][0])
+    lines = [f"# {title}", f"> {paragraph}", "The Markdown source of PAGE.html is _sources/PAGE.md.txt.", "## Pages"]
+    pages = []
+    for name, words in NAMES.items():
         if f"{name}.md" in found:
-            title, first = _opening(found[f"{name}.md"][0])
-            lines.append(f"- [{title}]({name}.html): {first}")
-    title, first = _opening(found["index.md"][0])
-    lines.insert(0, f"- [{title}](index.html)")
-    lines.append("- [API](api/index.html): every public function and class, from the docstrings")
-    return f"# {title}\n\n> {first}\n\nThe Markdown source of PAGE.html is _sources/PAGE.md.txt.\n\n## Pages\n\n" + "\n".join(lines) + "\n"
+            heading, first = _opening(found[f"{name}.md"][0])
+            pages.append(f"- [{heading}]({name}.html): {first}")
+        elif name == "api/index":
+            pages.append(f"- [{words}]({name}.html): every public function and class, from the docstrings")
+    return "\n\n".join([*lines, "\n".join(pages)]) + "\n"
 
 
 def _opening(text):
     """The title of a page and the first paragraph after it, without markup."""
     title = re.search(r"^# (.*)$", text, flags=re.MULTILINE)[1]
     body = text[text.index(f"# {title}") + len(title) + 2 :]
-    paragraphs = [part for part in re.split(r"\n\s*\n", body) if part.strip() and not re.match(r"\s*[|`:<(#!*-]", part)]
+    parts = re.split(r"\n\s*\n", body)
+    paragraphs = [part for part in parts if part.strip() and not re.match(r"\s*[|`:<(#!*-]", part)]
     first = paragraphs[0] if paragraphs else ""
     return title, re.sub(r"\[([^\[\]]*)\]\([^)]*\)|[`*]", r"\1", " ".join(first.split()))
 
@@ -89,7 +102,8 @@ def _put(path, text):
 
 def _notebooks():
     """The page before the notebooks: each with its title and first paragraph."""
-    parts, names = ["# Notebooks", "Tours that call the package; saved with their pictures, to be read as they stand."], []
+    parts = ["# Notebooks", "Tours that call the package, saved with their pictures: to be read as they stand."]
+    names = []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         title, first = _opening("".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]))
         parts.append(f"**[{title}]({path.name})** {first}")
