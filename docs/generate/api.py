@@ -65,7 +65,7 @@ def _module(package, folder, path):
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = {node.name: _methods(node) for node in tree.body if isinstance(node, ast.ClassDef)} | _made(tree)
     listed = _all(tree)
     public = listed if listed is not None else [name for name in {**functions, **classes} if not name.startswith("_")]
     elsewhere = [name for name in public if name not in functions and name not in classes]
@@ -75,7 +75,7 @@ def _module(package, folder, path):
         str(path.relative_to(ROOT)),
         " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split()),
         [name for name in public if name in functions],
-        {name: _methods(classes[name]) for name in public if name in classes},
+        {name: classes[name] for name in public if name in classes},
         data,
         [name for name in elsewhere if name not in data],
     )
@@ -93,6 +93,13 @@ def _assigned(tree):
     nodes = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
     targets = [target for node in nodes for target in getattr(node, "targets", None) or [node.target]]
     return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _made(tree):
+    """Return the classes that are made by a call, such as ``namedtuple``."""
+    calls = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    makers = {"namedtuple", "make_dataclass"}
+    return {node.targets[0].id: [] for node in calls if getattr(node.value.func, "id", "") in makers}
 
 
 def _methods(node):

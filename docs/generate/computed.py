@@ -15,6 +15,7 @@ from .links import EXPLORE
 
 PARTS = {}
 _MEAN, _PART = "pmd-mean-loo", "pmd-part-loo"
+_LEARNT = 0.85
 _WATCHED = {
     "lambda/mean": "λ, mean over prompts",
     "log_ratio/std": "spread of the log-ratio s",
@@ -120,6 +121,21 @@ def warning_signs():
 
 
 @part
+def entropy():
+    """How much of its first entropy a run of the study of τ ends with."""
+    runs, curves = _read("study_temperature", training_temperature), _read("study_temperature_curves")
+    cell = ["estimator", "tau", "n", "seed"]
+    ends = curves.groupby(cell).entropy.agg(lambda values: values.dropna().iloc[-1] / values.dropna().iloc[0])
+    ends = runs.merge(ends.rename("left").reset_index(), on=cell)
+    learnt = ends["test/avg@8"] > _LEARNT
+    parts = [f"{ends.left[own].min():.0%} to {ends.left[own].max():.0%}" for own in (learnt, ~learnt)]
+    return (
+        f"In all {len(ends)} runs of that study, entropy at the end was {parts[0]} of that at the start in the "
+        f"{learnt.sum()} runs with a test accuracy above {_LEARNT:g}, and {parts[1]} in the {(~learnt).sum()} others."
+    )
+
+
+@part
 def models():
     """Accuracy before and after training, by task and model."""
     studies = {
@@ -156,7 +172,7 @@ def _by_method(runs, by, name):
 
 
 def _accuracy_and_collapses(runs):
-    return f"{mean_interval(runs['test/avg@8'], SHARE):.2f}; {below_base(runs).sum()} of {len(runs)} below the base"
+    return f"{mean_interval(runs['test/avg@8'], SHARE):.2f} ({below_base(runs).sum()}/{len(runs)})"
 
 
 def _read(name, figure=None):
