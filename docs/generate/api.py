@@ -52,7 +52,7 @@ def _page(module):
     lines += [f".. autofunction:: {name}" for name in module.functions]
     for name, methods in module.classes.items():
         lines.append(f".. autoclass:: {name}" + (f"\n   :members: {', '.join(methods)}" if methods else ""))
-    parts = [f"# `{module.name}`", f"Source: [`{module.path}`](../{module.path})"]
+    parts = [f"# {module.name}", f"Source: [`{module.path}`](../{module.path})"]
     parts.append("```{eval-rst}\n" + "\n\n".join(lines) + "\n```")
     for title, names in (("Other names", module.data), ("Defined elsewhere", module.elsewhere)):
         if names:
@@ -83,10 +83,12 @@ def _module(package, folder, path):
 
 def _all(tree):
     """Return the names of ``__all__``, or None without one."""
+    found = None
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets):
-            return ast.literal_eval(node.value)
-    return None
+        targets = [node.target] if isinstance(node, ast.AugAssign) else getattr(node, "targets", [])
+        if any(getattr(target, "id", "") == "__all__" for target in targets):
+            found = (found or []) + ast.literal_eval(node.value)
+    return found
 
 
 def _assigned(tree):

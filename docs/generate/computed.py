@@ -30,7 +30,8 @@ def fill(text, origin):
     def make(found):
         name, _, figure = found[1].partition(" of ")
         if name == "finding" and figure.replace(" ", "_") in harness.NAMES:
-            said = harness.describe(figure.replace(" ", "_")).finding
+            module = harness.module(figure.replace(" ", "_"))
+            said = module.finding(*harness.committed(module))
             return f"> *[{figure}](#figure-{figure.replace(' ', '-')}):* {said}"
         if found[1] not in PARTS:
             raise ValueError(f"{origin} asks for {found[1]!r}; computed parts are {', '.join(PARTS)}.")

@@ -1,9 +1,13 @@
-"""The gallery: a card a figure, with what its module and its tables say (`figures.harness.describe`)."""
+"""The gallery: the sections of ``figures/README.md``, which the figures' modules and tables write, as cards."""
+
+import re
 
 from figures import harness
 
 from . import mathematics
 from .links import GALLERY, ROOT
+
+_FOLD = re.compile(r"</?details>(<summary>.*?</summary>)?")  # what the README folds; here everything but the finding is
 
 
 def page():
@@ -18,22 +22,30 @@ def statements(name):
 
 
 def card(name):
-    """Return one figure: picture, title, and folded its caption, finding and origin."""
-    said = harness.describe(name)
+    """Return one figure: its message, picture and finding, and folded the rest."""
+    title, _, *rest = section(name).split("\n\n")
+    finding = next(part for part in rest if part.startswith("*Finding:*"))
     drawn = ", ".join(mathematics.link(f"{n}. {mathematics.statements()[n].title}", n) for n in statements(name))
+    folded = [part for part in rest if part != finding and not _FOLD.fullmatch(part)]
     return f"""(figure-{name.replace("_", "-")})=
 ## {name.replace("_", " ")}
 
-{said.title}
+::::{{card}}
+{title}
 
 [![{name.replace("_", " ")}](output/{name}.png)](output/{name}.svg)
 
-:::{{dropdown}} Finding, caption and data
-*Finding:* {said.finding}
-
-{said.caption}
+{finding}
 
 {f"*Statements:* {drawn}" if drawn else ""}
 
-{said.origin}
-:::"""
+:::{{dropdown}} How it was made
+{(chr(10) * 2).join(folded)}
+:::
+::::"""
+
+
+def section(name):
+    """Return what ``figures/README.md`` says of a figure, without the heading."""
+    sections = re.split(r"^## (.*)\n\n", (ROOT / GALLERY).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(sections[1::2], sections[2::2]))[name.replace("_", " ")].strip()
