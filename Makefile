@@ -97,7 +97,8 @@ check: .venv/theory  ## run every theorem on random problems
 
 docs: .venv/docs  ## the site into build/site, to be opened from disk; a warning or a link that leads nowhere is an error
 	$(BIN)/python -m docs.generate build/site-source
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs build/site-source build/site
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/site-doctrees build/site-source build/site
 	@echo "build/site/index.html"
 
 notebooks: .venv/everything  ## run the notebooks' text forms and rewrite the saved ones

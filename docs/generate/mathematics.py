@@ -102,7 +102,10 @@ def _index():
 
 
 def _page(statement):
-    text = re.sub(r"^(\*\*(B\d+)\. )", r"(bound-\2)=\n\1", statement.text, flags=re.MULTILINE)
+    text = statement.text.strip()
+    for path in statement.checks:
+        name = path.removeprefix(f"{FOLDER}/")
+        text = text.replace(f"`{name}`", _files([path]).replace(f"`{path.rpartition('/')[2]}`", f"`{name}`"))
     rows = [
         ("Claims", ", ".join(f"{{py:obj}}`~{name}`" for name in statement.claims)),
         ("Checked in", _files(statement.checks)),
@@ -111,7 +114,7 @@ def _page(statement):
         ("Named in", _files(statement.code)),
     ]
     beside = "\n".join(f"- **{what}:** {where}" for what, where in rows if where)
-    return f"# {statement.number}. {statement.title}\n\n*{statement.line}*\n\n{beside}\n\n{text.strip()}\n"
+    return f"# {statement.number}. {statement.title}\n\n*{statement.line}*\n\n{beside}\n\n{text}\n"
 
 
 def _figures(names):

@@ -92,7 +92,8 @@ def _opening(text):
     parts = re.split(r"\n\s*\n", body)
     paragraphs = [part for part in parts if part.strip() and not re.match(r"\s*[|`:<(#!*-]", part)]
     first = paragraphs[0] if paragraphs else ""
-    return title, re.sub(r"\[([^\[\]]*)\]\([^)]*\)|[`*]", r"\1", " ".join(first.split()))
+    words = re.sub(r"\[([^\[\]]*)\]\([^)]*\)", r"\1", " ".join(first.split()))
+    return title, re.sub(r"\{[\w:]+\}|[`*]", "", words)
 
 
 def _put(path, text):
