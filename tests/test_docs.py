@@ -14,7 +14,7 @@ import pmdllm
 import pytest
 
 import pmdtheory
-from docs.generate import api, computed, gallery, markdown, mathematics, references, site, snippets
+from docs.generate import api, computed, docstrings, gallery, markdown, mathematics, references, site, snippets
 from docs.generate.links import GALLERY, ROOT, THEOREMS, Links
 from figures import harness
 from pmdtheory.family import MEMBERS
@@ -114,6 +114,18 @@ def test_figures_lead_to_their_statements_and_back():
             assert name in found[number].figures and f"(/mathematics/{number}.md)" in card
 
 
+def test_docstrings_become_restructuredtext():
+    """Bars and statements in prose and tables; formulas, programs and code as they are."""
+    lines = ["By Statement 23, |y| in `code|` and π_old_::", "", "    |y| Statement 1", ""]
+    lines += [">>> abs(|y|)  # Statement 1", "", "====  ====", "|y|   Statement 1", "====  ====", ""]
+    lines += [".. math:: |y|", "", "Notes", "-----"]
+    docstrings._lines(None, "module", "m", None, {}, lines)
+    assert lines[0] == r"By Statement :doc:`23 </mathematics/23>`, ∣y∣ in `code|` and π_old\_::"
+    assert lines[2:5] == ["    |y| Statement 1", "", ">>> abs(|y|)  # Statement 1"]
+    assert lines[7] == "∣y∣   Statement 1" and lines[10] == ".. math:: |y|"
+    assert lines[12:] == [".. rubric:: Notes", ""]
+
+
 def test_the_names_of_statements_are_read_as_they_are_written():
     assert doctest.testmod(markdown).failed == 0
     linked = markdown.link_statements("`Statement 1`, Statements 2–4, [Statement 5](x), $s$", lambda w, n: f"<{n}:{w}>")
@@ -153,6 +165,7 @@ def test_papers_are_cited_by_entries_that_exist():
 
 def test_llms_txt_lists_the_pages_of_the_first_level(source):
     text = source["/extra/llms.txt"].read_text()
+    assert {name.removesuffix(".md") for name in PAGES} <= {"index", *site.NAMES}
     toctree = re.search(r"```\{toctree\}\n:hidden:\n\n(.*?)\n```", source["/index.md"].read_text(), re.DOTALL)[1]
     for name in re.findall(r"<(.*)>", toctree):
         assert f"]({name}.html)" in text

@@ -26,6 +26,7 @@ def card(name):
     title, _, *rest = section(name).split("\n\n")
     finding = next(part for part in rest if part.startswith("*Finding:*"))
     drawn = ", ".join(mathematics.link(f"{n}. {mathematics.statements()[n].title}", n) for n in statements(name))
+    alt = re.sub(r"[\[\]*`]", "", title)
     folded = [part for part in rest if part != finding and not _FOLD.fullmatch(part)]
     return f"""(figure-{name.replace("_", "-")})=
 ## {name.replace("_", " ")}
@@ -33,7 +34,7 @@ def card(name):
 ::::{{card}}
 {title}
 
-[![{name.replace("_", " ")}](output/{name}.png)](output/{name}.svg)
+[![{alt}](output/{name}.png)](output/{name}.svg)
 
 {finding}
 
