@@ -36,6 +36,7 @@ html_title = "pmdtheory"
 html_static_path = [str(Path(__file__).parent / "_static")]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_search_summary = False  # would fetch the pages, which a browser refuses from disk
 html_copy_source = True
 html_theme_options = {
     "navigation_with_keys": False,

@@ -138,8 +138,9 @@ def _statement(number, title, line, text):
     holding = {claim.__module__.replace(".", "/") + ".py" for claim in functions}
     said = re.findall(r"`([\w/]+\.py)`", " ".join(re.findall(r"Checked\s+in(.*?)(?:\n\n|\Z)", text, flags=re.DOTALL)))
     checks = sorted(holding | {path if "/" in path else f"{FOLDER}/{path}" for path in said})
-    named = [name for name in harness.NAMES if f"*{name.replace('_', ' ')}*" in text]
-    figures = [name for name in harness.NAMES if name in named or number in _figure_statements(name)]
+    figures = [
+        name for name in harness.NAMES if number in _figure_statements(name) or f"*{name.replace('_', ' ')}*" in text
+    ]
     members = [name for name, member in MEMBERS.items() if number in map(int, re.findall(r"\d+", member.statement))]
     code = [path for path, named in _named().items() if number in named and path not in checks]
     return Statement(number, title, line, text, claims, checks, code, figures, members)
