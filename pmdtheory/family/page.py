@@ -3,7 +3,7 @@
 import contextlib
 import io
 
-from . import MEMBERS
+from . import MEMBERS, Member
 
 __all__ = ["page"]
 
@@ -43,7 +43,7 @@ def page() -> str:
     return f"{_HEAD}{''.join(rows)}{_TAIL}```python\n{program()}```\n\n```text\n{_printed(program())}```\n"
 
 
-def program():
+def program() -> str:
     """Return a program that takes a step under each law, a line each."""
     lines = ["from pmdtheory.family import MEMBERS\n", "p, r, tau = [0.9, 0.1], [0.0, 1.0], 0.3"]
     for member in MEMBERS.values():
@@ -64,7 +64,7 @@ def _printed(code):
     return printed.getvalue()
 
 
-def caution(member, tau=0.3):
+def caution(member: Member, tau: float = 0.3) -> str:
     """Success rate after a step from .1, with the options that it was made with."""
     try:
         after = member.law([0.9, 0.1], [0.0, 1.0], tau=tau, **member.example).policy[1]
