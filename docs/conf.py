@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 project = "pmdtheory"
 project_copyright = "The pmdtheory authors, MIT licence"
-language = "en_GB"
+language = "en"
 
 extensions = [
     "docs.generate.docstrings",
