@@ -40,7 +40,7 @@ html_show_search_summary = False  # would fetch the pages, which a browser refus
 html_copy_source = True
 html_theme_options = {
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 8,
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],

@@ -49,7 +49,7 @@ def part(function):
 @part
 def explorer():
     """Links to what can be explored; the explorer only where it is."""
-    places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](/api/index.md)"]
+    places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](../pmdtheory)"]
     return " · ".join((["[The explorer](explore.md)"] if EXPLORE.exists() else []) + places)
 
 
@@ -156,9 +156,9 @@ def models():
 
 
 @part
-def replication_table():
-    """The README's table of what replicates on networks."""
-    return replication.table()
+def verdicts():
+    """What replicates on networks, as in the README."""
+    return replication.table(evidence=False)
 
 
 def _by_method(runs, by, name):

@@ -17,6 +17,7 @@ PAGES = {
     THEOREMS: "/mathematics/index.md",
     GALLERY: "/gallery.md",
     "notebooks": "/notebooks/index.md",
+    "pmdtheory": "/api/index.md",
     **{f"docs/{path.name}": f"/{path.name}" for path in (ROOT / "docs").glob("*.md")},
     **{f"notebooks/{path.name}": f"/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")},
 }

@@ -1,5 +1,6 @@
 """Pages that show a file of the repository, for the links of other pages to lead to."""
 
+import re
 import shutil
 import subprocess
 
@@ -17,7 +18,8 @@ def write(path, folder, links):
     if source.is_dir():
         target.write_text(_listing(path, links), encoding="utf-8")
     elif path.endswith(".md"):
-        text = links.rewrite(source.read_text(encoding="utf-8"), path)
+        text = re.sub(r"\A---\n.*?\n---\n", "", source.read_text(encoding="utf-8"), flags=re.DOTALL)  # its own head
+        text = links.rewrite(text, path)
         target.write_text(f"---\norphan: true\n---\n\n{text}", encoding="utf-8")
     elif target.suffix == ".md":
         target.write_text(_file(path), encoding="utf-8")
