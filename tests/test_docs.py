@@ -115,6 +115,11 @@ def test_figures_lead_to_their_statements_and_back():
             assert name in found[number].figures and f"(/mathematics/{number}.md)" in card
 
 
+def test_names_of_figures_become_links():
+    text = "as *training knob* shows, *however*, in `*family*` and **family**"
+    assert gallery.link_figures(text) == text.replace("*training knob*", "[training knob](#figure-training-knob)")
+
+
 def test_docstrings_become_restructuredtext():
     """Bars and statements in prose and tables; formulas, programs and code as they are."""
     lines = ["By Statement 23, |y| in `code|` and π_old_::", "", "    |y| Statement 1", ""]

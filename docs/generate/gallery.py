@@ -4,7 +4,7 @@ import re
 
 from figures import harness
 
-from . import mathematics
+from . import markdown, mathematics
 from .links import GALLERY, ROOT
 
 _FOLD = re.compile(r"</?details>(<summary>.*?</summary>)?")  # what the README folds; here everything but the finding is
@@ -14,6 +14,16 @@ def page():
     """Return the page as Markdown, with the links of ``figures/README.md``."""
     introduction = (ROOT / GALLERY).read_text(encoding="utf-8").split("\n\n")[1]
     return "\n\n".join(["# Gallery", introduction, *map(card, harness.NAMES)]) + "\n"
+
+
+def link_figures(text):
+    """Make the name of a figure in italics, as the pages write it, a link to its card."""
+
+    def one(found):
+        name = found[1].replace(" ", "_")
+        return f"[{found[1]}](#figure-{found[1].replace(' ', '-')})" if name in harness.NAMES else found.group()
+
+    return markdown.prose(text, lambda part: re.sub(r"(?<!\*)\*([a-z][a-z0-9 ]*)\*(?!\*)", one, part))
 
 
 def statements(name):

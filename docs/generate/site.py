@@ -57,7 +57,8 @@ def write(folder):
     links = Links()
     found = pages()
     for name, (text, origin) in found.items():
-        text = references.cite(markdown.link_statements(computed.fill(text, origin), mathematics.link))
+        text = markdown.link_statements(computed.fill(text, origin), mathematics.link)
+        text = references.cite(gallery.link_figures(text))
         _put(folder / name, links.rewrite(text, origin))
     for name, text in api.pages().items():
         _put(folder / "api" / f"{name}.md", links.rewrite(text, "docs/api.md"))
