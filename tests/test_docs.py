@@ -124,12 +124,12 @@ def test_docstrings_become_restructuredtext():
     """Bars and statements in prose and tables; formulas, programs and code as they are."""
     lines = ["By Statement 23, |y| in `code|` and π_old_::", "", "    |y| Statement 1", ""]
     lines += [">>> abs(|y|)  # Statement 1", "", "====  ====", "|y|   Statement 1", "====  ====", ""]
-    lines += [".. math:: |y|", "", "Notes", "-----"]
+    lines += [".. math:: |y|", "", "(n, *shape), as *said*", "(n, *shape)", "Notes", "-----"]
     docstrings._lines(None, "module", "m", None, {}, lines)
     assert lines[0] == r"By Statement :doc:`23 </mathematics/23>`, ∣y∣ in `code|` and π_old\_::"
     assert lines[2:5] == ["    |y| Statement 1", "", ">>> abs(|y|)  # Statement 1"]
     assert lines[7] == "∣y∣   Statement 1" and lines[10] == ".. math:: |y|"
-    assert lines[12:] == [".. rubric:: Notes", ""]
+    assert lines[12:] == ["(n, *shape), as *said*", r"(n, \*shape)", ".. rubric:: Notes", ""]
 
 
 def test_the_names_of_statements_are_read_as_they_are_written():

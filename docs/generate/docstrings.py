@@ -42,6 +42,8 @@ def _prose(line):
 
 def _plain(text):
     text = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", text.replace("|", _BAR))
+    if text.count("*") == 1:  # of an expression: emphasis has two
+        text = text.replace("*", r"\*")
     known = mathematics.statements()
 
     def link(words, number):
