@@ -13,7 +13,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 PACKAGES := build/packages
 
-.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint notebooks lab check bench clean
+.PHONY: help reproduce train pretrained study gpu packages test test-browser test-verl fuzz chaos lint docs notebooks lab check bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -90,6 +90,16 @@ lint: .venv/everything  ## the linter and the type checker
 
 check: .venv/theory  ## run every theorem on random problems
 	$(BIN)/pmdtheory check
+
+.venv/docs: .venv/everything
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: .venv/docs  ## the site into build/site, to be opened from disk; a warning or a link that leads nowhere is an error
+	$(BIN)/python -m docs.generate build/site-source
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/site-doctrees build/site-source build/site
+	@echo "build/site/index.html"
 
 notebooks: .venv/everything  ## run the notebooks' text forms and rewrite the saved ones
 	$(BIN)/python -m notebooks

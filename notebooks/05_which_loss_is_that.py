@@ -13,7 +13,6 @@
 # ---
 
 # %% [markdown]
-# # A network beside the theory
 # # Which loss is that?
 #
 # Trainers offer a dozen losses that differ in a line: what is averaged, what is subtracted, what is divided out. Each

@@ -2,10 +2,10 @@ r"""Policy mirror descent in verl: advantage estimators and policy losses under 
 
 The entry point ``verl.plugins`` loads this module in every process of verl. It registers
 
-========================== =================================================================================
+=========================== =================================================================================
 ``algorithm.adv_estimator`` ``pmd-mean``, ``pmd-mean-loo``, ``pmd-part``, ``pmd-part-loo``, ``pmd-target``
-``policy_loss.loss_mode``   ``pmd-sequence``, the loss of the paper; ``pmd-token``, that of each token's log-ratio
-========================== =================================================================================
+``policy_loss.loss_mode``    ``pmd-sequence``, the loss of the paper; ``pmd-token``, that of each token's log-ratio
+=========================== =================================================================================
 
 with the baselines of `pmdllm.losses.ALGORITHMS`. τ stands in two places, as verl has it: ``algorithm.pmd_tau`` for
 baselines that use it, and ``policy_loss.tau`` of `PMDLossConfig`, whose name goes into ``policy_loss._target_``.

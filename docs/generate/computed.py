@@ -1,0 +1,180 @@
+"""The parts of hand-written pages that are computed: a line ``<!-- computed: NAME -->`` is replaced.
+
+Each number is a function of the package or comes from the committed tables in ``figures/data``.
+"""
+
+import re
+
+from figures import harness, replication, training_staleness, training_temperature
+from figures.marks import NAMES, below_base
+from pmdtheory import kl_update, pmd_mean_update
+from pmdtheory.intervals import SHARE, mean_interval
+
+from . import markdown
+from .links import EXPLORE
+
+PARTS = {}
+_MEAN, _PART = "pmd-mean-loo", "pmd-part-loo"
+_LEARNT = 0.85
+_WATCHED = {
+    "lambda/mean": "λ, mean over prompts",
+    "log_ratio/std": "spread of the log-ratio s",
+    "kl/k1": "KL(p‖q), k1",
+    "entropy": "entropy of a completion",
+}
+
+
+def fill(text, origin):
+    """Return `text` with its computed parts; ``ValueError`` names one that does not exist."""
+
+    def make(found):
+        name, _, figure = found[1].partition(" of ")
+        if name == "finding" and figure.replace(" ", "_") in harness.NAMES:
+            module = harness.module(figure.replace(" ", "_"))
+            said = module.finding(*harness.committed(module))
+            return f"> *[{figure}](#figure-{figure.replace(' ', '-')}):* {said}"
+        if found[1] not in PARTS:
+            raise ValueError(f"{origin} asks for {found[1]!r}; computed parts are {', '.join(PARTS)}.")
+        return PARTS[found[1]]()
+
+    return re.sub(r"^<!-- computed: (.*) -->$", make, text, flags=re.MULTILINE)
+
+
+def part(function):
+    """Enter a function that returns Markdown under its name, with blanks for underscores."""
+    PARTS[function.__name__.replace("_", " ")] = function
+    return function
+
+
+@part
+def explorer():
+    """Links to what can be explored; the explorer only where it is."""
+    places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](../pmdtheory)"]
+    return " · ".join((["[The explorer](explore.md)"] if EXPLORE.exists() else []) + places)
+
+
+@part
+def one_step():
+    """Success rate after one exact step, by the rate before it and τ."""
+    rows = []
+    for tau in (0.05, 0.1, 0.3, 1.0):
+        cells = [f"{tau:g}"]
+        for J in (0.02, 0.1, 0.3, 0.5):
+            problem = [1 - J, J], [0.0, 1.0], tau
+            cells.append(f"{pmd_mean_update(*problem).policy[1]:.3f} / {kl_update(*problem).policy[1]:.3f}")
+        rows.append(cells)
+    return markdown.table(["τ", *(f"from J = {J}" for J in (0.02, 0.1, 0.3, 0.5))], rows)
+
+
+@part
+def equal_groups():
+    """Share of groups whose rewards are all equal, Jⁿ + (1 − J)ⁿ."""
+    rows = [
+        [f"{J:g}", *(f"{J**n + (1 - J) ** n:.0%}" for n in (4, 8, 16, 32))] for J in (0.01, 0.05, 0.1, 0.3, 0.5, 0.9)
+    ]
+    return markdown.table(["success rate J", *(f"n = {n}" for n in (4, 8, 16, 32))], rows)
+
+
+@part
+def temperature():
+    """Test accuracy and collapsed runs by τ, estimator and rollouts per prompt."""
+    runs = _read("study_temperature", training_temperature)
+    columns = [(name, n) for n in sorted(runs.n.unique()) for name in (_MEAN, _PART)]
+    rows = []
+    for tau in sorted(runs.tau.unique()):
+        cells = [runs[(runs.tau == tau) & (runs.estimator == name) & (runs.n == n)] for name, n in columns]
+        rows.append([f"{tau:g}", *map(_accuracy_and_collapses, cells)])
+    return markdown.table(["τ", *(f"{NAMES[name]}, n = {n}" for name, n in columns)], rows)
+
+
+@part
+def updates():
+    """Test accuracy by method and updates per batch, at an equal number of rollouts."""
+    runs = _read("study_staleness", training_staleness)
+    return _by_method(runs[(runs.budget == "rollouts") & (runs.lag == 0)], "updates_per_batch", "U")
+
+
+@part
+def lag():
+    """Test accuracy by method and age of the rollouts."""
+    runs = _read("study_staleness", training_staleness)
+    old = runs[(runs.budget == "rollouts") & runs.method.isin(runs[runs.lag > 0].method)]
+    return _by_method(old[old.updates_per_batch.isin(runs[runs.lag > 0].updates_per_batch)], "lag", "lag")
+
+
+@part
+def warning_signs():
+    """What runs of PMD-part that end below the base show early, beside those that do not."""
+    runs, curves = _read("study_temperature", training_temperature), _read("study_temperature_curves")
+    cell = ["estimator", "tau", "n", "seed"]
+    runs = runs[runs.estimator == _PART].assign(collapsed=lambda rows: below_base(rows))
+    rows = []
+    for first, last in ((1, 3), (4, 10)):
+        early = curves[curves.iteration.between(first, last)].groupby(cell)[list(_WATCHED)].mean().reset_index()
+        early = early.merge(runs[[*cell, "collapsed"]], on=cell)
+        for column, words in _WATCHED.items():
+            bad, good = (early[early.collapsed == end][column] for end in (True, False))
+            higher = (bad.to_numpy()[:, None] > good.to_numpy()).mean()
+            cells = (f"{mean_interval(bad):.2f}", f"{mean_interval(good):.2f}", f"{higher:.0%}")
+            rows.append([f"{first} to {last}", words, *cells])
+    counts = f"{runs.collapsed.sum()} collapsed", f"{(~runs.collapsed).sum()} others"
+    return markdown.table(["iterations", "mean over the run", *counts, "collapsed one is higher"], rows)
+
+
+@part
+def entropy():
+    """How much of its first entropy a run of the study of τ ends with."""
+    runs, curves = _read("study_temperature", training_temperature), _read("study_temperature_curves")
+    cell = ["estimator", "tau", "n", "seed"]
+    ends = curves.groupby(cell).entropy.agg(lambda values: values.dropna().iloc[-1] / values.dropna().iloc[0])
+    ends = runs.merge(ends.rename("left").reset_index(), on=cell)
+    learnt = ends["test/avg@8"] > _LEARNT
+    parts = [f"{ends.left[own].min():.0%} to {ends.left[own].max():.0%}" for own in (learnt, ~learnt)]
+    return (
+        f"In all {len(ends)} runs of that study, entropy at the end was {parts[0]} of that at the start in the "
+        f"{learnt.sum()} runs with a test accuracy above {_LEARNT:g}, and {parts[1]} in the {(~learnt).sum()} others."
+    )
+
+
+@part
+def models():
+    """Accuracy before and after training, by task and model."""
+    studies = {
+        "seeds": "arithmetic, shipped 73,000 parameters, two bases",
+        "sums": "sums in English, SmolLM2-135M",
+        "word_problems": "word problems, SmolLM2-135M after a supervised start",
+        "gpu_pretrained": "sums in English, SmolLM2-135M, on a GPU",
+    }
+    rows = []
+    for name, words in studies.items():
+        runs = _read(f"study_{name}")
+        for method, own in runs.groupby("method") if "method" in runs else [(_MEAN, runs)]:
+            column = next(column for column in runs if re.fullmatch(r"test/avg@\d", column))
+            ends = (f"{mean_interval(own[end], SHARE):.2f}" for end in (column.replace("test", "before"), column))
+            rows.append([words, NAMES[method], len(own), column.partition("/")[2], *ends])
+    return markdown.table(["task and model", "method", "runs", "measure", "before", "after"], rows)
+
+
+@part
+def verdicts():
+    """What replicates on networks, as in the README."""
+    return replication.table(evidence=False)
+
+
+def _by_method(runs, by, name):
+    values = sorted(runs[by].unique())
+    rows = []
+    for method in (_MEAN, _PART, "grpo", "gspo"):
+        own = runs[runs.method == method]
+        if len(own):
+            cells = [own[own[by] == value]["test/avg@8"] for value in values]
+            rows.append([NAMES[method], *(f"{mean_interval(cell, SHARE):.2f}" if len(cell) else "–" for cell in cells)])
+    return markdown.table(["method", *(f"{name} = {value}" for value in values)], rows)
+
+
+def _accuracy_and_collapses(runs):
+    return f"{mean_interval(runs['test/avg@8'], SHARE):.2f} ({below_base(runs).sum()}/{len(runs)})"
+
+
+def _read(name, figure=None):
+    return harness.read(harness.DATA / f"{name}.csv", figure.TABLES[name] if figure else None)
