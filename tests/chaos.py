@@ -37,14 +37,16 @@ ROOT = Path(__file__).parent.parent
 TASK = "arithmetic:terms=4,modulus=6"
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OPERATIONS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
+MOST_FAILURES = 10
 TIMINGS = ("seconds", "cpu_seconds", "command")
 
 
 class Rewarded(loop.Run):
     """A run whose rewards are coins thrown by the text: a random model is never right and would not move."""
 
-    def __init__(self, config, folder, task=None, reward=None):
-        super().__init__(config, folder, task, lambda texts, _: [zlib.crc32(text.encode()) % 2 for text in texts])
+    def __init__(self, config, folder, task=None, reward=None, progress=None):
+        coins = lambda texts, _: [zlib.crc32(text.encode()) % 2 for text in texts]  # noqa: E731
+        super().__init__(config, folder, task, coins, progress)
 
 
 @dataclass
@@ -359,7 +361,7 @@ def main(argv=None):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as place:
         chaos = Chaos(rng, Path(place), given.exact)
-        while chaos.done["kill"] < given.kills:
+        while chaos.done["kill"] < given.kills and len(chaos.failures) < MOST_FAILURES:
             chaos.ordeal(str(rng.choice(given.subjects.split(","))))
     done = chaos.done
     print(
