@@ -44,7 +44,7 @@ TIMINGS = ("seconds", "cpu_seconds", "command")
 class Rewarded(loop.Run):
     """A run whose rewards are coins thrown by the text: a random model is never right and would not move."""
 
-    def __init__(self, config, folder, task=None, reward=None, progress=None):
+    def __init__(self, config, folder, task=None, reward=None, progress=False):
         coins = lambda texts, _: [zlib.crc32(text.encode()) % 2 for text in texts]  # noqa: E731
         super().__init__(config, folder, task, coins, progress)
 

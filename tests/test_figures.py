@@ -26,6 +26,12 @@ def committed(name):
     return pd.read_csv(harness.DATA / f"{name}.csv")
 
 
+@pytest.fixture(autouse=True)
+def own_build(tmp_path, monkeypatch):
+    """Each test writes to a folder of its own: several run at once."""
+    monkeypatch.setattr(harness, "BUILD", tmp_path / "build")
+
+
 @pytest.mark.parametrize("name", harness.NAMES)
 def test_fast_path_agrees_with_the_committed_table(name, tmp_path):
     """From an empty folder: the reduced table is a subset of the committed one, and both pictures are drawn."""

@@ -340,13 +340,15 @@ def test_iteration_near_gamma_one(update):
     assert table.certificate.iloc[-1] <= 1e-7 * np.abs(best.V).max()
 
 
-def test_progress_goes_to_standard_error(capsys):
-    """The progress bar is shown on request, on standard error only."""
-    iterate(chain(3), steps=3)
-    assert capsys.readouterr() == ("", "")
+def test_progress_goes_to_standard_error(capsys, monkeypatch):
+    """The progress bar is shown on request, on standard error only, and only on a terminal."""
+    for progress in (False, True):
+        iterate(chain(3), steps=3, progress=progress)
+        assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     iterate(chain(3), steps=3, progress=True)
     out, err = capsys.readouterr()
-    assert out == "" and "4/4" in err
+    assert out == "" and "0/4" in err
 
 
 def test_large_sparse_gridworld_within_two_gibibytes():
