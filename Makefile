@@ -61,7 +61,7 @@ packages:  ## what a bare GPU machine may lack, small packages and SmolLM2-135M'
 # One process more than JOBS: many tests wait for commands that they start.
 test: lint  ## linter, type checker and all tests
 	@$(BIN)/python -c 'import pmdtheory.compiled'  # compile it once, not in every process
-	$(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(JOBS) + 1)) --dist worksteal --ignore tests/browser
 
 test-browser: .venv/everything  ## the pages in headless Chromium: the explorable page, and the site if it is built
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { echo "make test-browser needs Debian's packages chromium and chromium-driver: apt-get install chromium chromium-driver" >&2; exit 2; }
