@@ -75,17 +75,29 @@ def picture(table):
     return figure
 
 
+def kept(name):
+    """Tables of the committed rows of the other benchmarks; none if there is no such table."""
+    try:
+        old = pd.read_csv(TABLE)
+        return [old[(old.benchmark != name) & old.benchmark.isin(BENCHMARKS)]]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
 def main(names):
     """Run the benchmarks of these names, write ``results.csv`` and ``results.png``, and print the rows."""
     for name in names or BENCHMARKS:
+        others = kept(name)
         rows = BENCHMARKS[name].rows()
         show(rows)
         own = {"machine": processor(), "threads": os.environ.get("OMP_NUM_THREADS", "all"), "versions": versions()}
         new = pd.DataFrame(rows).assign(benchmark=name, **own)
-        old = pd.read_csv(TABLE) if TABLE.exists() else new.iloc[:0]
-        table = pd.concat([old[old.benchmark != name], new], ignore_index=True)
+        table = pd.concat([*others, new], ignore_index=True)
         order = table.benchmark.map(list(BENCHMARKS).index)
-        table.iloc[order.argsort(kind="stable")].to_csv(TABLE, index=False, float_format="%.4g")
+        table = table.iloc[order.argsort(kind="stable")]
+        temporary = TABLE.with_suffix(".new")
+        table.to_csv(temporary, index=False, float_format="%.4g")
+        temporary.replace(TABLE)
     table = pd.read_csv(TABLE)
     if "updates" in set(table.benchmark):
         with plotting.style():

@@ -11,9 +11,9 @@ not decided here: their status is not 0, and NumPy's path solves or refuses them
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
+from threading import Thread
 
 import numpy as np
 from llvmlite import ir
@@ -26,6 +26,7 @@ _V, _WEIGHT, _LOG, _INVERSE, _PSI, _SLOPE, _CURVE, _STEP = (_BLOCK * i for i in 
 _STEPS = 30
 _SHARE = 2**18  # numbers that a thread is worth starting for
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LOG_SHIFT = 64 * 0.6931471805599453
 _ROUND = 6755399441055744.0  # 1.5 · 2^52: a number added to it is rounded to an integer, which the low bits then hold
 
 
@@ -86,16 +87,17 @@ def _as_bits(typing, number):
 
 @inline
 def _exponential(x):
-    """e^x − 1 and e^x for x ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2; below −708, e^x is 0."""
-    gone = x < -708.0
-    x = min(max(x, -708.0), 708.0)
+    """e^x − 1 and e^x for x ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2; below −700 by way of 2^64 e^x."""
+    far = x < -700.0
+    x = min(max(x + (_LOG_SHIFT if far else 0.0), -708.0), 708.0)
     t = x * 1.4426950408889634 + _ROUND
     n = t - _ROUND
     f = (x - n * _LN2_HIGH) - n * _LN2_LOW
     e = ((((((((e9 * f + e8) * f + e7) * f + e6) * f + e5) * f + e4) * f + e3) * f + e2) * f + e1) * f + e0
     scale = _as_float((_as_bits(t) + 1023) << 52)
     e = scale * (f + f * f * e)
-    return e + (scale - 1.0), (0.0 if gone else e + scale)
+    whole = e + scale
+    return (-1.0 if far else e + (scale - 1.0)), whole * (2.0**-64 if far else 1.0)
 
 
 @inline
@@ -320,7 +322,7 @@ def _rough_growth(p, x, scale):
 def _centred(p, r, tau, D):
     """Write D; returns the reward of the most probable action, the mean of D less that, and whether all is valid."""
     total = _total(p)
-    if not (_no_sign(p) and abs(total - 1.0) <= 1e-14):
+    if not (_no_sign(p) and abs(total - 1.0) <= 1e-12):
         return 0.0, 0.0, False
     own = r[_where(p, _largest(p))]
     _targets_from(p, r, own, tau, D)
@@ -504,7 +506,7 @@ def _kl(p, r, tau, q, s, baseline, done):
         if not fine:
             continue
         top = _largest(x)
-        if top > 0.0:  # measured from the mode of q, differences of rewards lose nothing where q has its mass
+        if _size(x) > 0.0:  # measured from the mode of q, differences of rewards lose nothing where q has its mass
             _rough_powers(P, x, top, Q)
             own = r[i, _where(Q, _largest(Q))]
             _targets_from(P, r[i], own, tau[i], x)
@@ -640,7 +642,15 @@ def _over_threads(kernel, inputs, numbers):
         kernel(*inputs, *outputs)
         return outputs
     edges = together * np.linspace(0, groups, workers + 1).astype(int)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = [slice(*pair) for pair in pairwise(edges)]
-        list(pool.map(lambda part: kernel(*(x[part] for x in (*inputs, *outputs))), parts))
+    started = []
+    for pair in pairwise(edges):
+        arguments = [x[slice(*pair)] for x in (*inputs, *outputs)]
+        thread = Thread(target=kernel, args=arguments)
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # no thread starts while the interpreter ends
+            kernel(*arguments)
+    for thread in started:
+        thread.join()
     return outputs

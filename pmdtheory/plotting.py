@@ -139,7 +139,7 @@ def method(name: str) -> dict[str, Any]:
     return {"color": others[number % len(others)], "linestyle": lines[number // len(others) % len(lines)]}
 
 
-def line(**style: Any) -> dict[str, Any]:
+def line(**style: Any) -> mpl.lines.Line2D:
     """A line that is drawn nowhere, for a legend."""
     return mpl.lines.Line2D([], [], **style)
 
@@ -203,7 +203,7 @@ def _closing(figure):
         plt.close(figure)
 
 
-def save(figure: Any, stem: str | Path) -> None:
+def save(figure: Any, stem: Path) -> None:
     """Write `figure` to ``stem.png`` and ``stem.svg`` (deterministic, atomic) and close it."""
     with style(), _closing(figure):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):

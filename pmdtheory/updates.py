@@ -29,7 +29,6 @@ Xu, Lu, Yu, Zhao, arXiv 2602.05933; Kimi k1.5, arXiv 2501.12599, eq. 3. Statemen
 
 import contextlib
 import functools
-import importlib.util
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -305,11 +304,13 @@ def _mixed(p, r, tau, a):
 
 @functools.cache
 def _compiled():
-    """The compiled updates; None without Numba or where PMDTHEORY_COMPILED is 0."""
-    if os.environ.get("PMDTHEORY_COMPILED") == "0" or importlib.util.find_spec("numba") is None:
+    """The compiled updates; None without a Numba that works, or where PMDTHEORY_COMPILED is 0."""
+    if os.environ.get("PMDTHEORY_COMPILED") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return None
-    from . import compiled
-
+    try:
+        from . import compiled
+    except ImportError:
+        return None
     return compiled
 
 

@@ -118,6 +118,32 @@ def test_arrays_of_other_kinds(kind):
             same(fast, update(policy, reward, 0.7))
 
 
+def test_tiny_probabilities_keep_their_log_ratios():
+    """Where E_p[D] is lost in subnormal numbers, and where e^s is one."""
+    with on("NumPy"):
+        plain = kl_update([1, 5e-324], [0, -0.3], 1.0), pmd_mean_update([0.5, 0.5], [0, 720], 1.0)
+    fast = kl_update([1, 5e-324], [0, -0.3], 1.0), pmd_mean_update([0.5, 0.5], [0, 720], 1.0)
+    for one, other in zip(fast, plain):
+        np.testing.assert_allclose(one.log_ratio, other.log_ratio, rtol=1e-13)
+    policy, reward = np.full(3, 1 / 3), np.array([0.0, -715.0, -743.0])
+    np.testing.assert_allclose(kl_update(policy, reward, 1.0).policy, np.exp(reward), rtol=0.02, atol=0)
+
+
+def test_updates_in_threads_that_outlive_the_main_one():
+    """No thread can be started then, and nothing that registers itself with the interpreter be imported."""
+    code = (
+        "import threading, time, numpy as np\n"
+        "from pmdtheory import kl_update\n"
+        "def late():\n"
+        "    time.sleep(0.3)\n"
+        "    print(kl_update(np.full((2000, 300), 1 / 300), np.zeros((2000, 300)), 1.0).policy.shape)\n"
+        "threading.Thread(target=late).start()\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "(2000, 300)\n", done.stderr
+
+
 def test_a_row_does_not_depend_on_its_neighbours():
     policy, reward = ordinary((50, 11))
     together = pmd_mean_update(policy, reward, 0.2)
@@ -163,11 +189,11 @@ def test_where_nothing_can_be_written(monkeypatch):
     assert compiled._kept(types.int64)(lambda x: 2 * x)(21) == 42
 
 
-@pytest.mark.parametrize("how", ["environment", "no numba"])
+@pytest.mark.parametrize("how", ["environment", "no numba", "no compiler"])
 def test_numpy_alone(how):
     code = "import sys; from pmdtheory import pmd_mean_update; "
     code += "sys.modules['numba'] = None; " if how == "no numba" else ""
     code += "print(pmd_mean_update([0.5, 0.5], [0, 1], 1).policy.round(4), 'pmdtheory.compiled' in sys.modules)"
-    off = {"PMDTHEORY_COMPILED": "0"} if how == "environment" else {}
+    off = {"environment": {"PMDTHEORY_COMPILED": "0"}, "no compiler": {"NUMBA_DISABLE_JIT": "1"}}.get(how, {})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | off)
     assert done.stdout == "[0.2862 0.7138] False\n", done.stderr

@@ -209,3 +209,10 @@ def test_the_table_of_temperatures_against_the_rows_of_the_file():
 
 def test_the_gallery_says_where_it_comes_from():
     assert (ROOT / GALLERY).read_text().split("\n\n")[1] in gallery.page()
+
+
+def test_a_folder_with_something_else_is_not_emptied(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="holds something else"):
+        site.write(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()

@@ -233,3 +233,10 @@ def test_several_policies_at_once():
         np.testing.assert_allclose(visits[index], occupancy(mdp, policies[index]), rtol=1e-12)
     with pytest.raises(ValueError, match=r"policy .*sparse"):
         evaluate(garnet(7, 3, 2, rng, sparse=True), policies)
+
+
+def test_a_start_that_is_no_distribution_is_named():
+    mdp = chain(4)
+    for start, words in (([1, 2, 0, 0], "start summed"), ([0.5, 0.5], "over the 4 states, got shape")):
+        with pytest.raises(ValueError, match=words):
+            occupancy(mdp, mdp.uniform_policy(), start)

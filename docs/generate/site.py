@@ -8,6 +8,7 @@ from . import api, computed, gallery, markdown, mathematics, references, reposit
 from .links import EXPLORE, GALLERY, ROOT, THEOREMS, Links
 
 DOCS = ROOT / "docs"
+MARK = ".written"  # in a folder that may be emptied
 NAMES = {  # the pages of the first level in their order, with their names in the bar at the top
     "mathematics/index": "Mathematics",
     "family": "Family",
@@ -46,14 +47,18 @@ def pages():
 
 
 def write(folder):
-    """Write the source of the site into an empty or new folder.
+    """Write the source of the site into an empty or new folder, or one that an earlier call has written.
 
     Raises
     ------
     ValueError
-        A link leads to nothing, or a page asks for a computed part that does not exist; the message names it.
+        The folder holds something else, a link leads to nothing, or a page asks for a computed part that does not
+        exist; the message names it.
     """
+    if folder.exists() and not (folder.is_dir() and ((folder / MARK).exists() or not any(folder.iterdir()))):
+        raise ValueError(f"FOLDER must be new, empty or of an earlier build, and {folder} holds something else.")
     shutil.rmtree(folder, ignore_errors=True)
+    _put(folder / MARK, "")
     links = Links()
     found = pages()
     for name, (text, origin) in found.items():

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import simplex
 from .cycle import SOLVERS, Cycle
 from .model import MDP
 
@@ -157,7 +158,10 @@ def occupancy(
     array([0.5, 0.5])
     """
     policy = mdp.check_policy(policy)
-    start = np.broadcast_to(np.asarray(mdp.rho if start is None else start, dtype=float), policy.shape[:-1])
+    start = np.asarray(mdp.rho) if start is None else simplex.distribution(start, "start")
+    if start.shape != (mdp.states,):
+        raise ValueError(f"start must be a distribution over the {mdp.states} states, got shape {start.shape}.")
+    start = np.broadcast_to(start, policy.shape[:-1])
     for name in _solvers(mdp, solver):
         cycle = Cycle(mdp, policy, name)
         d = cycle.occupancy(start)

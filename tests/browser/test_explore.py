@@ -113,8 +113,11 @@ def random_settings(count):
         yield {"policy": weights / weights.sum(), "reward": reward, "settings": settings}
 
 
-def differences(found, expected, floor=0.0):
-    """Quantities that differ by more than 1e-9 of themselves (log-ratios and a baseline of 1), and by how much."""
+def differences(found, expected, floor=1e-290):
+    """Quantities that differ by more than 1e-9 of themselves (log-ratios and a baseline of 1), and by how much.
+
+    What is smaller than `floor` counts as large as it: subnormal numbers do not hold nine digits.
+    """
     for name, value in expected.items():
         error = np.abs(np.asarray(found[name], dtype=float) - value)
         size = np.maximum(np.abs(value), 1.0 if name in ("log_ratio", "baseline") else floor)
