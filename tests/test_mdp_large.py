@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from pmdtheory.mdp import MDP, chain, deep_sea, evaluate, garnet, gridworld, iterate, occupancy, optimal, optimum
 from pmdtheory.mdp.cycle import Cycle
 from tests.mdps import dense, examples, random_policy
+from tests.memory import peak
 
 SPARSE = {name: mdp for name, mdp in examples().items() if mdp.is_sparse} | {
     "grid with slip": gridworld(9, 7, slip=0.3, gamma=0.99, walls=[(2, 2), (2, 3), (5, 1)], sparse=True),
@@ -87,16 +87,6 @@ def test_news_of_the_goal_reaches_every_state_at_once(monkeypatch):
     moves = best.policy.argmax(axis=1)[:-1]
     assert np.isin(moves, [1, 2]).all()  # right or down, in the farthest corner too
     assert len(valued) <= 2
-
-
-def peak(function):
-    """Largest memory of Python objects while a function runs again, bytes: what is compiled once does not count."""
-    function()
-    tracemalloc.start()
-    function()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return most
 
 
 def test_memory_of_an_iteration_is_linear_in_the_states_and_does_not_grow_with_steps():

@@ -1,6 +1,5 @@
 """What updates and simulators hold at a time, measured by the allocator, against the size of what they are given."""
 
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,16 +7,7 @@ import pytest
 from pmdtheory import pmd_mean_update
 from pmdtheory.bandit import Bandit, iterate
 from pmdtheory.sampled import sampled_update
-
-
-def peak(function):
-    """Largest memory of Python objects while a function runs again, bytes: what is compiled once does not count."""
-    function()
-    tracemalloc.start()
-    function()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return most
+from tests.memory import peak
 
 
 @pytest.mark.parametrize("binary", [False, True])
