@@ -1,6 +1,5 @@
 """What updates and simulators hold at a time, measured by the allocator, against the size of what they are given."""
 
-
 import numpy as np
 import pytest
 
