@@ -5,18 +5,16 @@ stops at 250 iterations by default; the ratio is to one that may go on until its
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
-import tracemalloc
-from pathlib import Path
 
 import numpy as np
 
 from pmdtheory import pmd_mean_update
 from pmdtheory.mdp import evaluate, gridworld, optimal
 
+from . import memory
 from .rows import row, show, taking_turns
 
 TARGET = 1.5  # times the seconds of QuantEcon
@@ -76,16 +74,7 @@ def alone(side, gamma):
     """Seconds, peak memory in bytes and certificate of the optimum of a gridworld."""
     start = time.perf_counter()
     best = optimal(gridworld(side, side, gamma=gamma, sparse=True))
-    return time.perf_counter() - start, peak_memory(), float(best.certificate)
-
-
-def peak_memory():
-    """Bytes that this process held at most: where Linux says it by VmHWM, since its ru_maxrss may be the parent's."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return time.perf_counter() - start, memory.of_process(), float(best.certificate)
 
 
 def update_memory(actions=10_000_000):
@@ -93,11 +82,7 @@ def update_memory(actions=10_000_000):
     rng = np.random.default_rng(0)
     policy, reward = rng.random(actions), rng.random(actions)
     policy /= policy.sum()
-    pmd_mean_update(policy, reward, 0.1)  # what is compiled or loaded once does not count
-    tracemalloc.start()
-    pmd_mean_update(policy, reward, 0.1)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    peak = memory.of_objects(lambda: pmd_mean_update(policy, reward, 0.1))
     ratio = peak / (policy.nbytes + reward.nbytes)
     return [row("PMD-mean step", f"{actions:,} actions", "memory", memory=peak, ratio=ratio, peer="its inputs")]
 

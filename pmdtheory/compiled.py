@@ -47,7 +47,6 @@ r0, r1, r2, r3, r4, r5, r6 = _fit(np.exp, 6, -0.347, 0.347)
 l0, l1, l2, l3, l4, l5, l6 = _fit(np.log, 6, 1.0, 2.0)
 
 loop = njit(error_model="numpy", fastmath={"contract"})
-inline = loop
 summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
 
 
@@ -85,7 +84,7 @@ def _as_bits(typing, number):
     return types.int64(types.float64), code
 
 
-@inline
+@loop
 def _exponential(x):
     """e^x − 1 and e^x for x ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2; below −700 by way of 2^64 e^x."""
     far = x < -700.0
@@ -100,7 +99,7 @@ def _exponential(x):
     return (-1.0 if far else e + (scale - 1.0)), whole * (2.0**-64 if far else 1.0)
 
 
-@inline
+@loop
 def _rough_exp(x):
     """e^x within 1e-7 of itself, for |x| ≤ 708."""
     x = min(max(x, -708.0), 708.0)
@@ -110,7 +109,7 @@ def _rough_exp(x):
     return e * _as_float((_as_bits(t) + 1023) << 52)
 
 
-@inline
+@loop
 def _rough_log(x):
     """log x within 4e-6 for normal x > 0."""
     bits = _as_bits(x)
@@ -120,7 +119,7 @@ def _rough_log(x):
     return exponent * 0.6931471805599453 + series
 
 
-@inline
+@loop
 def _wright(z):
     """ω(z) and its logarithm within 1e-6: a rational fit of W(x)/x, x = e^z ≤ e; above, one and a Halley step."""
     x = _rough_exp(min(z, 1.0))

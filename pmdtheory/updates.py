@@ -40,6 +40,7 @@ from . import overestimated, partition, simplex, solver
 
 __all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
+
 @dataclass(frozen=True)
 class Update:
     """One step of policy mirror descent, for a batch of contexts.

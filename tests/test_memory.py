@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.memory import of_objects
 from pmdtheory import pmd_mean_update
 from pmdtheory.bandit import Bandit, iterate
 from pmdtheory.sampled import sampled_update
-from tests.memory import peak
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -17,7 +17,7 @@ def test_pmd_mean_takes_three_times_its_inputs_at_most(binary):
         rng = np.random.default_rng(K)
         policy, reward = rng.random(K), rng.random(K)
         policy, reward = policy / policy.sum(), (reward > 0.9).astype(float) if binary else reward
-        peaks.append(peak(lambda p=policy, r=reward: pmd_mean_update(p, r, 0.1)))
+        peaks.append(of_objects(lambda p=policy, r=reward: pmd_mean_update(p, r, 0.1)))
     assert peaks[1] <= 3 * 16 * sizes[1]
     assert np.diff(peaks) <= 3 * 16 * np.diff(sizes)
 
@@ -26,7 +26,7 @@ def test_a_sweep_holds_a_few_policies_whatever_the_number_of_steps():
     """Of a run of T steps only the table grows with T: policies are not kept."""
     bandit, start = Bandit(np.random.default_rng(0).random((4, 500))), np.full(500, 1 / 500)
     short, long = (
-        peak(lambda steps=steps: iterate(bandit, start, 0.3, steps, rollouts=8, seeds=40)) for steps in (3, 24)
+        of_objects(lambda steps=steps: iterate(bandit, start, 0.3, steps, rollouts=8, seeds=40)) for steps in (3, 24)
     )
     assert long < 1.3 * short
 
@@ -39,5 +39,5 @@ def test_the_sampled_minimiser_is_linear_in_the_groups():
         actions = rng.integers(0, 10, (groups, 64))
         return policy, actions, rng.random((groups, 64)), 0.1, "loo_log_partition"
 
-    small, large = (peak(lambda given=given: sampled_update(*given)) for given in (problem(2000), problem(8000)))
+    small, large = (of_objects(lambda given=given: sampled_update(*given)) for given in (problem(2000), problem(8000)))
     assert large < 4.4 * small

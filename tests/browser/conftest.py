@@ -1,6 +1,6 @@
 """One headless Chromium for all tests of this folder, and what they ask of a page.
 
-``make test-browser`` runs them; without Chromium and its driver ``make test`` skips them.
+``make test-browser`` runs them, and ``make test`` does not; without Chromium and its driver they are skipped.
 """
 
 import shutil
