@@ -72,28 +72,35 @@ def stale(method, updates, iterations, budget="rollouts", lag=0):
 
 
 def stale_trials(method, updates):
-    """Six candidates for every method and U; with one update per batch only the learning rate of most has an effect."""
+    """Candidates for every method and U; with one update per batch only the learning rate of most has an effect."""
     if updates == 1 and method != "pmd-part-loo":
         return grid(learning_rate=(2e-4, 3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3))
-    return tuple(knob | {"learning_rate": rate} for knob in KNOBS[method] for rate in (3e-4, 6e-4, 1.2e-3))
+    rates = STALE_RATES.get((method, updates), (3e-4, 6e-4, 1.2e-3))
+    return tuple(knob | {"learning_rate": rate} for knob in STALE_KNOBS[method][updates] for rate in rates)
 
 
-KNOBS = {
-    "pmd-mean-loo": grid(tau=(0.05, 0.2)),
-    "pmd-part-loo": grid(tau=(0.2, 0.5)),
-    "grpo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.2, 0.4)),
-    "gspo": tuple({"clip_low": clip, "clip_high": clip} for clip in (0.05, 0.2)),
+def clips(*values):
+    """Symmetric clip ranges."""
+    return tuple({"clip_low": clip, "clip_high": clip} for clip in values)
+
+
+# Two values of each knob and three rates at first; then wider where the best lay at an edge.
+STALE_KNOBS = {
+    "pmd-mean-loo": {8: grid(tau=(0.05, 0.2)), 64: grid(tau=(0.0125, 0.05, 0.2))},
+    "pmd-part-loo": dict.fromkeys((1, 8), grid(tau=(0.2, 0.5, 1.25))) | {64: grid(tau=(0.08, 0.2, 0.5, 1.25))},
+    "grpo": {8: clips(0.2, 0.4, 0.8), 64: clips(0.2, 0.4, 0.8)},
+    "gspo": {8: clips(0.0125, 0.05, 0.2), 64: clips(0.05, 0.2, 0.8)},
 }
-UPDATES, REFRESHES = 256, 8
+STALE_RATES = {(method, 8): (3e-4, 6e-4, 1.2e-3, 2.4e-3) for method in ("pmd-mean-loo", "grpo", "gspo")}
+UPDATES, REFRESHES, LAGS = 256, 8, (0, 1, 4)
 
 STALENESS = Study(
     "staleness",
     settings=(
-        *(stale(method, updates, UPDATES // updates) for updates in (64, 8, 1) for method in KNOBS),
-        *(stale(method, updates, REFRESHES, "refreshes") for updates in (8, 64) for method in KNOBS),
-        *(stale(method, 8, UPDATES // 8, lag=lag) for lag in (1, 4) for method in ("pmd-mean-loo", "grpo")),
+        *(stale(method, u, UPDATES // u, lag=lag) for lag in LAGS for u in (64, 8, 1) for method in STALE_KNOBS),
+        *(stale(method, u, REFRESHES, "refreshes") for u in (8, 64) for method in STALE_KNOBS),
     ),
-    seeds=SEEDS,
+    seeds=tuple(range(12)),
     tuning_seeds=TUNING_SEEDS,
     checked=tuple(stale(method, 64, UPDATES // 64).columns for method in ("pmd-mean-loo", "grpo")),
 )

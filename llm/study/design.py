@@ -24,6 +24,7 @@ __all__ = ["Cell", "Setting", "Study", "choose", "grid"]
 REGENERATED = "warmup:"
 UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to", "memory_gb")
 OFF = (0, None, False, "auto", "none")
+RATE = "learning_rate"
 
 SECONDS = 0.0013, 0.0005  # of a training completion and an evaluated one, at tiny-cpu on one core
 
@@ -256,7 +257,12 @@ class Study:
 
 
 def choose(setting: Setting, tuning: "pd.DataFrame", seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Return the trial with the largest mean validation avg@k in the table `tuning`; None while one lacks a seed."""
+    """Return the trial that the table `tuning` speaks for; None while one lacks a seed.
+
+    It has the largest mean validation avg@k over the seeds, itself and the trials with the next smaller and the next
+    larger learning rate: the best single rate is often the last one before the runs collapse. So the smallest and the
+    largest rate of three or more are not chosen; with less than three a trial stands for itself.
+    """
     if len(setting.trials) == 1:
         return setting.trials[0]
     scores = []
@@ -264,5 +270,18 @@ def choose(setting: Setting, tuning: "pd.DataFrame", seeds: Sequence[int]) -> di
         rows = of(tuning, (setting.tuned_as or setting.columns) | trial)
         if not set(seeds) <= set(rows.get("seed", ())):
             return None
-        scores.append((rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean(), trial))
-    return max(scores, key=lambda scored: scored[0])[1]
+        scores.append(rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean())
+    means = {number: sum(scores[i] for i in near) / len(near) for number, near in _neighbours(setting.trials)}
+    return setting.trials[max(means, key=means.__getitem__)]
+
+
+def _neighbours(trials):
+    """Yield the number of each trial that may be chosen, and of those that are averaged for it."""
+    for number, trial in enumerate(trials):
+        line = [i for i, other in enumerate(trials) if other | {RATE: None} == trial | {RATE: None}]
+        line.sort(key=lambda i: trials[i].get(RATE, 0))
+        place = line.index(number)
+        if len(line) < 3:
+            yield number, [number]
+        elif 0 < place < len(line) - 1:
+            yield number, line[place - 1 : place + 2]

@@ -250,25 +250,43 @@ def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monk
 @settings(max_examples=40)
 @given(st.data())
 def test_choice_is_the_largest_mean(data):
-    """Against a loop over trials, none while one of them lacks a tuning seed; other seeds do not count."""
-    trials = grid(learning_rate=(1.0, 2.0, 3.0), tau=(0.1, 0.5))
+    """Against a loop over trials, none while one of them lacks a tuning seed; other seeds do not count.
+
+    Of two rates each trial stands for itself; of three the middle one is taken, of four one of the two in the middle,
+    with its neighbours' mean.
+    """
+    rates = data.draw(st.permutations((1.0, 2.0, 3.0, 4.0)[: data.draw(st.integers(1, 4))]))
+    trials = grid(learning_rate=rates, tau=(0.1, 0.5))
     setting = Setting({"method": "m"}, {}, trials)
     scores = {
-        (number, seed): data.draw(st.integers(0, 50)) / 50
-        for number, seed in itertools.product(range(6), (100, 101, 5))
+        (*trial.values(), seed): data.draw(st.integers(0, 50)) / 50
+        for trial, seed in itertools.product(trials, (100, 101, 5))
         if data.draw(st.integers(0, 40)) > 0
     }
     rows = [
-        {"method": "m", "seed": seed, "validation/avg@8_ci": 9.0, "validation/avg@8": score} | trials[number]
-        for (number, seed), score in scores.items()
+        {"method": "m", "seed": seed, "validation/avg@8_ci": 9.0, "validation/avg@8": score}
+        | {"learning_rate": rate, "tau": tau}
+        for (rate, tau, seed), score in scores.items()
     ]
     table = pd.DataFrame([*rows, {"method": "other", "seed": 100, "validation/avg@8": 1.0} | trials[0]])
     chosen = study.choose(setting, table, (100, 101))
-    if all((n, seed) in scores for n in range(6) for seed in (100, 101)):
-        means = [scores[n, 100] + scores[n, 101] for n in range(6)]
-        assert means[trials.index(chosen)] == max(means)
-    else:
+    if not all((*trial.values(), seed) in scores for trial in trials for seed in (100, 101)):
         assert chosen is None
+        return
+    judged = {}
+    for rate, tau in itertools.product(rates, (0.1, 0.5)):
+        near = [rate] if len(rates) < 3 else [rate - 1, rate, rate + 1]
+        if {*near} <= {*rates}:
+            judged[rate, tau] = np.mean([scores[r, tau, seed] for r in near for seed in (100, 101)])
+    assert judged[tuple(chosen.values())] == pytest.approx(max(judged.values()))
+
+
+def test_choice_avoids_the_last_rate_before_the_cliff():
+    """The best single rate has a collapsed neighbour: the one below it, between two good ones, is chosen."""
+    trials = grid(learning_rate=(1.0, 2.0, 4.0, 8.0))
+    accuracies = (0.8, 0.9, 0.95, 0.1)
+    rows = [trial | {"seed": 100, "validation/avg@8": value} for trial, value in zip(trials, accuracies)]
+    assert study.choose(Setting({}, {}, trials), pd.DataFrame(rows).assign(m="m"), (100,)) == trials[1]
 
 
 def test_a_candidate_that_diverges_is_not_chosen(preset, tmp_path):
