@@ -68,7 +68,8 @@ def stale(method, updates, iterations, budget="rollouts", lag=0):
     options = {"algorithm": method, "rollout_lag": lag} | batches(updates, iterations)
     tuned = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0}
     columns = tuned | {"budget": budget, "lag": lag}
-    return Setting(columns, options, stale_trials(method, updates), None if columns == tuned else tuned)
+    seeds = len(SEEDS) if budget == "refreshes" else None
+    return Setting(columns, options, stale_trials(method, updates), None if columns == tuned else tuned, seeds)
 
 
 def stale_trials(method, updates):

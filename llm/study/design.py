@@ -47,12 +47,14 @@ class Setting:
     `columns` identify it in the tables, under the same names throughout a study; `options` are the fields of
     `pmdllm.config.Config` that differ from the preset, the model ``warmup:SEED`` its base regenerated from that seed;
     `trials` are candidates of the options to be tuned, as those of the setting with the columns `tuned_as` if given.
+    `seeds` says with how many of the study's seeds it is trained, all unless given.
     """
 
     columns: dict
     options: dict
     trials: tuple = ({},)
     tuned_as: dict | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,12 @@ class Study:
         return Cell(self.name, self.preset, setting.columns, setting.options, seed, trial, trials, self.guess)
 
     def _cells(self, seeds, chosen, tuned_on=()):
-        return [self.cell(setting, seed, trial, tuned_on) for seed in seeds for setting, trial in chosen]
+        return [
+            self.cell(setting, seed, trial, tuned_on)
+            for number, seed in enumerate(seeds)
+            for setting, trial in chosen
+            if setting.seeds is None or number < setting.seeds
+        ]
 
     def _chosen(self, settings, tuning):
         return [(setting, choose(setting, tuning, self.tuning_seeds)) for setting in settings]
