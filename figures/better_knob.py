@@ -173,7 +173,8 @@ def leads(table):
         for knob, one, other in [(knob, knob, rival) for knob in KNOBS] + [("measuring", "schedule", "annealed")]:
             lead = 100 * (reward[one] - reward[other]) / reward[other].mean()
             mean, half, _ = mean_interval(lead)
-            rows.append({"environment": environment, "knob": knob, "rival": other, "lead": mean, "half": half})
+            row = {"environment": environment, "knob": knob, "rival": other, "lead": mean, "half": half}
+            rows.append(row | {"seeds": len(lead)})
     return pd.DataFrame(rows)
 
 

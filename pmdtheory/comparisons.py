@@ -79,6 +79,34 @@ def permutation(first: ArrayLike, second: ArrayLike) -> Difference:
     return Difference(int(np.sign(round(first.mean() - second.mean(), 12))), float(test.pvalue))
 
 
+def student_test(mean: float, half_width: float, count: int) -> Difference:
+    """Student's test of a mean difference against 0, from its 95% interval over `count` seeds.
+
+    Parameters
+    ----------
+    mean, half_width : float
+        As of `pmdtheory.intervals.Estimate`; without an interval there is no difference.
+    count : int
+        Number of seeds.
+
+    Returns
+    -------
+    Difference
+
+    Examples
+    --------
+    >>> student_test(-0.1, 0.1, 5)  # zero is an end of the interval
+    Difference(sign=-1, pvalue=0.05)
+    """
+    from scipy.stats import t as student
+
+    if not half_width >= 0 or count < 2:
+        return Difference(0, 1.0)
+    quantile = student.ppf(0.975, count - 1)
+    far = abs(mean) / half_width if half_width else np.inf if mean else 0.0
+    return Difference(int(np.sign(mean)), round(float(2 * student.sf(far * quantile, count - 1)), 12))
+
+
 def holm(pvalues: ArrayLike) -> np.ndarray:
     """P-values corrected for their number by Holm's method, to be compared with the level as they are.
 

@@ -79,11 +79,11 @@ def _area(spent, reached, horizon):
 
 
 def log_rank_test(first: Costs, second: Costs) -> Difference:
-    """Log-rank test of two methods' costs, exact up to 9,999 divisions of the seeds; the sign is 1 if the first is later.
+    """Log-rank test of two methods' costs, exact up to 9,999 divisions of the seeds.
 
-    A run that reaches its target at t has the score Λ(t) − 1, one that is cut short at t the score Λ(t), with Nelson and
-    Aalen's Λ of all runs: the sum of a method's scores is how many of its runs were expected to get there, less how many
-    did.
+    A run that reaches its target at t has the score Λ(t) − 1, one that is cut short at t the score Λ(t), with Nelson
+    and Aalen's Λ of all runs: the sum of a method's scores is how many of its runs were expected to get there, less how
+    many did.
 
     Parameters
     ----------
@@ -92,6 +92,7 @@ def log_rank_test(first: Costs, second: Costs) -> Difference:
     Returns
     -------
     Difference
+        Its sign is 1 if the first method is later.
 
     Examples
     --------

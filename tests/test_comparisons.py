@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from pmdtheory.comparisons import Difference, holm, improvement, permutation, rank_test, signs
+from pmdtheory.comparisons import Difference, holm, improvement, permutation, rank_test, signs, student_test
+from pmdtheory.intervals import mean_interval
 
 
 def enumerated(scores, size):
@@ -47,6 +49,14 @@ def test_twelve_seeds_are_divided_at_random_and_always_alike():
     assert found == rank_test(first, second) and found.sign == -1
 
 
+def test_student_test_against_scipys_own_of_the_values():
+    values = np.random.default_rng(7).normal(0.3, 1, size=9)
+    found = student_test(*mean_interval(values)[:2], 9)
+    assert found.pvalue == pytest.approx(ttest_1samp(values, 0).pvalue, abs=1e-10) and found.sign == 1
+    assert student_test(0.3, math.nan, 1) == student_test(0.0, 0.0, 5) == Difference(0, 1.0)
+    assert student_test(0.3, 0.0, 5) == Difference(1, 0.0)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.5))
 def test_holm_rejects_what_his_steps_reject(pvalues, level):
     """The smallest against level/k, the next against level/(k − 1), and so on until the first that is not below."""
@@ -80,7 +90,8 @@ def test_improvement_against_all_pairs():
     found = improvement(ours, theirs)
     assert found.value == pytest.approx(np.mean(shares)) and found.low <= found.value <= found.high
     back = improvement(theirs, ours)
-    assert [back.value, back.low, back.high] == pytest.approx([1 - found.value, 1 - found.high, 1 - found.low], abs=0.02)
+    mirrored = [1 - found.value, 1 - found.high, 1 - found.low]
+    assert [back.value, back.low, back.high] == pytest.approx(mirrored, abs=0.02)
     alone = improvement(ours[:1], theirs[:1]).value - 0.5
     assert np.sign(alone) == rank_test(ours[0], theirs[0]).sign
 

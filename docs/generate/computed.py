@@ -158,7 +158,7 @@ def models():
 @part
 def verdicts():
     """What replicates on networks, as in the README."""
-    return replication.table(evidence=False)
+    return replication.table("findings.md")
 
 
 def _by_method(runs, by, name):
