@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
+from pmdtheory.comparisons import improvement
 from pmdtheory.intervals import ANYTHING, interquartile_mean, over_seeds
 from pmdtheory.survival import Costs, restricted_mean
 
@@ -137,6 +138,44 @@ def forest(axis, rows, by, methods, columns, names):
     axis.set(ylim=(len(methods) - 0.5, -0.5))
 
 
+def aggregates(axes, rows, methods, by, column, names=NAMES):
+    """Draw, over the settings that all methods have, interquartile means, and how likely the first is above each other.
+
+    Parameters
+    ----------
+    axes : pair of matplotlib.axes.Axes
+    rows : pandas.DataFrame
+        Runs, a row each, with a column ``method``.
+    methods : sequence of str
+    by : list of str
+        Columns of a setting, within which runs are drawn anew.
+    column : str
+        What is compared.
+    """
+    rows = shared(rows, methods, by)
+    for place, method in enumerate(methods):
+        own, colour = strata(rows[rows.method == method], column, *by), plotting.method(method)["color"]
+        drawn = [(axes[0], interquartile_mean(own))]
+        if place:
+            first = strata(rows[rows.method == methods[0]], column, *by)
+            drawn.append((axes[1], improvement(first, own)))
+        for axis, found in drawn:
+            ends = [[found.value - found.low], [found.high - found.value]]
+            look = {"fmt": "o", "markersize": 3.5, "capsize": 2, "elinewidth": 0.9}
+            axis.errorbar(found.value, place, xerr=ends, color=colour, **look)
+    axes[0].set_yticks(range(len(methods)), [name_of(method, names) for method in methods])
+    axes[0].set(ylim=(len(methods) - 0.5, -0.5))
+    axes[1].set_yticks(range(1, len(methods)), [name_of(method, names) for method in methods[1:]])
+    axes[1].set(ylim=(len(methods) - 0.5, 0.5), xlim=(0, 1))
+    axes[1].axvline(0.5, **plotting.BOUND)
+
+
+def shared(rows, methods, by):
+    """Rows of these methods in the settings that all of them have."""
+    rows = rows[rows.method.isin(methods)]
+    return rows[rows.groupby(by).method.transform("nunique") == len(methods)]
+
+
 def legend_of(methods, names=NAMES, **style):
     """Lines for a legend of these methods."""
     look = {"marker": "o", "markersize": 3.5}
@@ -202,9 +241,10 @@ def costs_of(rows, cost="tokens"):
     return Costs.of(rows[cost], rows.budget)
 
 
-def horizon(rows):
-    """The smallest budget, up to which the restricted means of all methods are known."""
-    return rows.budget.min()
+def horizon(rows, by=("method",), cost="tokens"):
+    """How far the restricted means of all cells are known: to the largest budget of one whose last run is cut short."""
+    last = rows.assign(spent=rows[cost].fillna(rows.budget)).sort_values("spent").groupby(list(by)).tail(1)
+    return last.budget[last[cost].isna()].min() if last[cost].isna().any() else rows.budget.max()
 
 
 def restricted(rows, end, cost="tokens"):
@@ -218,21 +258,20 @@ def restricted(rows, end, cost="tokens"):
 def survivals(axis, rows, methods, column, values, width=0.18, cost="tokens"):
     """Draw restricted means of costs with their intervals, in thousands, a dot for each run that reaches the target.
 
-    A triangle at the upper edge is a run that does not; methods lie beside each other at each value of a column.
+    A triangle above its budget is a run that does not; methods lie beside each other at each value of a column.
     """
-    end = horizon(rows)
-    for i, method in enumerate(methods):
-        colour = plotting.method(method)["color"]
-        for at, value in enumerate(values):
-            some = rows[(rows.method == method) & (rows[column] == value)]
+    for at, value in enumerate(values):
+        cells = rows[rows[column] == value]
+        for i, method in enumerate(methods):
+            colour, some = plotting.method(method)["color"], cells[cells.method == method]
             place = at + width * (i - (len(methods) - 1) / 2)
             if some.empty:
                 continue
-            there = some[cost].dropna() / 1e3
+            there, late = some[cost].dropna() / 1e3, some.budget[some[cost].isna()] / 1e3
             axis.plot([place] * len(there), there, ".", color=colour, markersize=3, alpha=0.6)
-            heights = end / 1e3 * (1.04 + 0.035 * np.arange(len(some) - len(there)))
-            axis.plot([place] * len(heights), heights, "^", color=colour, markersize=3.5, markerfacecolor="none")
-            found = restricted_mean(costs_of(some, cost), end)
+            heights = late.max() * (1.04 + 0.035 * np.arange(len(late)))
+            axis.plot([place] * len(late), heights, "^", color=colour, markersize=3.5, markerfacecolor="none")
+            found = restricted_mean(costs_of(some, cost), horizon(cells, cost=cost))
             ends = [[(found.value - found.low) / 1e3], [(found.high - found.value) / 1e3]]
             look = {"marker": "_", "markersize": 9, "markeredgewidth": 1.3, "elinewidth": 0.9}
             axis.errorbar(place, found.value / 1e3, ends, color=colour, **look)

@@ -85,6 +85,6 @@ def finding(table, curves):
     behind = ", ".join(name_of(name, WORDS) for name in apart) or "none"
     return (
         f"test avg@8 over {table.seed.nunique()} seeds, interquartile means: {accuracies(table, 'method', WORDS)}. "
-        f"Told from {name_of(best, WORDS)} by exact rank tests with Holm's correction: {behind}. Each learning rate was "
+        f"Told from {name_of(best, WORDS)} by corrected exact rank tests: {behind}. Each learning rate was "
         f"chosen in {table.trials.max()} runs."
     )

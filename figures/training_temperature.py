@@ -36,16 +36,17 @@ def plot(table, curves):
             middles(axis, mine, "tau", "test/avg@8", **plotting.method(estimator))
         before(axis, table["before/avg@8"].mean())
         axis.set(title=f"{n} rollouts per prompt", ylabel="test accuracy", ylim=(0, 1.05))
-    for n, marks in zip(ROLLOUTS, ({"marker": "s", "markersize": 7, "markerfacecolor": "none"}, {"marker": "o"})):
-        for estimator in ESTIMATORS:
+    for n, marks in zip(ROLLOUTS, ({"marker": "s", "markersize": 5, "markerfacecolor": "white"}, {"marker": "o"})):
+        for shift, estimator in zip((0.94, 1.06), ESTIMATORS):
             rows = table[(table.n == n) & (table.estimator == estimator)]
             ends = below_base(rows).groupby(rows.tau).agg(["sum", "size", "mean"])
             error = abs(np.array(proportion(ends["sum"], ends["size"])) - ends["mean"].to_numpy())
             look = {"markersize": 4, "elinewidth": 0.8} | plotting.method(estimator) | marks
-            axes[2].errorbar(ends.index * (1.04 if n == ROLLOUTS[0] else 0.96), ends["mean"], error, **look)
+            place = ends.index * shift * (0.98 if n == ROLLOUTS[0] else 1.02)
+            axes[2].errorbar(place, ends["mean"], error, **look)
         label = f"{n} rollouts per prompt"
         axes[2].plot([], [], color="black", linestyle="none", label=label, **{"markersize": 4} | marks)
-    axes[2].set(ylabel="share of the seeds", title="runs that end below the base", ylim=(-0.05, 1.45))
+    axes[2].set(ylabel="share of the seeds", title="runs that end below the base", ylim=(-0.07, 1.45))
     axes[2].set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes[2].legend(loc="upper right")
     for axis in axes[:3]:

@@ -65,5 +65,5 @@ def update(text, marks, content):
     begin, end = map(re.escape, marks)
     pattern = re.compile(f"(?<={begin}).*?(?={end})", flags=re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"README.md and docs/findings.md must hold their marks, {marks[0].strip()} {marks[1].strip()}.")
+        raise ValueError(f"the page must hold the marks {marks[0].strip()} and {marks[1].strip()}.")
     return pattern.sub(lambda _: content, text)
