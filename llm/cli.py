@@ -316,7 +316,7 @@ def _compare(arguments):
     if len(table):
         compare.draw(output)
     if as_json:
-        algorithms = compare.means(asked) if len(asked) else []
+        algorithms = compare.records(asked) if len(asked) else []
         _print_json({"output": output, "algorithms": algorithms, "runs": asked, "failed": failed})
     elif len(table):
         print(compare.comparison(asked) if len(asked) else "None of the runs asked for has ended.")

@@ -201,7 +201,8 @@ def test_the_table_of_temperatures_against_the_rows_of_the_file():
     for estimator in ("pmd-mean-loo", "pmd-part-loo"):
         own = [row for row in rows if row["estimator"] == estimator]
         below = sum(float(row["test/avg@8"]) < float(row["before/avg@8"]) for row in own)
-        expected.append((f"{statistics.fmean(float(row['test/avg@8']) for row in own):.2f}", f"({below}/{len(own)})"))
+        middle = sorted(float(row["test/avg@8"]) for row in own)[1:-1]  # five seeds without the lowest and the highest
+        expected.append((f"{statistics.fmean(middle):.2f}", f"({below}/{len(own)})"))
     (line,) = (line for line in computed.temperature().split("\n") if line.startswith("| 0.02 "))
     cells = line.split("|")[2:4]
     assert [(cell.split()[0], cell.split()[-1]) for cell in cells] == expected

@@ -8,7 +8,7 @@ import re
 from figures import harness, replication, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
 from pmdtheory import kl_update, pmd_mean_update
-from pmdtheory.intervals import SHARE, mean_interval
+from pmdtheory.intervals import SHARE, interquartile_mean, mean_interval
 
 from . import markdown
 from .links import EXPLORE
@@ -168,12 +168,12 @@ def _by_method(runs, by, name):
         own = runs[runs.method == method]
         if len(own):
             cells = [own[own[by] == value]["test/avg@8"] for value in values]
-            rows.append([NAMES[method], *(f"{mean_interval(cell, SHARE):.2f}" if len(cell) else "–" for cell in cells)])
+            rows.append([NAMES[method], *(f"{interquartile_mean([cell]):.2f}" if len(cell) else "–" for cell in cells)])
     return markdown.table(["method", *(f"{name} = {value}" for value in values)], rows)
 
 
 def _accuracy_and_collapses(runs):
-    return f"{mean_interval(runs['test/avg@8'], SHARE):.2f} ({below_base(runs).sum()}/{len(runs)})"
+    return f"{interquartile_mean([runs['test/avg@8']]):.2f} ({below_base(runs).sum()}/{len(runs)})"
 
 
 def _read(name, figure=None):
