@@ -175,7 +175,7 @@ def leads(table):
             mean, half, _ = mean_interval(lead)
             row = {"environment": environment, "knob": knob, "rival": other, "lead": mean, "half": half}
             rows.append(row | {"seeds": len(lead)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["environment", "knob", "rival", "lead", "half", "seeds"])
 
 
 def lines(table):

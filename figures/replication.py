@@ -51,7 +51,7 @@ def law():
     """A network fitted to PMD-mean's loss is on the Lambert-W law."""
     cells = _read("validate")
     cells = cells[cells.experiment == "population"]
-    off = (cells.share - cells.algorithm.map(OWN).map(SHARES)).abs()
+    off = (cells.share - cells.algorithm.map(OWN).map(SHARES).astype(float)).abs()
     on = (off < 0.02) & (cells.r2_law > 0.99)
     parts = [
         f"{LABELS[algorithm]} loss: f within {off[own].max():.3f} of {SHARES[OWN[algorithm]]:g}, R² at least "

@@ -1,4 +1,4 @@
-"""What holds in theory and simulation and what does not: claims whose verdicts follow from the committed tables.
+"""Claims about the update in theory and simulation, whose verdicts follow from the committed tables.
 
 ``python -m figures --update`` writes them as a table between two marks of ``docs/findings.md``. Statements that are
 proved are counted where tables hold them on problems; differences between sampled runs by Student's test over their
@@ -206,7 +206,7 @@ def inexact():
     rows = _read("inexact_evaluation")
     rows = rows[(rows.iteration == rows.iteration.max()) & (rows.oracle != "adversary")]
     rows = rows.set_index(["rule", "oracle", "level", "update"])[["floor", "floor_half_width", "garnets"]]
-    floor, half, count = (rows[name].unstack("update") for name in rows)
+    floor, half, count = (rows[name].unstack("update").reindex(columns=["kl", "mean"]) for name in rows)
     halves = np.hypot(half["kl"], half["mean"])
     tests = [student_test(*row) for row in zip(floor["kl"] - floor["mean"], halves, count.min(axis=1))]
     found = pd.Series(signs(tests), floor.index, dtype=int)
@@ -231,10 +231,10 @@ def laws():
     nearest = {
         law: min((curves[law] - curves[known]).abs().max() for known in ("on-policy", "pmd-mean")) for law in others
     }
-    said = f"{marks.span(nearest.values(), 2)} nats from the nearer of the two for {', '.join(nearest)}"
+    said = f"{marks.span(nearest.values(), 2)} nats from the nearer of the two" if nearest else "–"
     return Claim(
         "losses in use have laws of their own, neither PMD-mean's nor the KL law",
-        f"largest difference of log(q/p): {said if nearest else 'none'} ([the family](family.md), *family*, "
+        f"largest difference of log(q/p): {said}, for {', '.join(nearest)} ([the family](family.md), *family*, "
         "*averaging*, *filtering*, *kimi k25*)",
         {marks.name_of_law(law): 1 if far > 0.01 else -1 for law, far in nearest.items()},
         "laws",
