@@ -91,14 +91,12 @@ def finding(table, curves):
     names, (estimates, *_), (best, above) = words_of(KNOBS), compared(table), ahead(table)
     order = sorted(estimates, key=lambda name: -estimates[name].value)
     words = ", ".join(f"{name_of(name, names)} {estimates[name]:.2f} ({_chosen(table, name)})" for name in order)
-    accuracies = f"test avg@8 over {table.seed.nunique()} seeds, interquartile means: {words}."
+    accuracies = f"Test avg@8 over {table.seed.nunique()} seeds, interquartile means: {words}."
     if best is None:
         return accuracies
     who = ", ".join(name_of(name, names) for name in above) or "no knob"
-    return (
-        f"{accuracies} Ahead of {names[best]}, the better of the two fixed ones, by exact rank tests with Holm's "
-        f"correction: {who}."
-    )
+    fixed = f"{names[best]}, the better of the two fixed ones"
+    return f"ahead of {fixed}, by corrected exact rank tests: {who}. {accuracies}"
 
 
 def _chosen(table, name):

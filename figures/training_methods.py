@@ -84,7 +84,7 @@ def finding(table, curves):
     best, apart = apart_from_best(table)
     behind = ", ".join(name_of(name, WORDS) for name in apart) or "none"
     return (
-        f"test avg@8 over {table.seed.nunique()} seeds, interquartile means: {accuracies(table, 'method', WORDS)}. "
-        f"Told from {name_of(best, WORDS)} by corrected exact rank tests: {behind}. Each learning rate was "
-        f"chosen in {table.trials.max()} runs."
+        f"told from {name_of(best, WORDS)}, the best, by corrected exact rank tests: {behind}. Test avg@8 over "
+        f"{table.seed.nunique()} seeds, interquartile means: {accuracies(table, 'method', WORDS)}. Each learning rate "
+        f"was chosen in {table.trials.max()} runs."
     )

@@ -340,7 +340,7 @@ def _study(arguments):
     parser.add_argument("--runs", type=Path, default=Path("build/study"), help="default: build/study")
     parser.add_argument("--jobs", type=_jobs, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
     sweeps.add_backend(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, and the hours that they will take here")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and the hours they will take here")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
     as_json, arguments, say = _json(arguments)
     given = parser.parse_args(arguments)
