@@ -230,7 +230,7 @@ def knob():
     cases, words = _tested({names[name]: test for name, test in tests.items()})
     said = ", ".join(f"{names.get(name, name)} {_estimate(rows)}" for name, rows in runs.groupby("knob"))
     return Claim(
-        "a knob beats a fixed τ and baseline",
+        "a knob beats a fixed temperature and baseline",
         f"test avg@8, interquartile means: {said}; tested against {names.get(best, 'none')}, the better of the fixed "
         f"ones{words} (*training knob*)",
         cases,

@@ -56,10 +56,10 @@ def one_context():
     rows = rows[rows.success < 0.3]
     row = rows[rows.tau == 0.1].assign(off=lambda some: (some.success - 0.01).abs()).nsmallest(1, "off").squeeze()
     more = np.sign((rows.mean_factor / rows.kl_factor - 1).round(9))
-    left = f"{row.mean_factor:.0%} of them, the KL update {row.kl_factor:.1%}" if len(rows) else "–"
+    left = f"{row.mean_factor:.0%}, the KL update {row.kl_factor:.1%}" if len(rows) else "–"
     return Claim(
         "holds back where successes are rare",
-        f"leaves more failures than the KL update, at J = 0.01 and τ = 0.1 {left}; in {(more > 0).sum()} of "
+        f"of the failures at J = 0.01, τ = 0.1 one step leaves {left}; it leaves more in {(more > 0).sum()} of "
         f"{len(rows)} problems with J < 0.3 (*conservatism*, *zero temperature*)",
         counted(more.astype(int)),
         "problems",
@@ -94,7 +94,7 @@ def partition():
     said = ", ".join(f"{marks.span(some, 2)} nats {name}" for name, some in groups.items() if len(some))
     return Claim(
         "the log-partition cannot be estimated from a few rollouts",
-        f"off by more than a factor e: root mean square error with n = 16, J = 0.1 {said} (*log-partition "
+        f"off by more than a factor e: root mean square error with n = 16, J = 0.1: {said} (*log-partition "
         "laboratory*)",
         cases,
     )
