@@ -11,7 +11,7 @@ import pandas as pd
 from pmdtheory.comparisons import signs, student_test
 from pmdtheory.intervals import mean_interval
 
-from . import better_knob, harness, loglinear_training, marks
+from . import better_knob, finite_sample_improvement, harness, loglinear_training, marks
 from .finite_sample_iterated import PLAIN, STEPS
 from .verdicts import Claim, counted
 
@@ -102,10 +102,7 @@ def partition():
 
 def one_step():
     """Gain of one step from finitely many rollouts, paired by seed."""
-    rows = _read("finite_sample_improvement")
-    rows = rows[(rows.estimator == "mean") & (rows.rollouts > 0)]
-    tests = [student_test(*row) for row in rows[["over_part", "over_part_half", "seeds"]].itertuples(index=False)]
-    found = rows.assign(sign=np.array(signs(tests), dtype=int))
+    found = finite_sample_improvement.compared(_read("finite_sample_improvement"))
     parts = [
         f"K = {count}: ahead in {(some.sign > 0).sum()}, behind in {(some.sign < 0).sum()} of {len(some)}"
         for count, some in found.groupby("actions")
@@ -168,11 +165,10 @@ def knob():
     """Knobs against the better of PMD-mean and PMD-part at a fixed τ."""
     leads = better_knob.leads(_read("better_knob"))
     leads = leads[leads.knob != "measuring"]
-    found, said = _leads(leads)
     return Claim(
         "a knob beats a fixed τ and baseline in bandits",
-        f"{said}, by more than 0.5% and after Holm's correction (*better knob*; networks: *training knob*)",
-        counted(found.sign),
+        f"{_leads(leads)}, by more than 0.5% and after Holm's correction (*better knob*; networks: *training knob*)",
+        counted(leads.sign),
         "comparisons",
     )
 
@@ -180,25 +176,22 @@ def knob():
 def blind():
     """A temperature that follows λ against one that falls blindly."""
     leads = better_knob.leads(_read("better_knob"))
-    found, said = _leads(leads[leads.knob == "measuring"])
+    leads = leads[leads.knob == "measuring"]
     return Claim(
         "a τ that follows λ beats one that falls blindly",
-        f"{said}, by more than 0.5% and after Holm's correction (*better knob*)",
-        counted(found.sign),
+        f"{_leads(leads)}, by more than 0.5% and after Holm's correction (*better knob*)",
+        counted(leads.sign),
         "bandits",
     )
 
 
 def _leads(leads):
-    """Signs of some leads, and how many of each knob are ahead and behind in words."""
-    tests = [student_test(*row) for row in leads[["lead", "half", "seeds"]].itertuples(index=False)]
-    leads = leads.assign(sign=np.where(leads.lead.abs() > 0.5, np.array(signs(tests), dtype=int), 0))
+    """How many leads of each knob are ahead and behind, in words."""
     names = better_knob.KNOBS | {"measuring": "scheduled τ over annealed"}
-    said = "; ".join(
+    return "; ".join(
         f"{names[name]}: ahead in {(some.sign > 0).sum()}, behind in {(some.sign < 0).sum()} of {len(some)} bandits"
         for name, some in leads.groupby("knob", sort=False)
     )
-    return leads, said
 
 
 def inexact():

@@ -179,10 +179,12 @@ def test_llms_txt_lists_the_pages_of_the_first_level(source):
 
 
 def test_an_unknown_computed_part_is_named():
+    with pytest.raises(ValueError, match="asks for 'verdict of nothing'"):
+        computed.fill("<!-- computed: verdict of nothing -->", "docs/x.md")
     with pytest.raises(ValueError, match=r"docs/x.md asks for 'nothing'; computed parts are .*one step, "):
         computed.fill("<!-- computed: nothing -->", "docs/x.md")
     asked = set(re.findall(r"^<!-- computed: (.*) -->$", "".join(PAGES.values()), flags=re.MULTILINE))
-    assert {name for name in asked if not name.startswith("finding of ")} == set(computed.PARTS)
+    assert {name for name in asked if not name.startswith(("finding of ", "verdict of "))} == set(computed.PARTS)
 
 
 def test_one_step_against_the_closed_form_of_the_kl_update():

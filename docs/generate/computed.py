@@ -3,9 +3,10 @@
 Each number is a function of the package or comes from the committed tables in ``figures/data``.
 """
 
+import functools
 import re
 
-from figures import harness, replication, training_staleness, training_temperature
+from figures import harness, replication, simulation, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
 from pmdtheory import kl_update, pmd_mean_update
 from pmdtheory.intervals import SHARE, interquartile_mean, mean_interval
@@ -33,6 +34,8 @@ def fill(text, origin):
             module = harness.module(figure.replace(" ", "_"))
             said = module.finding(*harness.committed(module))
             return f"> *[{figure}](#figure-{figure.replace(' ', '-')}):* {said}"
+        if name == "verdict" and figure in (claims := _claims()):
+            return f"> *{figure[0].upper()}{figure[1:]}:* {claims[figure].verdict}."
         if found[1] not in PARTS:
             raise ValueError(f"{origin} asks for {found[1]!r}; computed parts are {', '.join(PARTS)}.")
         return PARTS[found[1]]()
@@ -159,6 +162,12 @@ def models():
 def verdicts():
     """What replicates on networks, as in the README."""
     return replication.table("findings.md")
+
+
+@functools.cache
+def _claims():
+    """All claims by their words."""
+    return {claim.claim: claim for module in (replication, simulation) for claim in module.claims()}
 
 
 def _by_method(runs, by, name):
