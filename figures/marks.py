@@ -170,6 +170,14 @@ def aggregates(axes, rows, methods, by, column, names=NAMES):
     axes[1].axvline(0.5, **plotting.BOUND)
 
 
+def above(rows, ours, theirs, by, column):
+    """Probability that a run of one method ends above one of another in the same setting, in words."""
+    rows = shared(rows, (ours, theirs), by)
+    if rows.empty:
+        return "–"
+    return f"{improvement(*(strata(rows[rows.method == name], column, *by) for name in (ours, theirs))):.2f}"
+
+
 def shared(rows, methods, by):
     """Rows of these methods in the settings that all of them have."""
     rows = rows[rows.method.isin(methods)]

@@ -10,12 +10,12 @@ and six tests every seed of one method has to be ahead of every seed of the othe
 import numpy as np
 from scipy.stats import fisher_exact
 
-from pmdtheory.comparisons import Difference, holm, improvement, rank_test, signs
+from pmdtheory.comparisons import Difference, holm, rank_test, signs
 from pmdtheory.intervals import interquartile_mean, mean_interval, proportion
 from pmdtheory.survival import log_rank_test
 
 from . import harness, network_family, training_knob, training_methods, training_staleness, training_temperature
-from .marks import NAMES, below_base, costs_of, horizon, restricted, shared, strata
+from .marks import NAMES, above, below_base, costs_of, horizon, restricted
 from .network import LABELS, LOSSES, OWN, SHARES
 from .training_staleness import TARGET, UPDATES, reaching_target
 from .verdicts import Claim, counted
@@ -173,11 +173,11 @@ def better():
     runs = _read("study_staleness", training_staleness)
     runs = runs[(runs.budget == "rollouts") & (runs.lag == 0)]
     cases, words = _against_rivals(runs, _estimate, _apart)
-    above = ", ".join(f"{NAMES[name]} {_improvement(runs, OURS, name, 'updates_per_batch')}" for name in RIVALS)
+    ahead = ", ".join(f"{NAMES[name]} {above(runs, OURS, name, ['updates_per_batch'], ACCURACY)}" for name in RIVALS)
     return Claim(
         "better than GRPO and GSPO",
         f"test avg@8, interquartile means, every method tuned alike for each U: {words}. Probability that a run of "
-        f"PMD-mean ends above one of the other at the same U: {above} (*training staleness*)",
+        f"PMD-mean ends above one of the other at the same U: {ahead} (*training staleness*)",
         cases,
         "comparisons",
     )
@@ -212,11 +212,11 @@ def tuned():
     others = {name: runs[runs.method == name] for name in names if name != ours}
     cases, words = _tested({f"against {names[name]}": _apart(own, rows) for name, rows in others.items()})
     said = ", ".join(f"{names[name]} {_estimate(rows)}" for name, rows in {ours: own, **others}.items())
-    above = ", ".join(f"{names[name]} {_improvement(runs, ours, name)}" for name in others)
+    ahead = ", ".join(f"{names[name]} {above(runs, ours, name, ['study'], ACCURACY)}" for name in others)
     return Claim(
         "ahead of other tuned methods at eight updates a batch",
         f"test avg@8, interquartile means, the learning rate chosen for each: {said}{words}. Probability "
-        f"that a run of PMD-mean τ = 0.1 ends above one of the other: {above} (*training methods*)",
+        f"that a run of PMD-mean τ = 0.1 ends above one of the other: {ahead} (*training methods*)",
         cases,
         "comparisons",
     )
@@ -267,14 +267,6 @@ def _tested(tests):
 
 def _estimate(rows):
     return f"{interquartile_mean([rows[ACCURACY]]):.2f}" if len(rows) else "–"
-
-
-def _improvement(rows, ours, theirs, by="study"):
-    """Probability that a run of one method ends above one of another, over the settings that both have."""
-    rows = shared(rows, (ours, theirs), [by])
-    if rows.empty:
-        return "–"
-    return f"{improvement(*(strata(rows[rows.method == name], ACCURACY, by) for name in (ours, theirs))):.2f}"
 
 
 def _count(ends):

@@ -15,7 +15,7 @@ from pmdtheory.comparisons import rank_test, signs
 from pmdtheory.intervals import SHARE, interquartile_mean
 
 from .harness import Columns
-from .marks import forest, name_of
+from .marks import above, forest, name_of
 
 STUDY = "knob"
 TABLES = {
@@ -81,22 +81,27 @@ def words_of(names):
 
 def title(table, curves):
     """Whether a knob ends above the better of PMD-mean and PMD-part at a fixed τ."""
-    names, (best, above) = words_of(KNOBS), ahead(table)
-    who = " and ".join(name_of(name, names) for name in above) or "no knob"
+    names, (best, better) = words_of(KNOBS), ahead(table)
+    who = " and ".join(name_of(name, names) for name in better) or "no knob"
     return f"On the tiny language model {who} ends clearly above {names.get(best, 'a fixed temperature')}"
 
 
 def finding(table, curves):
     """Final accuracies with intervals, the chosen options, and whether a knob beats PMD-mean and PMD-part."""
-    names, (estimates, *_), (best, above) = words_of(KNOBS), compared(table), ahead(table)
+    names, (estimates, *_), (best, better) = words_of(KNOBS), compared(table), ahead(table)
     order = sorted(estimates, key=lambda name: -estimates[name].value)
     words = ", ".join(f"{name_of(name, names)} {estimates[name]:.2f} ({_chosen(table, name)})" for name in order)
     accuracies = f"Test avg@8 over {table.seed.nunique()} seeds, interquartile means: {words}."
     if best is None:
         return accuracies
-    who = ", ".join(name_of(name, names) for name in above) or "no knob"
+    who = ", ".join(name_of(name, names) for name in better) or "no knob"
     fixed = f"{names[best]}, the better of the two fixed ones"
-    return f"ahead of {fixed}, by corrected exact rank tests: {who}. {accuracies}"
+    knob = next((name for name in order if not name.startswith("pmd-")), best)
+    chance = above(table.assign(method=table.knob, all=0), knob, best, ["all"], "test/avg@8")
+    return (
+        f"ahead of {fixed}, by corrected exact rank tests: {who}. {accuracies} A run of {names.get(knob, knob)} ends "
+        f"above one of {names[best]} with probability {chance}."
+    )
 
 
 def _chosen(table, name):
