@@ -6,7 +6,7 @@ Each number is a function of the package or comes from the committed tables in `
 import functools
 import re
 
-from figures import harness, replication, simulation, training_staleness, training_temperature
+from figures import harness, replication, simulation, training_pretrained, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
 from pmdtheory import kl_update, pmd_mean_update
 from pmdtheory.intervals import SHARE, interquartile_mean, mean_interval
@@ -54,6 +54,13 @@ def explorer():
     """Links to what can be explored; the explorer only where it is."""
     places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](../pmdtheory)"]
     return " · ".join((["[The explorer](explore.md)"] if EXPLORE.exists() else []) + places)
+
+
+@part
+def pretrained():
+    """What five methods cost on SmolLM2-135M, and how they end."""
+    table, curves, _ = harness.committed(training_pretrained)
+    return markdown.table(*training_pretrained.costs_table(table, curves))
 
 
 @part
