@@ -20,7 +20,7 @@ from pmdtheory.survival import restricted_mean
 
 from . import marks
 from .harness import Columns
-from .marks import before, legend_of, name_of, reaching, side_by_side
+from .marks import before, legend_of, name_of, reaching, side_by_side, span
 
 STUDY = "pretrained"
 TABLES = {
@@ -111,10 +111,10 @@ def finding(table, curves, tuning):
             parts.append(f"U = {updates}: {', '.join(words)}")
     wanted, there, lacking = missing(table, tuning)
     gaps = ", ".join(f"{count} of {most} with U = {updates}" for updates, (count, most) in lacking.items())
-    what = f"missing are {wanted - there} of the {wanted} runs of the study, tuning included: {gaps}. " if gaps else ""
+    what = f"Missing are {wanted - there} of the {wanted} runs of the study, tuning included: {gaps}. " if gaps else ""
     return (
-        f"{what}Test avg@4 from {table['before/avg@4'].mean():.2f} (seeds whose reward gets to {TARGET}): "
-        f"{'; '.join(parts)}."
+        f"{what}Test avg@4 from {table['before/avg@4'].mean():.2f}: {span(table['test/avg@4'], 2)} in {len(table)} runs. "
+        f"In brackets seeds whose reward gets to {TARGET}; {'; '.join(parts)}."
     )
 
 

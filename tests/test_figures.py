@@ -383,7 +383,7 @@ def study_tables(name, seeds=range(5)):
             for i in range(0, 61, 10):
                 line = {"reward": end, "length": 12.0, "entropy": 0.3, "log_ratio/std": 0.5} if i else {}
                 line |= {} if "tau" in setting.columns else {"tau": None}
-                line |= {"iteration": i, "tokens": 100.0 * i, "cpu_seconds": float(i)}
+                line |= {"iteration": i, "tokens": 100.0 * i, "cpu_seconds": float(i), "seconds": i}
                 kinds = (f"avg@{k}", f"pass@{k}", f"maj@{k}", "greedy")
                 line |= {f"validation/{kind}": 0.3 + (end - 0.3) * i / 60 for kind in kinds}
                 curves.append(setting.columns | {"seed": seed, "iteration": i} | line)
