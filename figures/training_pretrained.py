@@ -113,8 +113,8 @@ def finding(table, curves, tuning):
     gaps = ", ".join(f"{count} of {most} with U = {updates}" for updates, (count, most) in lacking.items())
     what = f"Missing are {wanted - there} of the {wanted} runs of the study, tuning included: {gaps}. " if gaps else ""
     return (
-        f"{what}Test avg@4 from {table['before/avg@4'].mean():.2f}: {span(table['test/avg@4'], 2)} in {len(table)} runs. "
-        f"In brackets seeds whose reward gets to {TARGET}; {'; '.join(parts)}."
+        f"{what}Test avg@4 from {table['before/avg@4'].mean():.2f}: {span(table['test/avg@4'], 2)} in {len(table)} "
+        f"runs. In brackets seeds whose reward gets to {TARGET}; {'; '.join(parts)}."
     )
 
 
