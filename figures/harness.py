@@ -280,7 +280,7 @@ def _capital(text):
 
 def write_text(text, path):
     """Write a text file atomically."""
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

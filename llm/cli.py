@@ -116,7 +116,7 @@ def _missing(error):
     return f"this needs the package {name}, which is not installed: pip install {package}"
 
 
-JSON = Parser(add_help=False)
+JSON = Parser(add_help=False, prog="pmd-llm COMMAND")
 JSON.add_argument("--json", action="store_true", help="print one JSON object and nothing else; the rest to stderr")
 
 
