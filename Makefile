@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAST ?=
+DRY ?=
 UPDATE ?=
 NAMES ?= all
 JOBS ?= 2
@@ -18,8 +19,8 @@ PACKAGES := build/packages
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 	@echo
-	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), UPDATE=1 (replace committed tables"
-	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), MINUTES=10 (of fuzz), TABLES=figures/data (where gpu merges its rows)"
+	@echo "variables: PYTHON=python3.11 (to make .venv), FAST=1 (reduced settings), DRY=1 (studies: cells and hours only), UPDATE=1 (replace committed tables"
+	@echo "and pictures), NAMES='population ...' (some figures or studies only), JOBS=2 (processes), MINUTES=10 (of fuzz), TABLES=figures/data (of study and gpu)"
 
 .venv/theory: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, PYTHON=$(PYTHON) is %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2])'
@@ -45,8 +46,8 @@ pretrained: .venv/llm  ## fetch SmolLM2-135M and train it on sums in English int
 	$(BIN)/pmd-llm fetch smollm2-135m
 	$(BIN)/pmd-llm train --preset smollm2-135m --output build/runs/smollm2-135m
 
-study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); FAST=1 checks a few of their runs
-	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(FAST),--check)
+study: .venv/llm  ## train what the tables of the studies lack (hours, resumable); DRY=1 says how long, FAST=1 checks a few runs
+	OMP_NUM_THREADS=1 $(BIN)/pmd-llm study $(NAMES) --jobs $(JOBS) $(if $(TABLES:figures/data=),--tables $(TABLES)) $(if $(FAST),--check) $(if $(DRY),--dry-run)
 
 gpu:  ## PMD-mean against GRPO at 17M and 135M parameters with PYTHON's own CUDA build of PyTorch; no installation, resumable
 	@mkdir -p $(PACKAGES) && ln -sfn ../../llm $(PACKAGES)/pmdllm && ln -sfn ../../pmdtheory $(PACKAGES)/pmdtheory

@@ -14,13 +14,13 @@ import pandas as pd
 
 from pmdtheory import plotting
 
-from . import large_mdp, mdp_iteration, simulators, training, updates
+from . import differentiable, large_mdp, mdp_iteration, simulators, training, updates
 from .rows import show
 
 HERE = Path(__file__).parent
 TABLE = HERE / "results.csv"
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (
-    updates, mdp_iteration, simulators, large_mdp, training,
+    updates, differentiable, mdp_iteration, simulators, large_mdp, training,
 )}  # fmt: skip
 VERSIONS = ("numpy", "scipy", "numba", "cvxpy", "quantecon", "torch", "transformers", "trl")
 MARKS = {"compiled": ("o", plotting.VERMILION), "NumPy": ("s", plotting.BLUE), "softmax": ("^", plotting.GREY)}

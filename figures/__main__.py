@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pmdtheory import sweeps
 
-from . import harness, replication
+from . import harness, replication, simulation, verdicts
 
 _SHOWN = 10
 
@@ -108,12 +108,17 @@ def _run(names, fast, jobs, backend, update):
     return 2 if failed else 1 if differing or stale else 0
 
 
+def _findings(text):
+    text = verdicts.update(text, simulation.MARKS, simulation.table())
+    return verdicts.update(text, replication.MARKS, replication.sections())
+
+
 def _pages(update):
     """Names of the pages that are out of date: the gallery, and the table of verdicts; they are written if `update`."""
     pages = {
         harness.HERE / "README.md": lambda text: harness.gallery(),
-        replication.README: replication.update,
-        replication.FINDINGS: lambda text: replication.update(text, evidence=True),
+        replication.README: lambda text: verdicts.update(text, replication.MARKS, replication.table()),
+        replication.FINDINGS: _findings,
     }
     stale = []
     for path, present in pages.items():

@@ -5,7 +5,7 @@ the sampled regression again and again, n = 16 rollouts a step from the current 
 otherwise (Statements 12–14). Mean rewards from Beta(0.6, 1.4) are (a) observed as they are, (b, d) as coins, (c) with
 Gaussian noise. Delay d, in the table: step t draws the rollouts from the policy of step t − d (of step 0 before that),
 keeping to actions that the policy of step t has not excluded, and fits log(q/π_t) to the targets of their rewards as if
-they were fresh. Bands and whiskers are 95% intervals over the runs, Wilson's in d.
+they were fresh. Bands and whiskers are 95% intervals over the runs, exact ones in d.
 """
 
 import numpy as np

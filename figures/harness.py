@@ -250,8 +250,9 @@ def gallery():
         "# Figures",
         "Written by `make reproduce UPDATE=1`; nothing here is typed by hand. `make reproduce` recomputes every table "
         "in [`data`](data), compares it with the committed one and redraws the picture. Tables of training runs are "
-        "inputs: `make study` writes them, and only the picture is redrawn. A ± is half of a 95% interval over seeds; "
-        "where that leaves the range of a share, its ends are given, cut to the range.",
+        "inputs: `make study` writes them, and only the picture is redrawn. A ± is half of a 95% interval of a mean "
+        "over seeds; brackets are the ends of one: of an interquartile mean, of a restricted mean, of a proportion, or "
+        "of a mean, cut to the range of a share.",
         " · ".join(f"[{name.replace('_', ' ')}](#{name.replace('_', '-')})" for name in NAMES),
     ]
     for name in NAMES:
@@ -279,7 +280,7 @@ def _capital(text):
 
 def write_text(text, path):
     """Write a text file atomically."""
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 
 from pmdtheory import plotting
-from pmdtheory.intervals import ANYTHING, SHARE, mean_interval, over_seeds
+from pmdtheory.comparisons import improvement
+from pmdtheory.intervals import ANYTHING, interquartile_mean, over_seeds
+from pmdtheory.survival import Costs, restricted_mean
 
 NAMES = {
     "pmd-mean": "PMD-mean",
@@ -79,18 +81,32 @@ def points(axis, rows, x, column, limits=ANYTHING, log=False, dots=True, **style
         axis.plot(rows[x], rows[column], ".", color=style["color"], markersize=2.5, alpha=0.5)
 
 
-def side_by_side(axis, rows, by, methods, column, values, name, limits=ANYTHING, **style):
+def strata(rows, column, *by):
+    """The values of a column in each setting, the runs within it being alike."""
+    return [some[column].to_numpy() for _, some in rows.groupby(list(by))] if by else [rows[column].to_numpy()]
+
+
+def middles(axis, rows, x, column, **style):
+    """Draw an interquartile mean with its interval over seeds for each value of `x`, and every seed as a small dot."""
+    found = {at: interquartile_mean(strata(some, column)) for at, some in rows.groupby(x)}
+    ends = [[at.value - at.low for at in found.values()], [at.high - at.value for at in found.values()]]
+    look = {"marker": "o", "markersize": 3.5, "elinewidth": 0.9, "capsize": 2} | style
+    axis.errorbar(list(found), [at.value for at in found.values()], ends, **look)
+    axis.plot(rows[x], rows[column], ".", color=style["color"], markersize=2.5, alpha=0.5)
+
+
+def side_by_side(axis, rows, by, methods, column, values, name, **style):
     """Draw a point with its interval for each method, beside each other at each value of a column."""
     for i, method in enumerate(methods):
         own = rows[rows[by] == method]
         place = own[column].map({value: at + 0.18 * (i - (len(methods) - 1) / 2) for at, value in enumerate(values)})
-        points(axis, own.assign(place=place), "place", name, limits, **plotting.method(method) | style)
+        middles(axis, own.assign(place=place), "place", name, **plotting.method(method) | style)
     axis.set_xticks(range(len(values)), values)
     axis.set(xlim=(-0.5, len(values) - 0.5))
 
 
-def forest(axis, rows, by, methods, columns, names, limits=SHARE):
-    """Draw a row for each method, the first one on top, with a point and its interval for each column; and the seeds.
+def forest(axis, rows, by, methods, columns, names):
+    """Draw a row for each method, the first one on top: an interquartile mean for each column, its interval, the seeds.
 
     Parameters
     ----------
@@ -105,23 +121,67 @@ def forest(axis, rows, by, methods, columns, names, limits=SHARE):
         Column of the accuracy → colour of the marker's face, or None for the method's.
     names : dict
         Method → its name on the axis.
-    limits : tuple of float
-        Range of the accuracy.
     """
     for place, (method, colour) in enumerate(methods.items()):
         some = rows[rows[by] == method]
         for i, (column, face) in enumerate(columns.items()):
             at = place + 0.24 * (i - (len(columns) - 1) / 2)
             if some[column].notna().any():
-                mean = over_seeds(some.assign(all=0), "all", column, limits=limits).iloc[0]
-                ends = [[mean["mean"] - mean.low], [mean.high - mean["mean"]]]
+                mean = interquartile_mean(strata(some, column))
+                ends = [[mean.value - mean.low], [mean.high - mean.value]]
                 axis.errorbar(
-                    mean["mean"], at, xerr=ends, fmt="o", markersize=3.5, capsize=2, elinewidth=0.9, color=colour,
+                    mean.value, at, xerr=ends, fmt="o", markersize=3.5, capsize=2, elinewidth=0.9, color=colour,
                     markerfacecolor=face or colour,
                 )  # fmt: skip
                 axis.plot(some[column], [at] * len(some), ".", color=colour, markersize=2.5, alpha=0.5)
     axis.set_yticks(range(len(methods)), [names[method] for method in methods])
     axis.set(ylim=(len(methods) - 0.5, -0.5))
+
+
+def aggregates(axes, rows, methods, by, column, names=NAMES):
+    """Draw, over the settings that all methods have, interquartile means, and how likely the first is above each other.
+
+    Parameters
+    ----------
+    axes : pair of matplotlib.axes.Axes
+    rows : pandas.DataFrame
+        Runs, a row each, with a column ``method``.
+    methods : sequence of str
+    by : list of str
+        Columns of a setting, within which runs are drawn anew.
+    column : str
+        What is compared.
+    """
+    rows = shared(rows, methods, by)
+    for place, method in enumerate(methods):
+        own, colour = strata(rows[rows.method == method], column, *by), plotting.method(method)["color"]
+        drawn = [(axes[0], interquartile_mean(own))]
+        if place:
+            first = strata(rows[rows.method == methods[0]], column, *by)
+            drawn.append((axes[1], improvement(first, own)))
+        for axis, found in drawn:
+            ends = [[found.value - found.low], [found.high - found.value]]
+            look = {"fmt": "o", "markersize": 3.5, "capsize": 2, "elinewidth": 0.9}
+            axis.errorbar(found.value, place, xerr=ends, color=colour, **look)
+    axes[0].set_yticks(range(len(methods)), [name_of(method, names) for method in methods])
+    axes[0].set(ylim=(len(methods) - 0.5, -0.5))
+    axes[1].set_yticks(range(1, len(methods)), [name_of(method, names) for method in methods[1:]])
+    axes[1].set(ylim=(len(methods) - 0.5, 0.5), xlim=(0, 1))
+    axes[1].axvline(0.5, **plotting.BOUND)
+
+
+def above(rows, ours, theirs, by, column):
+    """Probability that a run of one method ends above one of another in the same setting, in words."""
+    rows = shared(rows, (ours, theirs), by)
+    if rows.empty:
+        return "–"
+    return f"{improvement(*(strata(rows[rows.method == name], column, *by) for name in (ours, theirs))):.2f}"
+
+
+def shared(rows, methods, by):
+    """Rows of these methods in the settings that all of them have."""
+    rows = rows[rows.method.isin(methods)]
+    return rows[rows.groupby(by).method.transform("nunique") == len(methods)]
 
 
 def legend_of(methods, names=NAMES, **style):
@@ -143,8 +203,8 @@ def below_base(rows):
 
 
 def accuracies(rows, by, names=NAMES):
-    """Test avg@8 of each method in words, best first."""
-    estimates = {name: mean_interval(some["test/avg@8"], SHARE) for name, some in rows.groupby(by)}
+    """Interquartile mean of test avg@8 of each method in words, best first."""
+    estimates = {name: interquartile_mean(strata(some, "test/avg@8")) for name, some in rows.groupby(by)}
     order = sorted(estimates, key=lambda name: -estimates[name].value)
     return ", ".join(f"{name_of(name, names)} {estimates[name]:.2f}" for name in order)
 
@@ -182,3 +242,55 @@ def reaching(curves, keys, column, target, cost="tokens"):
             spent = np.interp(target, y[first - 1 : first + 1], x[first - 1 : first + 1]) if first else x[0]
         costs.append([*key, spent, x[-1]])
     return pd.DataFrame(costs, columns=[*keys, cost, "budget"])
+
+
+def costs_of(rows, cost="tokens"):
+    """The costs of some rows of `reaching`, those that are cut short among them."""
+    return Costs.of(rows[cost], rows.budget)
+
+
+def horizon(rows, by=("method",), cost="tokens"):
+    """How far the restricted means of all cells are known: to the largest budget of one whose last run is cut short."""
+    last = rows.assign(spent=rows[cost].fillna(rows.budget)).sort_values("spent").groupby(list(by)).tail(1)
+    return last.budget[last[cost].isna()].min() if last[cost].isna().any() else rows.budget.max()
+
+
+def restricted(rows, end, cost="tokens"):
+    """Restricted mean in thousands, its interval, and k of m that reach the target, in words."""
+    if rows.empty:
+        return "–"
+    found = restricted_mean(Costs.of(rows[cost] / 1e3, rows.budget / 1e3), end / 1e3)
+    return f"{found:.0f} ({rows[cost].notna().sum()}/{len(rows)})"
+
+
+def survivals(axis, rows, methods, column, values, width=0.18, cost="tokens"):
+    """Draw restricted means of costs with their intervals, in thousands, a dot for each run that reaches the target.
+
+    A triangle above its budget is a run that does not; methods lie beside each other at each value of a column.
+    """
+    for at, value in enumerate(values):
+        cells = rows[rows[column] == value]
+        for i, method in enumerate(methods):
+            colour, some = plotting.method(method)["color"], cells[cells.method == method]
+            place = at + width * (i - (len(methods) - 1) / 2)
+            if some.empty:
+                continue
+            there, late = some[cost].dropna() / 1e3, some.budget[some[cost].isna()] / 1e3
+            axis.plot([place] * len(there), there, ".", color=colour, markersize=3, alpha=0.6)
+            heights = late.max() * (1.04 + 0.035 * np.arange(len(late)))
+            axis.plot([place] * len(late), heights, "^", color=colour, markersize=3.5, markerfacecolor="none")
+            found = restricted_mean(costs_of(some, cost), horizon(cells, cost=cost))
+            ends = [[(found.value - found.low) / 1e3], [(found.high - found.value) / 1e3]]
+            look = {"marker": "_", "markersize": 9, "markeredgewidth": 1.3, "elinewidth": 0.9}
+            axis.errorbar(place, found.value / 1e3, ends, color=colour, **look)
+    axis.set_xticks(range(len(values)), values)
+    axis.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, None), ylabel="thousands")
+
+
+def survival_marks():
+    """Lines for a legend of `survivals`."""
+    look = {"color": "black", "linestyle": "none"}
+    return [
+        plotting.line(label="restricted mean", marker="_", markersize=9, **look),
+        plotting.line(label="seed that does not get there", marker="^", markersize=3.5, markerfacecolor="none", **look),
+    ]

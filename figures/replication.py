@@ -1,46 +1,57 @@
-"""What replicates on networks and what does not: a table computed from the committed tables.
+"""What replicates on networks and what does not: claims whose verdicts follow from the committed tables.
 
-``python -m figures --update`` writes it between its two marks in ``docs/findings.md``, and without the evidence in
-``README.md``. Every verdict follows from the tables:
-two methods are told apart if an exact two-sided rank test over their seeds gives p < 0.05, divided by the number of
-comparisons in the row; with five seeds against five and six comparisons that takes every seed of the one ahead of every
-seed of the other. A seed that does not reach a target within its budget counts as later than all that do. Numbers of
-runs are compared by Fisher's exact test at the same level.
+``python -m figures --update`` writes them between two marks of ``docs/findings.md``, a heading each, and as a table of
+short verdicts, which lead there, between those of ``README.md``. Two methods are told apart if an exact two-sided rank
+test over their seeds gives p < 0.05; costs of a target by the exact log-rank test, numbers of runs by Fisher's exact
+test. Where a claim rests on several tests, Holm's method corrects their p-values before: with five seeds against five
+and six tests every seed of one method has to be ahead of every seed of the other.
 """
 
-import re
-
 import numpy as np
-import pandas as pd
 from scipy.stats import fisher_exact
 
-from pmdtheory.intervals import SHARE, mean_interval, rank_test
+from pmdtheory.comparisons import Difference, holm, rank_test, signs
+from pmdtheory.intervals import interquartile_mean, mean_interval, proportion
+from pmdtheory.survival import log_rank_test
 
-from . import harness, network_family, training_staleness, training_temperature
-from .marks import NAMES, below_base
+from . import harness, network_family, training_knob, training_methods, training_staleness, training_temperature
+from .marks import NAMES, above, below_base, costs_of, horizon, restricted
 from .network import LABELS, LOSSES, OWN, SHARES
 from .training_staleness import TARGET, UPDATES, reaching_target
+from .verdicts import Claim, counted
 
 README, FINDINGS = harness.HERE.parent / "README.md", harness.HERE.parent / "docs" / "findings.md"
 MARKS = "<!-- replication: python -m figures --update -->\n", "<!-- end of replication -->\n"
 OURS, PART, RIVALS = "pmd-mean-loo", "pmd-part-loo", ("grpo", "gspo")
-LEVEL = 0.05
+ACCURACY = "test/avg@8"
 
 
-def table(evidence=True):
-    """Return the table as Markdown, with or without its column of evidence."""
-    rows = [law(), pretrained_law(), family(), conservative(), finite_samples(), stable(), better(), faster()]
-    rows = [("claim", "evidence: mean ± 95% interval over seeds", "verdict"), *rows]
-    lines = [f"| {' | '.join(row if evidence else (row[0], row[-1]))} |" for row in rows]
-    lines.insert(1, "|---" * (3 if evidence else 2) + "|")
-    return "\n".join(lines) + "\n"
+def claims():
+    """All claims in order, at most ten."""
+    rows = (law, pretrained_law, family, conservative, finite_samples, stable, better, faster, tuned, knob)
+    return [row() for row in rows]
+
+
+def table(page="docs/findings.md"):
+    """Return the claims with their short verdicts as Markdown; the verdicts lead to their headings in `page`."""
+    rows = [f"| {claim.claim} | [{claim.short}]({page}#{claim.anchor}) |" for claim in claims()]
+    return "\n".join(["| claim | verdict |", "|---|---|", *rows]) + "\n"
+
+
+def sections():
+    """Return the claims with their whole verdicts and evidence as Markdown, a heading each."""
+    return "\n".join(
+        f"### {claim.claim[0].upper()}{claim.claim[1:]}\n\n**{claim.verdict[0].upper()}{claim.verdict[1:]}.**\n\n"
+        f"<details><summary>Evidence</summary>\n\n{claim.evidence[0].upper()}{claim.evidence[1:]}.\n\n</details>\n"
+        for claim in claims()
+    )
 
 
 def law():
     """A network fitted to PMD-mean's loss is on the Lambert-W law."""
     cells = _read("validate")
     cells = cells[cells.experiment == "population"]
-    off = (cells.share - cells.algorithm.map(OWN).map(SHARES)).abs()
+    off = (cells.share - cells.algorithm.map(OWN).map(SHARES).astype(float)).abs()
     on = (off < 0.02) & (cells.r2_law > 0.99)
     parts = [
         f"{LABELS[algorithm]} loss: f within {off[own].max():.3f} of {SHARES[OWN[algorithm]]:g}, R² at least "
@@ -49,29 +60,33 @@ def law():
         if (own := cells.algorithm == algorithm).any()
     ]
     settings = cells.groupby(["reward", "tau"]).ngroups
-    return (
-        "a network trained on the mean-reward loss lands on the Lambert-W law, not on the KL law",
+    return Claim(
+        "a network trained on the mean-reward loss lands on the Lambert-W law",
         f"{'; '.join(parts)}, in all of {len(cells)} fits ({settings} rewards and temperatures, {cells.seed.nunique()} "
         "seeds, population loss; *network against theory*)",
-        "holds" if on.all() else f"holds in {on.sum()} of {len(on)} fits" if on.any() else "does not hold",
+        counted(np.where(on, 1, -1)),
+        "fits",
     )
 
 
 def pretrained_law():
-    """The same of a pretrained network's last block: the interval of f is within 0.05 of its law's."""
+    """The same of a pretrained network's last block: the interval of f is within 0.05 of its law's, or beyond."""
     cells = _read("validate_pretrained")
     cells = cells[cells.experiment == "population"]
-    parts, on = [], []
+    parts, cases = [], {}
     for algorithm, rows in cells.groupby("algorithm"):
         estimate, law = mean_interval(rows.share), OWN[algorithm]
-        on.append(SHARES[law] - 0.05 < estimate.low and estimate.high < SHARES[law] + 0.05)
+        low, high = SHARES[law] - 0.05, SHARES[law] + 0.05
+        inside, outside = low < estimate.low and estimate.high < high, estimate.high < low or high < estimate.low
+        cases[f"with the {LABELS[algorithm]} loss"] = 1 if inside else -1 if outside else 0
         parts.append(f"{LABELS[algorithm]} loss: f {estimate:.3f}, R² at least {rows[f'r2_{law}'].min():.4f}")
     prompts = cells["size"].iloc[0] if len(cells) else 0
-    return (
+    return Claim(
         "so does SmolLM2-135M, a pretrained model",
         f"{'; '.join(parts)} (last block, {prompts} prompts a seed, {cells.seed.nunique()} seeds, graded reward, "
         f"τ = {cells.tau.max():g}; `pmd-llm validate --preset smollm2-135m`)",
-        "holds" if on and all(on) else "does not hold" if on and not any(on) else "not told apart",
+        cases,
+        "losses",
     )
 
 
@@ -80,11 +95,12 @@ def family():
     cells = network_family.fits(_read("validate", network_family))
     apart = cells.ratio >= network_family.LEAST
     names = ", ".join(sorted(cells.algorithm.unique()))
-    return (
+    return Claim(
         "other losses lead networks to their own laws",
         f"PMD-mean's law is {cells.ratio.min():.0f} to {cells.ratio.max():.0f} times as far as the loss's own in "
         f"{len(cells)} fits ({names}; {cells.seed.nunique()} seeds; *network family*)",
-        "holds" if len(cells) and apart.all() else f"holds in {apart.sum()} of {len(cells)} fits",
+        counted(np.where(apart, 1, -1)),
+        "fits",
     )
 
 
@@ -94,15 +110,16 @@ def conservative():
     rows = prompts[(prompts.experiment == "population") & (prompts.reward == "binary") & (prompts.tau == 0.1)]
     rows = rows.assign(part=np.where(rows.expected_reward < 0.3, "low", "high"))
     moved = rows.pivot_table(index=["seed", "part"], columns="algorithm", values="kl")
-    share = (moved["pmd-mean"] / moved["pmd-part"]).unstack("part")
+    share = (moved["pmd-mean"] / moved["pmd-part"]).unstack("part") if len(rows) else rows.assign(low=0, high=0)
     low, high = share["low"].dropna(), share["high"].dropna()
-    sign = _ahead(high, low)
-    return (
+    (sign,) = signs([rank_test(high, low)])
+    known = sign if sign < 0 or mean_interval(low).high < 1 else 0
+    return Claim(
         "conservative where rewards are low",
         f"a fitted network's KL(q‖p) under PMD-mean is {mean_interval(low):.2f} of that under the log-partition on "
         f"prompts solved less than 30% of the time, {mean_interval(high):.2f} on the others (binary reward, τ = 0.1; "
         "*network against theory*)",
-        ("not told apart", "holds", "does not hold")[sign if sign < 0 or mean_interval(low).high < 1 else 0],
+        {"on rarely solved prompts": known} if len(low) else {},
     )
 
 
@@ -110,16 +127,18 @@ def finite_samples():
     """Training with few rollouts at small τ and at large."""
     runs = _read("study_temperature", training_temperature)
     runs = runs[runs.n == runs.n.min()]
-    parts, signs = [], {}
-    for tau in (runs.tau.min(), runs.tau.max()):
-        ours, other = (runs[(runs.tau == tau) & (runs.estimator == name)]["test/avg@8"] for name in (OURS, PART))
-        parts.append(f"at τ = {tau:g} PMD-mean {_share(ours)}, PMD-part {_share(other)}")
-        signs[f"at τ = {tau:g}"] = _ahead(ours, other, of=2)
-    return (
+    pairs = {}
+    for tau in dict.fromkeys((runs.tau.min(), runs.tau.max())) if len(runs) else ():
+        pairs[f"at τ = {tau:g}"] = [runs[(runs.tau == tau) & (runs.estimator == name)] for name in (OURS, PART)]
+    said = (
+        f"{where} PMD-mean {_estimate(ours)}, PMD-part {_estimate(theirs)}" for where, (ours, theirs) in pairs.items()
+    )
+    cases, words = _tested({where: _apart(*pair) for where, pair in pairs.items()})
+    return Claim(
         "robust to finite samples",
-        f"test avg@8 with {runs.n.min()} rollouts per prompt: {'; '.join(parts)} (*training temperature*; bandits: "
-        "*finite sample improvement*)",
-        _verdict(signs),
+        f"test avg@8 with {runs.n.min()} rollouts per prompt, interquartile means: {'; '.join(said)}{words} (*training "
+        "temperature*; bandits: *finite sample improvement*)",
+        cases,
     )
 
 
@@ -131,17 +150,21 @@ def stable():
         "at τ > 0.1": runs[runs.tau > 0.1].rename(columns={"estimator": "method"}),
         "in tuning for staleness": trials,
     }
-    parts, signs = [], {}
+    parts, tests = [], {}
     for where, rows in groups.items():
         ends = [below_base(rows[rows.method == name]) for name in (OURS, PART)]
         counts = [[end.sum(), (~end).sum()] for end in ends]
-        parts.append(f"{where} PMD-mean {ends[0].sum()}/{len(ends[0])}, PMD-part {ends[1].sum()}/{len(ends[1])}")
-        apart = fisher_exact(counts).pvalue < LEVEL / len(groups)
-        signs[where] = int(np.sign(ends[1].mean() - ends[0].mean())) if apart else 0
-    return (
+        parts.append(f"{where} PMD-mean {_count(ends[0])}, PMD-part {_count(ends[1])}")
+        if all(len(end) for end in ends):
+            tests[where] = Difference(int(np.sign(ends[1].mean() - ends[0].mean())), fisher_exact(counts).pvalue)
+        else:
+            tests[where] = None
+    cases, words = _tested(tests)
+    return Claim(
         "stable where PMD-part is not",
-        f"runs that end below the base: {'; '.join(parts)} (*training temperature*, *training staleness*)",
-        _verdict(signs),
+        f"runs that end below the base, and exact 95% intervals of their share: {'; '.join(parts)}{words} (*training "
+        "temperature*, *training staleness*)",
+        cases,
     )
 
 
@@ -149,93 +172,109 @@ def better():
     """Final accuracy against GRPO and GSPO, for each number of updates per batch."""
     runs = _read("study_staleness", training_staleness)
     runs = runs[(runs.budget == "rollouts") & (runs.lag == 0)]
-    evidence, verdict = _against_rivals(runs, "test/avg@8", _share, ("better than", "worse than"), 1)
-    return (
+    cases, words = _against_rivals(runs, _estimate, _apart)
+    ahead = ", ".join(f"{NAMES[name]} {above(runs, OURS, name, ['updates_per_batch'], ACCURACY)}" for name in RIVALS)
+    return Claim(
         "better than GRPO and GSPO",
-        f"test avg@8, every method tuned alike for each U: {evidence} (*training staleness*)",
-        verdict,
+        f"test avg@8, interquartile means, every method tuned alike for each U: {words}. Probability that a run of "
+        f"PMD-mean ends above one of the other at the same U: {ahead} (*training staleness*)",
+        cases,
+        "comparisons",
     )
 
 
 def faster():
-    """Tokens to a target against GRPO and GSPO; seeds that do not get there are later than all that do."""
+    """Tokens to a target against GRPO and GSPO, as survival with censoring."""
     costs = reaching_target(_read("study_staleness_curves", training_staleness))
-    costs = costs.assign(cost=costs.tokens.fillna(np.inf))
-    evidence, verdict = _against_rivals(costs, "cost", _tokens(costs.budget.max()), ("faster than", "slower than"), -1)
-    return (
+    end = horizon(costs, ["method", "updates_per_batch"])
+
+    def apart(ours, theirs):
+        if not len(ours) or not len(theirs):
+            return None
+        test = log_rank_test(*map(costs_of, (ours, theirs)))
+        return test._replace(sign=-test.sign)
+
+    cases, words = _against_rivals(costs, lambda rows: restricted(rows, end), apart)
+    return Claim(
         "faster than GRPO and GSPO",
-        f"thousands of tokens until validation avg@8 is {TARGET} (k/m: k of m seeds get there; ≥: the others at the "
-        f"budget), every method tuned alike for each U: {evidence} (*training staleness*)",
-        verdict,
+        f"thousands of tokens until validation avg@8 is {TARGET}, restricted mean to {end / 1e3:.0f} (k/m: k of m "
+        f"seeds get there), every method tuned alike for each U: {words} (*training staleness*)",
+        cases,
+        "comparisons",
     )
 
 
-def _against_rivals(rows, column, words, verbs, sign):
-    """Evidence for every U, and where PMD-mean is ahead of a rival or behind; `sign` is −1 where less is better."""
-    evidence, ahead, behind = [], [], []
+def tuned():
+    """Final accuracy of PMD-mean against every other method at one budget, each with a rate of its own."""
+    runs, ours = _read("study_methods", training_methods), "pmd-mean tau 0.1"
+    names = training_methods.WORDS
+    own = runs[runs.method == ours]
+    others = {name: runs[runs.method == name] for name in names if name != ours}
+    cases, words = _tested({f"against {names[name]}": _apart(own, rows) for name, rows in others.items()})
+    said = ", ".join(f"{names[name]} {_estimate(rows)}" for name, rows in {ours: own, **others}.items())
+    ahead = ", ".join(f"{names[name]} {above(runs, ours, name, ['study'], ACCURACY)}" for name in others)
+    return Claim(
+        "ahead of other tuned methods at eight updates a batch",
+        f"test avg@8, interquartile means, the learning rate chosen for each: {said}{words}. Probability "
+        f"that a run of PMD-mean τ = 0.1 ends above one of the other: {ahead} (*training methods*)",
+        cases,
+        "comparisons",
+    )
+
+
+def knob():
+    """Final accuracy of the knobs against the better of PMD-mean and PMD-part at a fixed τ."""
+    runs = _read("study_knob", training_knob)
+    names = training_knob.words_of(training_knob.KNOBS)
+    _, best, tests = training_knob.compared(runs)
+    cases, words = _tested({names[name]: test for name, test in tests.items()})
+    said = ", ".join(f"{names.get(name, name)} {_estimate(rows)}" for name, rows in runs.groupby("knob"))
+    return Claim(
+        "a knob beats a fixed temperature and baseline",
+        f"test avg@8, interquartile means: {said}; tested against {names.get(best, 'none')}, the better of the fixed "
+        f"ones{words} (*training knob*)",
+        cases,
+        "knobs",
+    )
+
+
+def _against_rivals(rows, estimate, apart):
+    """Signs of PMD-mean against each rival for each U, and the evidence; `apart` compares rows of two methods."""
+    evidence, tests = [], {}
     for updates in UPDATES:
-        values = {
-            name: rows[(rows.method == name) & (rows.updates_per_batch == updates)][column] for name in (OURS, *RIVALS)
-        }
-        shown = ", ".join(f"{NAMES[name]} {words(some)}" for name, some in values.items())
-        evidence.append(f"U = {updates}: {shown}")
-        for name in RIVALS:
-            apart = sign * _ahead(values[OURS], values[name], of=len(UPDATES) * len(RIVALS))
-            if apart:
-                (ahead if apart > 0 else behind).append(f"{NAMES[name]} at U = {updates}")
-    count = len(UPDATES) * len(RIVALS)
-    if not ahead and not behind:
-        verdict = "not told apart at this scale"
-    elif len(ahead) == count or len(behind) == count:
-        verdict = "holds" if ahead else "does not hold"
-    else:
-        parts = [f"{verb} {', '.join(names)}" for verb, names in zip(verbs, (ahead, behind)) if names]
-        rest = ["else not told apart"] if len(ahead) + len(behind) < count else []
-        verdict = "; ".join([*parts, *rest])
-    return "; ".join(evidence), verdict
+        at = rows[rows.updates_per_batch == updates]
+        cells = {name: at[at.method == name] for name in (OURS, *RIVALS)}
+        evidence.append(f"U = {updates}: " + ", ".join(f"{NAMES[name]} {estimate(own)}" for name, own in cells.items()))
+        tests |= {f"against {NAMES[name]} at U = {updates}": apart(cells[OURS], cells[name]) for name in RIVALS}
+    cases, words = _tested(tests)
+    return cases, "; ".join(evidence) + words
 
 
-def _ahead(ours, theirs, of=1):
-    """1 if the first values are higher than the second, −1 if they are lower, 0 if one of `of` tests says neither."""
-    if rank_test(ours, theirs) >= LEVEL / of:
-        return 0
-    ranks = pd.concat([ours, theirs]).rank()
-    return 1 if ranks[: len(ours)].mean() > ranks[len(ours) :].mean() else -1
+def _apart(ours, theirs):
+    """Rank test of final accuracies; None without rows."""
+    return rank_test(ours[ACCURACY], theirs[ACCURACY]) if len(ours) and len(theirs) else None
 
 
-def _verdict(signs):
-    """Where a claim holds, where its opposite does, and where neither is told apart."""
-    words = {1: "holds", -1: "does not hold: PMD-part is ahead", 0: "not told apart"}
-    where = {sign: ", ".join(place for place, own in signs.items() if own == sign) for sign in words}
-    return "; ".join(f"{word} {where[sign]}" for sign, word in words.items() if where[sign])
+def _tested(tests):
+    """Cases of a claim by their tests, None without rows; and in words that they are corrected, with the least p."""
+    made = {name: test for name, test in tests.items() if test is not None}
+    cases = dict.fromkeys(tests) | dict(zip(made, signs(list(made.values()))))
+    if not made:
+        return cases, ""
+    least = holm([test.pvalue for test in made.values()]).min()
+    return cases, f"; of {len(made)} tests the least p is {least:.2g} after Holm's correction"
 
 
-def _share(values):
-    return f"{mean_interval(values, SHARE):.2f}" if len(values) else "–"
+def _estimate(rows):
+    return f"{interquartile_mean([rows[ACCURACY]]):.2f}" if len(rows) else "–"
 
 
-def _tokens(budget):
-    """Words for costs in thousands of tokens, of which those that are not finite are at least the budget."""
-
-    def words(costs):
-        if costs.empty:
-            return "–"
-        there = np.isfinite(costs)
-        mean = mean_interval(costs.where(there, budget) / 1e3)
-        shown = f"{mean:.0f}" if there.all() else f"≥ {mean.value:.0f}"
-        return f"{shown} ({there.sum()}/{len(costs)})"
-
-    return words
-
-
-def update(text, evidence=False):
-    """Return the text of a page with the present table between its marks."""
-    begin, end = map(re.escape, MARKS)
-    pattern = re.compile(f"(?<={begin}).*?(?={end})", flags=re.DOTALL)
-    if not pattern.search(text):
-        page = FINDINGS.name if evidence else README.name
-        raise ValueError(f"{page} must hold the marks {MARKS[0].strip()} and {MARKS[1].strip()}.")
-    return pattern.sub(lambda _: table(evidence), text)
+def _count(ends):
+    """k/m with the exact interval of the share."""
+    if not len(ends):
+        return "–"
+    low, high = proportion(ends.sum(), len(ends))
+    return f"{ends.sum()}/{len(ends)} [{low:.2f}, {high:.2f}]"
 
 
 def _read(name, figure=None):

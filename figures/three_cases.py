@@ -6,7 +6,7 @@ and the targets are missed. (c) m < 1 and everything seen: four actions with rew
 20 and τ = 0.5, under an ever higher baseline: beyond a point the mass is dumped on the worst action, seen once. (d)
 Share of the seeds whose batch dumps over n, graded rewards observed exactly (hollow) and as coins (filled), for three
 baselines, the last of which overestimates: the best reward of the batch. K = 10, τ = 0.1; bandits as in *finite sample
-improvement*. Whiskers are Wilson's 95% intervals. The table also holds the shares of all cases, the leave-one-out
+improvement*. Whiskers are exact 95% intervals. The table also holds the shares of all cases, the leave-one-out
 PMD-part, unseen mass shared as softmax gradient flow would, sweeps over τ and K, and the losses of the stationary
 points of two actions, w = (0.1, 0.9) and p e^d = (0.001, 0.0099), of which the least puts 99% on the rarely seen
 action.

@@ -3,18 +3,20 @@
 Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD-part subtract leave-one-out estimates.
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U among six trials by the
 final validation avg@8, mean of two tuning seeds that are not used again; at equal refreshes and with a lag the choice
-for that U is taken over. (a) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, mean and 95% interval,
-small dots: seeds. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy k batches ago, U = 8.
-(d) Generated tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for each seed; a
-triangle is a seed that does not get there within the budget, the bar the mean where all do. The tables have the spread
-of the log-ratios and the tuning runs too.
+for that U is taken over. (a) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, interquartile mean and its
+95% bootstrap interval, small dots: seeds. (b) At an equal number of 8 policy refreshes. (c) With rollouts of the policy
+k batches ago, U = 8. (d) Interquartile means over all settings of budget, U and lag that all methods have, runs drawn
+anew within each. (e) Probability that a run of PMD-mean ends above one of another method in the same setting. (f)
+Generated tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for each seed; a triangle
+is a seed that does not get there within the budget; the bar is the restricted mean, of what a seed spends that stops at
+the target or at the budget, with its 95% interval. The tables have the spread of the log-ratios and the tuning runs
+too.
 """
 
-import numpy as np
-
 from pmdtheory import plotting
-from pmdtheory.intervals import SHARE
+from pmdtheory.comparisons import rank_test, signs
 
+from . import marks
 from .harness import Columns
 from .marks import accuracies, before, below_base, legend_of, name_of, reaching, side_by_side
 
@@ -30,66 +32,52 @@ TABLES = {
 
 METHODS = ("pmd-mean-loo", "pmd-part-loo", "grpo", "gspo")
 UPDATES, TARGET = (1, 8, 64), 0.7
+REGIME = ["budget", "updates_per_batch", "lag"]
 
 
 def plot(table, curves, tuning):
     """Final accuracies at equal budgets, refreshes and lags; cost of a target."""
-    figure, axes = plotting.panels(2, 2, height=2.3)
+    figure, axes = plotting.panels(2, 3, height=2.3)
     equal = table[(table.budget == "rollouts") & (table.lag == 0)]
     refreshed = table[table.budget == "refreshes"]
     lagged = table[(table.budget == "rollouts") & (table.updates_per_batch == 8)]
     lagged = lagged[lagged.method.isin(table[table.lag > 0].method)]
     for axis, rows, column, values, title, label in (
-        (axes[0], equal, "updates_per_batch", UPDATES, "equal numbers of rollouts", "updates per batch"),
-        (axes[1], refreshed, "updates_per_batch", UPDATES[1:], "equal numbers of refreshes", "updates per batch"),
-        (axes[2], lagged, "lag", (0, 1, 4), "older rollouts, 8 updates a batch", "batches old"),
+        (axes[0], equal, "updates_per_batch", UPDATES, "equal rollouts", "updates per batch"),
+        (axes[1], refreshed, "updates_per_batch", UPDATES[1:], "equal refreshes", "updates per batch"),
+        (axes[2], lagged, "lag", (0, 1, 4), "older rollouts, U = 8", "batches old"),
     ):
-        side_by_side(axis, rows, "method", METHODS, column, values, "test/avg@8", SHARE, linestyle="none")
+        side_by_side(axis, rows, "method", METHODS, column, values, "test/avg@8", linestyle="none")
         before(axis, table["before/avg@8"].mean())
         axis.set(ylabel="test accuracy", ylim=(0, 1.05), title=title, xlabel=label)
-    _costs(axes[3], reaching_target(curves))
-    marks, hollow = {"color": "black", "linestyle": "none"}, {"markersize": 3.5, "markerfacecolor": "none"}
-    handles = [
-        *legend_of(METHODS, linestyle="none"),
-        plotting.line(label="mean of all seeds", marker="_", markersize=9, **marks),
-        plotting.line(label="seed that does not get there", marker="^", **marks | hollow),
-    ]
+    marks.aggregates(axes[3:5], table, METHODS, REGIME, "test/avg@8")
+    axes[3].set(title="over all settings", xlabel="test accuracy")
+    axes[4].set(title="who ends higher", xlabel="probability that PMD-mean does")
+    marks.survivals(axes[5], reaching_target(curves), METHODS, "updates_per_batch", UPDATES)
+    axes[5].set(title=f"tokens until {TARGET}", xlabel="updates per batch")
+    handles = [*legend_of(METHODS, linestyle="none"), *marks.survival_marks()]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, columnspacing=1.0, handletextpad=0.3)
     return figure
 
 
-def _costs(axis, costs):
-    reached = costs.assign(thousands=costs.tokens / 1e3)
-    for i, method in enumerate(METHODS):
-        style, means = plotting.method(method), {}
-        for at, updates in enumerate(UPDATES):
-            rows = reached[(reached.method == method) & (reached.updates_per_batch == updates)]
-            place, there = at + 0.18 * (i - 1.5), rows.thousands.dropna()
-            axis.plot([place] * len(there), there, ".", color=style["color"], markersize=4)
-            late = rows.budget[rows.tokens.isna()] / 1e3 * 1.04
-            heights = late + 7 * np.arange(len(late))
-            axis.plot([place] * len(late), heights, "^", color=style["color"], markersize=3.5, markerfacecolor="none")
-            if len(rows) and len(there) == len(rows):
-                means[place] = there.mean()
-        axis.plot(list(means), list(means.values()), "_", color=style["color"], markersize=9, markeredgewidth=1.3)
-    axis.set_xticks(range(len(UPDATES)), UPDATES)
-    axis.set(
-        title=f"tokens until accuracy {TARGET}", xlabel="updates per batch", ylabel="thousands", ylim=(0, None)
-    )
-
-
-def regimes(table):
-    """Mean test accuracy of each method in each regime: budget, updates per batch and lag."""
-    return table.groupby(["budget", "updates_per_batch", "lag", "method"])["test/avg@8"].mean().unstack()
+def comparisons(table):
+    """Signs of PMD-mean against every other method in each regime, by rank tests with Holm's correction."""
+    pairs = [
+        (rows[rows.method == METHODS[0]]["test/avg@8"], other["test/avg@8"])
+        for _, rows in table.groupby(REGIME)
+        for name, other in rows.groupby("method")
+        if name != METHODS[0]
+    ]
+    return signs([rank_test(*pair) for pair in pairs])
 
 
 def title(table, curves, tuning):
-    """How often each method ends highest."""
-    several = regimes(table).dropna(thresh=2)
-    counts = several.idxmax(axis=1).value_counts()
-    leads = ", ".join(f"{name_of(method)} in {count}" for method, count in counts.items())
-    none = "No method leads throughout: of" if len(counts) > 1 else "Of"
-    return f"{none} {len(several)} regimes of updates and staleness the highest mean is {leads}"
+    """How often PMD-mean is told from another method, and which way."""
+    found = comparisons(table)
+    return (
+        f"In {table.groupby(REGIME).ngroups} regimes of updates and staleness PMD-mean ends above another method in "
+        f"{found.count(1)} of {len(found)} comparisons, below in {found.count(-1)}"
+    )
 
 
 def finding(table, curves, tuning):
@@ -109,7 +97,7 @@ def finding(table, curves, tuning):
     trials = below_base(tuning).groupby(tuning.method)
     counts = ", ".join(f"{name_of(name)} {rows.sum()}/{len(rows)}" for name, rows in trials)
     return (
-        f"test avg@8 of PMD-mean and the best other, {table.seed.nunique()} seeds: {'; '.join(parts[:2])}. "
+        f"test avg@8 of PMD-mean and the best other, interquartile means: {'; '.join(parts[:2])}. "
         f"{'; '.join(parts[2:])}. Seeds that do "
         f"not reach {TARGET}: {missed}. Tuning runs ending below the base: {counts}."
     )

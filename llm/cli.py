@@ -116,7 +116,7 @@ def _missing(error):
     return f"this needs the package {name}, which is not installed: pip install {package}"
 
 
-JSON = Parser(add_help=False)
+JSON = Parser(add_help=False, prog="pmd-llm COMMAND")
 JSON.add_argument("--json", action="store_true", help="print one JSON object and nothing else; the rest to stderr")
 
 
@@ -316,7 +316,7 @@ def _compare(arguments):
     if len(table):
         compare.draw(output)
     if as_json:
-        algorithms = compare.means(asked) if len(asked) else []
+        algorithms = compare.records(asked) if len(asked) else []
         _print_json({"output": output, "algorithms": algorithms, "runs": asked, "failed": failed})
     elif len(table):
         print(compare.comparison(asked) if len(asked) else "None of the runs asked for has ended.")
@@ -340,7 +340,7 @@ def _study(arguments):
     parser.add_argument("--runs", type=Path, default=Path("build/study"), help="default: build/study")
     parser.add_argument("--jobs", type=_jobs, default=2, help="processes of one CPU thread; 1 on GPU (default: 2)")
     sweeps.add_backend(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the cells and the predicted hours")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and the hours they will take here")
     parser.add_argument("--check", action="store_true", help="train a few cells anew, compare with the tables")
     as_json, arguments, say = _json(arguments)
     given = parser.parse_args(arguments)
@@ -361,10 +361,10 @@ def _study(arguments):
         known |= {name: declared(name) for name in validations}
     chosen = [known[name] for name in names]
     if given.dry_run and as_json:
-        _print_json([study.outline(each, given.tables, given.runs, given.jobs) for each in chosen])
+        _print_json([study.outline(each, given.tables, given.runs, given.jobs, given.backend) for each in chosen])
         return 0
     if given.dry_run:
-        study.describe(chosen, given.tables, given.runs, given.jobs, say)
+        study.describe(chosen, given.tables, given.runs, given.jobs, say, given.backend)
         return 0
     if given.check:
         again = given.runs / "check"

@@ -8,12 +8,13 @@ r"""The exact updates in PyTorch: batched, on any device, and differentiable: a 
 =============  ====================================================================
 
 With unknowns (s, x), x = λ or V/τ, an update solves F = 0: the stationarity of every action, and E_p[e^s] = 1. They
-are found without a gradient, in a bracket; then Newton's step is taken on F of the arguments, and again:
+are found without a gradient, within about 1e-4; then Newton's step is taken on F of the arguments, and again:
 
 .. math:: (s, x) \leftarrow (s, x) − J^{-1} F(s, x;\, p, r, τ, …).
 
-Nothing moves, but by the implicit function theorem the first step has the first derivatives of the solution and the
-second one its second derivatives. J is bordered diagonal: the step costs two sums over the actions.
+Nothing but rounding is left to move in the last two steps, but by the implicit function theorem the first of them has
+the first derivatives of the solution and the second one its second derivatives. J is bordered diagonal: a step costs
+two sums over the actions.
 
 Arguments are tensors (..., K) and (...), of one dtype and device; float64 is as good as `pmdtheory.updates` in q, while
 λ is exact to rounding of 1 rather than of itself, and rows at the limits of floating-point numbers are refused rather
@@ -31,7 +32,7 @@ import torch
 
 __all__ = ["Solution", "baseline", "kl", "mixed", "pmd_mean"]
 
-_ROUNDS, _INNER = 200, 60
+_ROUNDS = 200
 
 
 class Solution(NamedTuple):
@@ -105,14 +106,10 @@ def mixed(
     a = kappa / tau
     D = torch.where(p > 0, (r - (p * r).sum(-1, keepdim=True)) / tau[..., None], 0)
     with torch.no_grad():
-        fixed = a.detach()
-
-        def mass(n):
-            s = _log_ratio(D.detach() - n[..., None], fixed)
-            return torch.where(p > 0, p * s.exp(), 0).sum(-1), s
-
-        top, low = _largest(p, D.detach()), _largest(p, -D.detach())
-        n, s = _root(mass, -low - fixed, top - fixed)
+        top, low = _largest(p, D), -_largest(p, -D)
+        log_z = top + (p * (D - top[..., None]).exp()).sum(-1).log()
+        known = p.detach(), D.detach(), a.detach()
+        s, _, n = _implicit(*known[:2], *_root(*known, low - a, log_z - a, finds_weight=False), finds_weight=False)
     s, _, n = _implicit(p, D, s, a, n, finds_weight=False)
     return _solution(p, s, a, (p * r).sum(-1) + tau * n)
 
@@ -120,14 +117,12 @@ def mixed(
 def _with_baseline(p, r, tau, b):
     D = torch.where(p > 0, (r - b[..., None]) / tau[..., None], 0)
     with torch.no_grad():
-        fixed = D.detach()
-
-        def mass(weight):
-            s = _log_ratio(fixed, weight)
-            return torch.where(p > 0, p * s.exp(), 0).sum(-1), s
-
-        top = _largest(p, fixed).clamp(min=0)
-        weight, s = _root(mass, torch.zeros_like(top), top)
+        mean = (p * D).sum(-1)
+        sd = (p * (D - mean[..., None]) ** 2).sum(-1).sqrt()
+        zero = torch.zeros_like(mean)
+        high = torch.minimum((mean + torch.hypot(mean, sd)) / 2, _largest(p, D)).clamp(min=0)
+        known = p.detach(), D.detach()
+        s, weight, _ = _implicit(*known, *_root(*known, zero, zero, high, finds_weight=True), finds_weight=True)
     s, weight, _ = _implicit(p, D, s, weight, torch.zeros_like(weight), finds_weight=True)
     return _solution(p, s, weight, b)
 
@@ -172,46 +167,35 @@ def _largest(p, x):
     return x.masked_fill(p <= 0, -torch.inf).amax(-1)
 
 
-def _root(mass, low, high):
-    """The x between `low` and `high` where a mass, which falls in x, is 1, by Chandrupatla's bracketing; and its s."""
-    eps = torch.finfo(low.dtype).eps
-    margin = 4 * eps * (1 + low.abs() + high.abs())
-    low, high = low.clone(), high + margin
-    fl, fh = mass(low)[0] - 1, mass(high)[0] - 1
-    low, fl = torch.where(fl < 0, low - margin, low), fl.clamp(min=0)
-    c, fc = low.clone(), fl.clone()
-    x, fx, t = high.clone(), fh.clone(), torch.full_like(low, 0.5)
-    best = high
+def _root(p, D, fixed, low, high, finds_weight):
+    """s, λ and n, one of the last two in [`low`, `high`], the other `fixed`; s is within about 1e-4 of the solution.
+
+    E_p[e^s] falls in both. Newton's method, on the reciprocal for λ and on the logarithm for n, in which either is
+    close to linear; where it leaves the bracket, the bracket is halved.
+    """
+    x = high
     for _ in range(_ROUNDS):
-        new = x + t * (low - x)
-        value = mass(new)[0] - 1
-        same = torch.sign(value) == torch.sign(fx)
-        c, fc = torch.where(same, x, low), torch.where(same, fx, fl)
-        low, fl = torch.where(same, low, x), torch.where(same, fl, fx)
-        x, fx = new, value
-        best = torch.where(fl.abs() < fx.abs(), low, x)
-        width = (low - x).abs()
-        tolerance = 2 * eps * best.abs() + eps * eps
-        share = tolerance / width.clamp(min=torch.finfo(low.dtype).tiny)
-        if bool(((share > 0.5) | (fx == 0) | (fl == 0)).all()):
+        weight, shift = (x, fixed) if finds_weight else (fixed, x)
+        s = torch.where(p > 0, _log_ratio(D - shift[..., None], weight[..., None]), 0)
+        rho = s.exp()
+        pull = (rho if finds_weight else 1) / (1 + weight[..., None] * rho)  # −ds/dx
+        mass = (p * rho).sum(-1)
+        step = mass * (mass - 1 if finds_weight else mass.log()) / (p * rho * pull).sum(-1)
+        near = ~(step.abs() * pull.amax(-1) >= 1e-3)  # NaN is left to the check of the solution
+        if bool(near.all()):
             break
-        xi, phi = (x - low) / (c - low), (fx - fl) / (fc - fl)
-        quadratic = (phi * phi < xi) & ((1 - phi) ** 2 < 1 - xi)
-        guess = fx / (low * 0 + fl - fx) * fc / (fl - fc) + (c - x) / (low - x) * fx / (fc - fx) * fl / (fc - fl)
-        t = torch.where(quadratic & guess.isfinite(), guess, 0.5)
-        t = torch.minimum(torch.maximum(t, share), 1 - share).clamp(0, 1)
-    return best, mass(best)[1]
+        low, high = torch.where(mass > 1, x, low), torch.where(mass > 1, high, x)
+        new = torch.where((x + step > low) & (x + step < high), x + step, low / 2 + high / 2)
+        x = torch.where(near, x, new)
+    return s, weight, shift
 
 
 def _log_ratio(d, weight):
-    """s of s + λ e^s = d: Newton from above, where it converges without a safeguard."""
-    weight = weight[..., None].clamp(min=0)
-    tiny = torch.finfo(d.dtype).tiny
-    s = torch.minimum(d, ((d.clamp(min=0) + 1) / weight.clamp(min=tiny)).log())
-    for _ in range(_INNER):
-        u = weight * s.exp()
-        step = (s + u - d) / (1 + u)
-        s = s - step
-        if bool((step.abs() <= 4 * torch.finfo(d.dtype).eps * (1 + s.abs())).all()):
-            break
-    return s
+    """s of s + λ e^s = d within 4e-5: a rational fit of W(x) for x = e^z ≤ e; above, a Newton step in log ω."""
+    log_weight = weight.log()
+    z = d + log_weight
+    x, above = z.clamp(max=1).exp(), z.clamp(min=1)
+    low = d - x * (1 + x * (1.67666 + 0.351145 * x)) / (1 + x * (2.67666 + x * (1.53565 + 0.126332 * x)))
+    omega = above - 4.21463 * ((above - 1) / (above + 7.82567))
+    log_omega = omega.log()
+    return torch.where(z > 1, log_omega + (above - log_omega - omega) / (1 + omega) - log_weight, low)

@@ -56,12 +56,12 @@ def chances(
 
 
 def dealt(labels: np.ndarray) -> Callable[..., Any]:
-    """A draw for `chances`: `labels`, a vector as long as an array is large, dealt at random over it."""
+    """A draw for `chances`: `labels`, as many as an array has places, dealt at random over it, over several in turn."""
 
     def draw(stream, out):
-        flat = out.reshape(-1)
-        flat[:] = labels
-        stream.shuffle(flat)
+        for hand in out.reshape(-1, len(labels)):
+            hand[:] = labels
+            stream.shuffle(hand)
 
     return draw
 

@@ -1,13 +1,19 @@
 """The confidence interval of every table, picture and printout, 95%, over independent seeds.
 
 A mean has Student's interval, x̄ ± t₀.₉₇₅ sd/√m for m seeds; one seed has none. Where the quantity is a share or has
-another known range, the interval is cut to that range, which takes nothing from its coverage. k successes in m trials
-have Wilson's interval. What may never be observed, such as a cost that a budget cuts short, enters rank tests as +∞.
+another known range, the interval is cut to that range, which takes nothing from its coverage. k successes in m
+independent trials have Clopper and Pearson's exact interval.
+
+Where methods are compared by their runs in several settings, they have interquartile means, the mean of what is left
+without the lowest and the highest quarter of all runs, with the stratified bootstrap's interval: the runs of each
+setting are drawn anew among themselves. Of normal values it covers 90% with five runs of one setting, 91% with five in
+each of three, 94% with twelve in each of three. A quarter of failures does not move an interquartile mean: they are
+counted beside it. Costs that a budget cuts short are in `pmdtheory.survival`, tests in `pmdtheory.comparisons`.
 """
 
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,6 +58,28 @@ class Estimate(NamedTuple):
         if self.value - self.half_width < self.low or self.value + self.half_width > self.high:
             return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
         return f"{self.value:{spec}} ± {self.half_width:{spec}}"
+
+    def __str__(self):
+        return format(self, ".2f")
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its interval, NaN where there is none; ``format(interval, ".2f")`` is its text form.
+
+    Examples
+    --------
+    >>> f"{Interval(0.85, 0.79, 0.88):.2f}, {Interval(0.85, math.nan, math.nan):.2f}"
+    '0.85 [0.79, 0.88], 0.85'
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec):
+        if math.isnan(self.low):
+            return format(self.value, spec)
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self):
         return format(self, ".2f")
@@ -145,11 +173,12 @@ def over_seeds(
 
 
 def proportion(successes: int, trials: int) -> tuple[Any, Any]:
-    """Ends of Wilson's 95% interval of a probability.
+    """Ends of Clopper and Pearson's 95% interval of a probability; it covers at least 95% whatever that is.
 
     Parameters
     ----------
     successes, trials : array_like of int
+        Of independent trials.
 
     Returns
     -------
@@ -160,49 +189,69 @@ def proportion(successes: int, trials: int) -> tuple[Any, Any]:
     --------
     >>> low, high = proportion(3, 5)
     >>> print(f"{low:.3f} {high:.3f}")
-    0.231 0.882
+    0.147 0.947
 
     References
     ----------
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
+    C. J. Clopper and E. S. Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934).
     """
     from scipy.stats import binomtest
 
     pairs = zip(np.ravel(successes), np.ravel(trials))
-    ends = [binomtest(int(k), int(m)).proportion_ci(method="wilson") if m else (np.nan, np.nan) for k, m in pairs]
+    ends = [binomtest(int(k), int(m)).proportion_ci(method="exact") if m else (np.nan, np.nan) for k, m in pairs]
     low, high = np.reshape(ends, (-1, 2)).T
     return low.reshape(np.shape(successes)), high.reshape(np.shape(successes))
 
 
-def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of Wilcoxon's rank-sum test, exact up to 9,999 divisions of the seeds into two groups.
-
-    Nothing is assumed of the laws, and of ties, such as several values of +∞, midranks are taken. Beyond (from 8
-    against 8 seeds), as many random divisions stand for all, the same ones every time.
+def interquartile_mean(settings: Sequence[ArrayLike]) -> Interval:
+    """Mean of the middle half of all runs, with the stratified bootstrap's interval.
 
     Parameters
     ----------
-    first, second : array_like (m,)
-        One value per seed; ``inf`` for what was not reached within a budget.
+    settings : sequence of array_like (m,)
+        One value per run, for each setting.
 
     Returns
     -------
-    float
-        In (0, 1]; 1 without any value on either side.
+    Interval
+        Its ends are NaN if a setting has less than two runs.
 
     Examples
     --------
-    >>> rank_test([1, 2, 3, 4, 5], [6, 7, 8, math.inf, math.inf])  # 2 of the 252 divisions
-    0.007936507936507936
-    """
-    from scipy.stats import permutation_test, rankdata
+    >>> print(interquartile_mean([[0.8, 0.9, 0.9, 1.0, 0.1], [0.7, 0.8, 0.8]]))
+    0.83 [0.60, 0.88]
 
-    size = len(first)
-    if not size or not len(second):
-        return 1.0
-    ranks = rankdata([*first, *second])
-    test = permutation_test(
-        (ranks[:size], ranks[size:]), lambda ours, theirs, axis: ours.sum(axis), vectorized=True,
-        rng=np.random.default_rng(0),
-    )  # fmt: skip
-    return float(test.pvalue)
+    References
+    ----------
+    R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville and M. G. Bellemare, Deep reinforcement learning at the edge of
+    the statistical precipice, NeurIPS 2021.
+    """
+    from scipy.stats import trim_mean
+
+    return stratified(lambda *runs, axis: trim_mean(np.concatenate(runs, axis), 0.25, axis), settings)
+
+
+def stratified(statistic: Callable[..., Any], samples: Sequence[ArrayLike]) -> Interval:
+    """Value of a statistic, with the percentile interval of 9,999 draws of each sample anew, the same ones every time.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes the samples, and the keyword `axis` along which their runs lie.
+    samples : sequence of array_like (m,)
+        Independent samples, each drawn anew by itself.
+
+    Returns
+    -------
+    Interval
+        NaN without a value in each sample; its ends are NaN if a sample has less than two.
+    """
+    from scipy.stats import bootstrap
+
+    arrays = [np.asarray(sample, dtype=float) for sample in samples]
+    fewest = min((len(array) for array in arrays), default=0)
+    value = float(statistic(*arrays, axis=-1)) if fewest else math.nan
+    if fewest < 2:
+        return Interval(value, math.nan, math.nan)
+    drawn = bootstrap(arrays, statistic, vectorized=True, method="percentile", rng=np.random.default_rng(0))
+    return Interval(value, *map(float, drawn.confidence_interval))

@@ -7,6 +7,7 @@ deterministic, without a date, and their text can be selected.
 """
 
 import contextlib
+import os
 import string
 import textwrap
 import zlib
@@ -207,7 +208,7 @@ def save(figure: Any, stem: Path) -> None:
     """Write `figure` to ``stem.png`` and ``stem.svg`` (deterministic, atomic) and close it."""
     with style(), _closing(figure):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            temporary = stem.with_name(f".{stem.name}{suffix}")
+            temporary = stem.with_name(f".{stem.name}.{os.getpid()}{suffix}")  # two at once may draw one picture
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
             if suffix == ".svg":  # readers without the font see one as wide
                 text = temporary.read_text(encoding="utf-8")

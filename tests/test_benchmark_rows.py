@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import large_mdp, simulators
+from benchmarks import differentiable, large_mdp, simulators
 from benchmarks.rows import row, show, taking_turns
 
 SMALL = {
@@ -13,6 +13,7 @@ SMALL = {
     "evaluation": lambda: large_mdp.evaluation(side=6, rounds=1),
     "memory": lambda: large_mdp.update_memory(10_000),
     "process": lambda: large_mdp.million(side=6),
+    "PyTorch": lambda: differentiable.rows(shapes=((3, 5),), rounds=1),
 }
 
 

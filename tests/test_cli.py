@@ -95,6 +95,7 @@ def test_solve_marks_local_minima(capsys):
         ("bandit --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
         ("mdp --csv /nowhere/t.csv", "--csv /nowhere/t.csv cannot be written (No such file or directory)"),
         ("bandit --json --csv /dev/stdout", "--csv /dev/stdout and --json cannot share standard output"),
+        ("bandit --json --csv /proc/self/fd/1", "--csv /proc/self/fd/1 and --json cannot share standard output"),
         ("mdp --tau 0", "tau must be positive, got 0.0"),
         ("mdp --gamma 1", "gamma must be one number in [0, 1), got 1.0"),
         ("mdp --tolerance -1", "tolerance must be nonnegative"),

@@ -34,6 +34,16 @@ def test_values_are_those_of_the_core(name):
         np.testing.assert_allclose(own.baseline.numpy(), known.baseline, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("rare", [1e-3, 3.6e-11, 7e-25])
+def test_a_rare_action_has_all_the_reward(rare):
+    """λ hardly shows in E_p[e^s] then, and is found all the same; at τ = 0.025 and 0.04, and beside a KL update."""
+    p, r = np.array([rare, 0.3 - rare, 0.7]), np.array([1.0, 0.0, 0.0])
+    for tau in (0.025, 0.04, 0.3):
+        own, known = differentiable.pmd_mean(*tensors(p, r, tau)), pmd_mean_update(p, r, tau)
+        np.testing.assert_allclose(own.policy.numpy(), known.policy, atol=1e-13)
+        np.testing.assert_allclose(own.chi2_weight.numpy(), known.chi2_weight, rtol=1e-8, atol=1e-15)
+
+
 @each
 def test_zeros_batches_and_constant_rewards(name):
     core, extra = CORE[name]

@@ -18,7 +18,8 @@ def test_numbers_are_those_of_streams_asked_in_each_step(block, monkeypatch):
     """Whatever number of steps is drawn at a time, and for every mixture of draws."""
     monkeypatch.setattr(draws, "_BLOCK", block)
     labels = np.arange(6) % 3
-    for wanted in ([UNIFORM], [UNIFORM, UNIFORM], [UNIFORM, NORMAL], [UNIFORM, dealt(labels)]):
+    deal = dealt(labels)
+    for wanted in ([UNIFORM], [UNIFORM, UNIFORM], [UNIFORM, NORMAL], [UNIFORM, deal], [deal], [deal, deal]):
         one_by_one = streams(4)
         for numbers in chances(streams(4), wanted, (2, 3), steps=5):
             for run, stream in enumerate(one_by_one):

@@ -1,13 +1,21 @@
-"""Intervals against the t table, Wilson's quadratic, and a direct enumeration of all rankings."""
+"""Intervals against the t table, sums of binomial probabilities, and loops over runs and draws."""
 
 import math
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pmdtheory.intervals import SHARE, Estimate, half_width, mean_interval, over_seeds, proportion, rank_test
+from pmdtheory.intervals import (
+    SHARE,
+    Estimate,
+    half_width,
+    interquartile_mean,
+    mean_interval,
+    over_seeds,
+    proportion,
+    stratified,
+)
 
 T = {2: 12.7062047362, 3: 4.3026527299, 5: 2.7764451052, 21: 2.0859634473}
 """t₀.₉₇₅ for that many seeds, from a printed table."""
@@ -50,33 +58,60 @@ def test_frames_average_within_a_seed_first():
 
 
 @pytest.mark.parametrize(("k", "m"), [(0, 5), (1, 12), (3, 5), (36, 36)])
-def test_proportion_solves_wilsons_quadratic(k, m):
-    """Ends are where (p̂ − p)² = z² p(1 − p)/m."""
-    for end in proportion(k, m):
-        if k not in (0, m) or end not in (0, 1):
-            assert (k / m - end) ** 2 == pytest.approx(1.959963984540054**2 * end * (1 - end) / m, rel=1e-9)
-        assert 0 <= end <= 1
+def test_proportion_solves_the_exact_tails(k, m):
+    """At either end k successes, or fewer, or more, have probability 0.025."""
+    low, high = proportion(k, m)
+
+    def tail(p, counts):
+        return sum(math.comb(m, i) * p**i * (1 - p) ** (m - i) for i in counts)
+
+    assert low == 0 if k == 0 else tail(low, range(k, m + 1)) == pytest.approx(0.025)
+    assert high == 1 if k == m else tail(high, range(k + 1)) == pytest.approx(0.025)
     low, high = proportion([k, k], [m, m])
     assert low.shape == high.shape == (2,) and (low <= k / m).all() and (k / m <= high).all()
+    assert all(math.isnan(end) for end in proportion(0, 0))
 
 
-@pytest.mark.parametrize("sizes", [(3, 4), (5, 5)])
-def test_rank_test_against_all_divisions(sizes):
-    """Doubled smaller tail over every way to divide the ranks, ties and unreached values among them."""
-    rng = np.random.default_rng(3)
-    for _ in range(10):
-        values = rng.integers(6, size=sum(sizes)).astype(float)
-        values[values == 5] = math.inf
-        ranks = pd.Series(values).rank().to_numpy()
-        sums = np.array([ranks[list(some)].sum() for some in combinations(range(len(ranks)), sizes[0])])
-        mine = ranks[: sizes[0]].sum()
-        tails = np.mean(sums <= mine + 1e-9), np.mean(sums >= mine - 1e-9)
-        p = rank_test(values[: sizes[0]], values[sizes[0] :])
-        assert p == pytest.approx(min(1.0, 2 * min(tails)))
+def middle(values):
+    """Mean of the middle half of a list, by hand."""
+    ordered, cut = sorted(values), len(values) // 4
+    kept = ordered[cut : len(ordered) - cut]
+    return sum(kept) / len(kept)
 
 
-def test_unreached_values_count_as_later_and_are_not_left_out():
-    """Three early seeds and two that never get there are not ahead of five that all do."""
-    assert rank_test([1, 2, 3, math.inf, math.inf], [4, 5, 6, 7, 8]) > 0.05
-    assert rank_test([1, 2, 3, 4, 5], [6, 7, 8, math.inf, math.inf]) == pytest.approx(2 / 252)
-    assert rank_test([], [1.0]) == 1
+def test_interquartile_mean_against_a_loop():
+    """The value exactly; the ends against draws of each setting among itself, one after the other."""
+    rng = np.random.default_rng(4)
+    settings = [rng.normal(size=5), 3 + rng.normal(size=4), rng.normal(size=7)]
+    found = interquartile_mean(settings)
+    assert found.value == pytest.approx(middle([*settings[0], *settings[1], *settings[2]]))
+    drawn = [middle([x for own in settings for x in rng.choice(own, len(own))]) for _ in range(20_000)]
+    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.03)
+    assert found == interquartile_mean(settings)
+    pooled = interquartile_mean([np.concatenate(settings)])
+    assert pooled.high - pooled.low > 1.1 * (found.high - found.low)  # strata far apart: nothing moves between them
+
+
+def test_one_failure_in_five_does_not_move_an_interquartile_mean_but_one_run_has_no_interval():
+    assert interquartile_mean([[0.9, 0.9, 0.9, 0.9, 0.0]]).value == pytest.approx(0.9)
+    assert f"{interquartile_mean([[0.8], [0.7, 0.6]]):.2f}" == "0.70"
+    assert math.isnan(interquartile_mean([]).value) and math.isnan(interquartile_mean([[], [1.0]]).value)
+
+
+@pytest.mark.parametrize(("runs", "settings", "covered"), [(5, 1, 0.90), (5, 3, 0.91), (12, 3, 0.94)])
+def test_the_bootstrap_covers_as_often_as_its_page_says(runs, settings, covered):
+    """Of 200 samples of normal values of mean 0, within three standard errors."""
+    rng = np.random.default_rng(0)
+    ends = [interquartile_mean(rng.normal(size=(settings, runs))) for _ in range(200)]
+    share = np.mean([interval.low <= 0 <= interval.high for interval in ends])
+    assert share == pytest.approx(covered, abs=3 * math.sqrt(covered * (1 - covered) / 200))
+
+
+def test_any_statistic_is_drawn_by_setting():
+    """The difference of two means, whose bootstrap is nearly normal."""
+    rng = np.random.default_rng(5)
+    first, second = rng.normal(size=200), 1 + rng.normal(size=300)
+    found = stratified(lambda x, y, axis: x.mean(axis) - y.mean(axis), [first, second])
+    error = 1.96 * math.sqrt(first.var() / 200 + second.var() / 300)
+    difference = first.mean() - second.mean()
+    assert list(found) == pytest.approx([difference, difference - error, difference + error], abs=0.02)

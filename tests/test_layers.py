@@ -13,8 +13,8 @@ PACKAGE = ROOT / "pmdtheory"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["simplex", "stationarity", "intervals", "roots", "sweeps", "draws"],
-    ["divergences", "partition", "plotting"],
-    ["overestimated", "baselines"],
+    ["divergences", "partition", "plotting", "comparisons"],
+    ["overestimated", "baselines", "survival"],
     ["solver", "compiled", "knobs"],
     ["updates"],
     ["convex", "differentiable", "penalised", "sampled", "laws"],

@@ -3,12 +3,13 @@
 Each number is a function of the package or comes from the committed tables in ``figures/data``.
 """
 
+import functools
 import re
 
-from figures import harness, replication, training_staleness, training_temperature
+from figures import harness, replication, simulation, training_pretrained, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
 from pmdtheory import kl_update, pmd_mean_update
-from pmdtheory.intervals import SHARE, mean_interval
+from pmdtheory.intervals import SHARE, interquartile_mean, mean_interval
 
 from . import markdown
 from .links import EXPLORE
@@ -33,6 +34,8 @@ def fill(text, origin):
             module = harness.module(figure.replace(" ", "_"))
             said = module.finding(*harness.committed(module))
             return f"> *[{figure}](#figure-{figure.replace(' ', '-')}):* {said}"
+        if name == "verdict" and figure in (claims := _claims()):
+            return f"> *{figure[0].upper()}{figure[1:]}:* {claims[figure].verdict}."
         if found[1] not in PARTS:
             raise ValueError(f"{origin} asks for {found[1]!r}; computed parts are {', '.join(PARTS)}.")
         return PARTS[found[1]]()
@@ -51,6 +54,13 @@ def explorer():
     """Links to what can be explored; the explorer only where it is."""
     places = ["[notebooks](../notebooks)", "[the family](family.md)", "[API](../pmdtheory)"]
     return " · ".join((["[The explorer](explore.md)"] if EXPLORE.exists() else []) + places)
+
+
+@part
+def pretrained():
+    """What five methods cost on SmolLM2-135M, and how they end."""
+    table, curves, _ = harness.committed(training_pretrained)
+    return markdown.table(*training_pretrained.costs_table(table, curves))
 
 
 @part
@@ -158,7 +168,13 @@ def models():
 @part
 def verdicts():
     """What replicates on networks, as in the README."""
-    return replication.table(evidence=False)
+    return replication.table("findings.md")
+
+
+@functools.cache
+def _claims():
+    """All claims by their words."""
+    return {claim.claim: claim for module in (replication, simulation) for claim in module.claims()}
 
 
 def _by_method(runs, by, name):
@@ -168,12 +184,12 @@ def _by_method(runs, by, name):
         own = runs[runs.method == method]
         if len(own):
             cells = [own[own[by] == value]["test/avg@8"] for value in values]
-            rows.append([NAMES[method], *(f"{mean_interval(cell, SHARE):.2f}" if len(cell) else "–" for cell in cells)])
+            rows.append([NAMES[method], *(f"{interquartile_mean([cell]):.2f}" if len(cell) else "–" for cell in cells)])
     return markdown.table(["method", *(f"{name} = {value}" for value in values)], rows)
 
 
 def _accuracy_and_collapses(runs):
-    return f"{mean_interval(runs['test/avg@8'], SHARE):.2f} ({below_base(runs).sum()}/{len(runs)})"
+    return f"{interquartile_mean([runs['test/avg@8']]):.2f} ({below_base(runs).sum()}/{len(runs)})"
 
 
 def _read(name, figure=None):

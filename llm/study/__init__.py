@@ -23,7 +23,7 @@ A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the 
 ``validate(runs)``       raises ValueError if that cannot be
 ``run(runs)``            does it, or goes on with it
 ``rows(runs)``           its rows by table, when it is finished
-``seconds(table)``       predicted from rows of the table of results
+``seconds(table)``       predicted from rows of the table of results; ``piece``, ``training``, ``spent``: see `hours`
 ``base(runs)``           folder of what it starts from, if that has to be made by ``make_base(runs)``
 ``headline(rows)``       its outcome in a few words
 ``judged(rows)``         the numbers that `check` compares

@@ -8,14 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from pmdtheory.intervals import mean_interval
+from pmdtheory.comparisons import improvement
+from pmdtheory.intervals import Interval, interquartile_mean
 
 from ..config import Config, file_name, from_preset, parse
 from .design import Setting, Study
 from .panels import panels
 from .tables import accuracy
 
-__all__ = ["asked", "check_start", "comparison", "declare", "default_folder", "draw", "means", "seeds"]
+__all__ = ["asked", "check_start", "comparison", "declare", "default_folder", "draw", "estimates", "records", "seeds"]
 
 MOST_SEEDS = 1000
 SPENDING = ["rollouts", "updates", "tokens", "seconds"]
@@ -101,35 +102,53 @@ def _shared(options):
 
 
 def asked(study: Any, folder: Path) -> pd.DataFrame:
-    """Return the rows of the algorithms and seeds of `study`; its folder may hold those of earlier comparisons too."""
+    """Return the rows of the algorithms and seeds of `study`, in its order; the folder may hold those of others too."""
     *_, last = study.stages(folder)
-    return last.matched()[1]
+    rows, order = last.matched()[1], [setting.columns["algorithm"] for setting in study.settings]
+    return rows.sort_values("algorithm", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def means(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a record of each algorithm: how many seeds, means over them with their 95% intervals, what a run spent."""
-    names, records = [accuracy(table, "test"), "test/greedy"], []
+def estimates(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, Interval]]]:
+    """Return each algorithm with its rows, and with its estimates over the seeds.
+
+    These are the interquartile mean of each accuracy, and, ``above``, the probability that a run of it ends above one
+    of the first algorithm.
+    """
+    names, found, first = [accuracy(table, "test"), "test/greedy"], [], None
     for algorithm, rows in table.groupby("algorithm", sort=False):
-        record = {"algorithm": algorithm, "seeds": len(rows)}
-        for name in names:
-            interval = mean_interval(rows[name])
-            record |= {name: interval.value, f"{name}_ci": interval.half_width}
-        records.append(record | {name: rows[name].mean() for name in SPENDING})
-    return records
+        values = {name: interquartile_mean([rows[name]]) for name in names}
+        if first is not None:
+            values["above"] = improvement([rows[names[0]]], [first])
+        first = rows[names[0]] if first is None else first
+        found.append((algorithm, rows, values))
+    return found
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a record of each algorithm: its `estimates` with the ends of their intervals, and what a run spent."""
+    return [
+        {"algorithm": algorithm, "seeds": len(rows)}
+        | {f"{name}{end}": at for name, value in values.items() for end, at in zip(("", "_low", "_high"), value)}
+        | {name: rows[name].mean() for name in SPENDING}
+        for algorithm, rows, values in estimates(table)
+    ]
 
 
 def comparison(table: pd.DataFrame) -> str:
-    """Return mean and 95% interval over the seeds of each algorithm, and what a run spent, as a table on paper."""
-    names, spending = [accuracy(table, "test"), "test/greedy"], SPENDING
-    titles = " ".join(f"{name.partition('/')[2]:>15}" for name in names)
+    """Return the `estimates` of each algorithm, and what a run spent, as a table on paper."""
+    titles = [accuracy(table, "test").partition("/")[2], "greedy", "above first"]
     width = max(len("algorithm"), *(len(name) for name in table["algorithm"])) + 2
-    lines = [f"{'algorithm':<{width}}{'seeds':>5} {titles}" + "".join(f"{name:>14}" for name in spending)]
-    for algorithm, rows in table.groupby("algorithm", sort=False):
-        cells = [f"{mean_interval(rows[name]):.3f}".rjust(15) for name in names]
-        spent = "".join(f"{rows[name].mean():>14,.0f}" for name in spending)
-        lines.append(f"{algorithm:<{width}}{len(rows):>5} {' '.join(cells)}{spent}")
-    interval = ", mean ± 95% interval over seeds" if table["algorithm"].duplicated().any() else ""
-    return "\n".join([*lines, f"accuracies on test prompts{interval}; spending: training of one run, mean over seeds"])
+    lines = [f"{'algorithm':<{width}}{'seeds':>5}" + "".join(f"{title:>21}" for title in titles)]
+    lines[0] += "".join(f"{name:>11}" for name in SPENDING)
+    for algorithm, rows, values in estimates(table):
+        cells = [f"{value:.3f}".rjust(21) for value in values.values()]
+        spent = "".join(f"{rows[name].mean():>11,.0f}" for name in SPENDING)
+        lines.append(f"{algorithm:<{width}}{len(rows):>5}" + "".join(cells).ljust(63) + spent)
+    interval = " with 95% bootstrap intervals over seeds" if table["algorithm"].duplicated().any() else ""
+    return "\n".join([
+        *lines, f"accuracies on test prompts: interquartile means{interval}; above first: probability that a run ends",
+        "above one of the first algorithm, ties half; spending: training of one run, mean over seeds",
+    ])  # fmt: skip
 
 
 def draw(folder: Path) -> None:

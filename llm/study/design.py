@@ -5,15 +5,18 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..config import Config, from_preset
 from ..run.folder import write_atomically
 from . import tables
+from .hours import rates
 from .tables import Stage, Table, accuracy, of
 
 if TYPE_CHECKING:
@@ -154,14 +157,29 @@ class Cell:
         least = 1 / self.resolved["test_prompts"]
         return {name: (rows[name], max(rows[f"{name}_ci"].mean() / 1.96, least)) for name in names}
 
-    def seconds(self, table: "pd.DataFrame") -> float:
-        """Predict the seconds on one core: those per rollout of the rows in `table`, and the evaluations."""
-        rate = self.guess[0] if table.empty else table["seconds"].sum() / table["rollouts"].sum()
+    def training(self, table: "pd.DataFrame") -> float:
+        """Predict the seconds of training on one core, at the rates of the rows in `table`, or as guessed."""
         options = SimpleNamespace(**self.resolved)
         rollouts = options.iterations * options.prompts_per_batch * options.rollouts_per_prompt
+        updates = options.iterations * options.updates_per_batch * options.epochs
+        return float(np.dot((rollouts, options.iterations, updates), self._rates(table)))
+
+    def seconds(self, table: "pd.DataFrame") -> float:
+        """Predict the seconds on one core: of training, and of evaluations as guessed in comparison."""
+        options = SimpleNamespace(**self.resolved)
         validations = 1 + (options.iterations // options.eval_every if options.eval_every else 1)
         prompts = 2 * options.test_prompts + validations * options.eval_prompts
-        return rollouts * rate + prompts * (options.eval_samples + 1) * self.guess[1]
+        as_guessed = self.training(table) / self.training(table.iloc[:0])
+        return self.training(table) + prompts * (options.eval_samples + 1) * self.guess[1] * as_guessed
+
+    def piece(self, iterations: int) -> "Cell":
+        """Return a short run of the same batches, hardly evaluated, whose time tells how fast a machine is."""
+        few = {"iterations": iterations, "eval_every": 0, "eval_prompts": 2, "test_prompts": 2, "target_accuracy": 0.0}
+        return replace(self, options=self.options | few)
+
+    def spent(self, runs: Path) -> float:
+        """Return the seconds of training of a run."""
+        return tables.spent(runs / self.folder)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -170,6 +188,10 @@ class Cell:
         config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
         decisive = [name for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF]
         return " ".join(f"{name}={config[name]}" for name in decisive)
+
+    def _rates(self, table):
+        timed = table if table.empty else table[table["seconds"] > 0]  # one that diverged has no time
+        return (self.guess[0], 0.0, 0.0) if timed.empty else rates(timed)
 
     def _words(self):
         return [f"{name} {value}" for name, value in (self.columns | self.trial | {"seed": self.seed}).items()]

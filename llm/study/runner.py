@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmdtheory.sweeps import attempt, outcomes
 
+from .hours import known, speed
 from .tables import claim, writable
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def run(
         writable(runs)
         with claim(runs, study.name):
             for stage in study.stages(folder):
-                known = stage.tables["results"].read()
-                failed += compute(stage.unfinished(), runs, jobs, stage.merge, log, known, backend)
+                failed += compute(stage.unfinished(), runs, jobs, stage.merge, log, known(study, folder), backend)
     return failed
 
 
@@ -52,25 +52,39 @@ def plan(study: Any, folder: Path) -> tuple[list[Any], list[Any]]:
     return now, later
 
 
-def outline(study: Any, folder: Path, runs: Path, jobs: int = 1) -> dict[str, Any]:
-    """Return what `describe` says of one study as a record: its cells with their commands, and the hours predicted."""
+def outline(study: Any, folder: Path, runs: Path, jobs: int = 1, backend: str = "loky") -> dict[str, Any]:
+    """Return what `describe` says of one study as a record: its cells with their commands, and the hours predicted.
+
+    These are of this machine if a piece of the first cell can be timed, else of that of the rows: ``untimed`` says why.
+    """
     now, later = plan(study, folder)
-    known = study.results(folder).read()
+    rows, times, untimed = known(study, folder), 1.0, None
+    if now and hasattr(now[0], "piece"):
+        try:
+            times = speed(next((cell for cell in now if cell.base_seed is None), now[0]), rows, jobs, backend)
+        except ValueError as error:
+            untimed = str(error)
     return {
         "study": study.name,
         "cells": [{"cell": str(cell), "command": cell.command(runs)} for cell in now],
         "after_tuning": [cell.columns | {"seed": cell.seed} for cell in later],
-        "hours": sum(cell.seconds(known) for cell in (*now, *later)) / jobs / 3600,
+        "hours": times * sum(cell.seconds(rows) for cell in (*now, *later)) / jobs / 3600,
+        "untimed": untimed,
     }
 
 
 def describe(
-    studies: Sequence[Any], folder: Path, runs: Path, jobs: int = 1, log: Callable[[str], Any] = print
+    studies: Sequence[Any],
+    folder: Path,
+    runs: Path,
+    jobs: int = 1,
+    log: Callable[[str], Any] = print,
+    backend: str = "loky",
 ) -> None:
     """Log the cells that `run` would run, their commands, and the hours that this is predicted to take."""
     total = 0
     for study in studies:
-        planned = outline(study, folder, runs, jobs)
+        planned = outline(study, folder, runs, jobs, backend)
         now, later, hours = (planned[name] for name in ("cells", "after_tuning", "hours"))
         for cell in now:
             log(f"{cell['cell']}\n    {cell['command']}")
@@ -78,7 +92,8 @@ def describe(
             columns = {name: value for name, value in cell.items() if name != "seed"}
             log(f"{study.name}: {columns}, seed {cell['seed']}, with the options that tuning chooses")
         total += hours
-        log(f"{study.name}: {len(now) + len(later)} cells, {len(later)} of them after tuning; {hours:.1f} h\n")
+        where = f", not of this machine ({planned['untimed']})" if planned["untimed"] else ""
+        log(f"{study.name}: {len(now) + len(later)} cells, {len(later)} of them after tuning; {hours:.1f} h{where}\n")
     log(f"{total:.1f} h in all, {jobs} at a time")
 
 
@@ -88,11 +103,11 @@ def compute(
     jobs: int,
     keep: Callable[..., Any],
     log: Callable[[str], Any],
-    known: "pd.DataFrame",
+    told: "pd.DataFrame",
     backend: str = "loky",
 ) -> list[Any]:
-    """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. `known` rows tell the time."""
-    spent, expected, left = 0.0, 0.0, sum(cell.seconds(known) for cell in cells)
+    """Run cells in order, ``keep(cell, runs)`` each that ends well; return the others. Rows `told` predict the time."""
+    spent, expected, left = 0.0, 0.0, sum(cell.seconds(told) for cell in cells)
     bases = {cell.base(runs): cell for cell in cells if cell.base(runs) is not None}
     makers = [cell for folder, cell in bases.items() if not folder.exists()]
     broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs, backend) if error}
@@ -103,7 +118,7 @@ def compute(
     if cells:
         log(f"{len(cells)} cell{'s' * (len(cells) > 1)} to run, {jobs} at a time, about {left / jobs / 3600:.1f} h")
     for number, (cell, seconds, error) in enumerate(ended, start=1):
-        left -= cell.seconds(known)
+        left -= cell.seconds(told)
         if error is None:
             rows, error = attempt(keep, cell, [runs])
         if error is None:
@@ -112,7 +127,7 @@ def compute(
             failed.append(cell)
             log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
             continue
-        spent, expected = spent + seconds, expected + cell.seconds(known)
+        spent, expected = spent + seconds, expected + cell.seconds(told)
         hours = left * spent / expected / jobs / 3600
         log(f"[{number}/{len(cells)}] {cell}: {cell.headline(rows)}; {seconds:.0f} s, about {hours:.1f} h left")
     return failed

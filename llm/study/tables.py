@@ -22,7 +22,8 @@ import pandas as pd
 
 from ..run.folder import write_atomically
 
-__all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_on", "of", "results", "writable"]
+__all__ = ["Stage", "Table", "accuracy", "appearing", "claim", "curves", "made_on", "of", "results", "spent"]
+__all__ += ["writable"]
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,11 @@ def curves(cell: Any, runs: Path) -> pd.DataFrame:
         validation = [name for name in line if name.startswith("validation/") and not name.endswith("_ci")]
         rows.append(row | spent | {name: line[name] for name in validation})
     return pd.DataFrame(rows)
+
+
+def spent(folder: Path) -> float:
+    """Return the seconds of training of a run."""
+    return sum(line["seconds"] for line in _lines(folder, "timings"))
 
 
 def _lines(folder, name="metrics"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["add_json", "cells", "check", "print_json", "write"]
 
 _STREAMS = ("/dev/", "/proc/")
-_STDOUT = ("/dev/stdout", "/dev/fd/1")
+_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def check(path: Path, as_json: bool = False) -> None:

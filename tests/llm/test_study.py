@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import cli, models, study
 from pmdllm.config import Config, parse
-from pmdllm.study import Setting, Study, Table, grid
+from pmdllm.study import Setting, Study, Table, grid, hours
 from pmdllm.study.declared import ON_REQUEST, STUDIES
 from pmdllm.study.tables import appearing, claim
 from pmdllm.tasks import load
+
+DATA = Path(__file__).parent.parent.parent / "figures" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -518,13 +521,76 @@ def test_a_comparison_goes_on_and_refuses_other_settings(preset, tmp_path, monke
 
 
 def test_prediction_of_time(small):
-    """Proportional to the rollouts that are left, at the seconds per rollout of the rows that are there."""
-    cell = small.tuning_cells()[0]
-    free = cell.seconds(pd.DataFrame({"seconds": [0.0], "rollouts": [1]}))
-    table = pd.DataFrame({"seconds": [10.0, 30.0], "rollouts": [100, 100]})
-    assert cell.seconds(table) == pytest.approx(16 * 0.2 + free)
+    """2 iterations of 8 completions and 2 updates at the rates of rows that cost so much of each, and evaluations."""
+    cell, nothing = small.tuning_cells()[0], pd.DataFrame()
+    work = {"rollouts": [100, 100, 300, 50], "iteration": [10, 20, 5, 40], "updates": [10, 80, 40, 20]}
+    seconds = np.dot((0.2, 0.5, 0.1), list(work.values()))
+    table = pd.DataFrame(work | {"seconds": seconds, "device": "here"})
+    other = table.assign(seconds=9 * table.seconds, device="elsewhere")[:2]
+    assert cell.training(pd.concat([table, other])) == pytest.approx(16 * 0.2 + 2 * 0.5 + 4 * 0.1)
+    evaluated = cell.seconds(nothing) - cell.training(nothing)
+    assert evaluated == pytest.approx((2 * 4 + 3 * 4) * 3 * cell.guess[1])
+    dearer = cell.training(table) / cell.training(nothing)
+    assert cell.seconds(table) == pytest.approx(cell.training(table) + evaluated * dearer)
     shorter = replace(cell, options=cell.options | {"iterations": 1})
-    assert shorter.seconds(pd.DataFrame()) < cell.seconds(pd.DataFrame())
+    assert shorter.seconds(nothing) < cell.seconds(nothing)
+
+
+COMPARED = {name: declared for name, declared in (STUDIES | ON_REQUEST).items() if len(declared.settings) > 1}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_hours_of_a_setting_are_predicted_by_the_others(name):
+    """Each setting of the committed tables left out: the hours of its rows within a factor 1.5."""
+    columns = [*COMPARED[name].settings[0].columns]
+    if not (path := DATA / f"study_{name}.csv").exists() or pd.read_csv(path)[columns].drop_duplicates().shape[0] < 2:
+        pytest.skip("less than two settings have rows")
+    table = pd.read_csv(path)
+    for _, own in table.groupby(columns):
+        others = table.drop(own.index)
+        alike = own[own.device == others.device.mode()[0]]
+        predicted = (alike[hours.WORK].to_numpy(dtype=float) @ hours.rates(others)).sum()
+        assert 1 / 1.5 < predicted / alike.seconds.sum() < 1.5 or alike.empty, (own[columns].iloc[0].to_dict())
+
+
+def test_a_piece_tells_how_fast_this_machine_is(small, tmp_path, monkeypatch):
+    """Where the piece takes thrice as long as rows predict the hours are three times theirs."""
+    cells = [*small.tuning_cells(), *(small.final_cells(pd.DataFrame()))]
+    assert study.outline(small, tmp_path, tmp_path)["hours"] > 0
+    monkeypatch.setattr(hours, "_timed", lambda runs, piece: 3 * piece.training(pd.DataFrame()))
+    planned = study.outline(small, tmp_path, tmp_path)
+    later = small.undecided(tmp_path)
+    expected = 3 * sum(cell.seconds(pd.DataFrame()) for cell in (*cells, *later)) / 3600
+    assert planned["hours"] == pytest.approx(expected) and planned["untimed"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_piece_is_that_of_its_training(small):
+    """The sum of the seconds that its run has logged, within the time that the whole call takes."""
+    began = time.monotonic()
+    ratio = hours.speed(small.tuning_cells()[0], pd.DataFrame())
+    spent = ratio * small.tuning_cells()[0].piece(2).training(pd.DataFrame())
+    assert 0 < spent < time.monotonic() - began
+
+
+def test_what_cannot_be_timed_is_predicted_and_said(small, tmp_path):
+    """A model that is not there, and a base that has to be made first: the hours of the rows, and why."""
+    for model, reason in ((str(tmp_path / "nowhere"), "nowhere"), ("warmup:7", "its base has to be made first")):
+        declared = replace(small, settings=(Setting({"method": "a"}, {"model": model}),))
+        log = Log()
+        study.describe([declared], tmp_path, tmp_path, log=log)
+        assert "not of this machine" in log[-2] and reason in log[-2]
+
+
+@pytest.mark.parametrize(("variable", "option"), [("DRY", "--dry-run"), ("FAST", "--check")])
+def test_make_study_has_a_variable_for_each_option(variable, option):
+    """What `make` would run; its own --dry-run is another thing."""
+    command = ["make", "--dry-run", "study", "NAMES=seeds"]
+    plain, with_it = (
+        subprocess.run([*command, *more], cwd=DATA.parent.parent, capture_output=True, text=True).stdout
+        for more in ([], [f"{variable}=1"])
+    )
+    assert option not in plain and re.search(rf"pmd-llm study seeds --jobs 2 +{option}", with_it)
 
 
 @pytest.mark.filterwarnings("ignore:algorithm .* with one update per rollout batch")
@@ -556,5 +622,4 @@ def test_declared_studies(declared):
 @pytest.mark.parametrize("declared", STUDIES.values(), ids=STUDIES)
 def test_the_committed_tables_are_complete(declared):
     """Nothing is left to train: the tables hold every cell with the options that the study declares."""
-    folder = Path(__file__).parent.parent.parent / "figures" / "data"
-    assert study.plan(declared, folder) == ([], [])
+    assert study.plan(declared, DATA) == ([], [])

@@ -1,0 +1,70 @@
+"""How long a study takes: what its finished rows cost, and what a piece of it costs on this machine.
+
+Training costs so much a completion, an iteration and an update, all at least 0: least squares of relative errors over
+the rows of the device that most of them were made on, then scaled to their sum. Rows say how settings compare; how fast
+this machine is, with so many processes at a time, a piece of the first cell says, a few iterations that are timed.
+"""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pmdtheory.sweeps import outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["known", "rates", "speed"]
+
+WORK = ["rollouts", "iteration", "updates"]
+SHORTEST = 3.0  # seconds that a piece is predicted to take at least
+
+
+def known(study: Any, folder: Path) -> "pd.DataFrame":
+    """Return the finished rows of a study that tell the time: of its last stage, or else of the one before."""
+    *earlier, last = (stage.tables["results"].read() for stage in study.stages(folder))
+    return last if len(last) or not earlier else earlier[-1]
+
+
+def rates(table: "pd.DataFrame") -> np.ndarray:
+    """Return the seconds of training for each completion, iteration and update, from rows of a table of results.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> work = {"rollouts": [1000, 1000, 2000], "iteration": [10, 100, 10], "updates": [80, 80, 160], "device": "cpu"}
+    >>> rates(pd.DataFrame(work | {"seconds": [3.0, 12.0, 5.0]})).round(6)
+    array([0.002, 0.1  , 0.   ])
+    """
+    from scipy.optimize import nnls
+
+    rows = table[table["device"] == table["device"].mode()[0]] if "device" in table else table
+    work, seconds = rows[WORK].to_numpy(dtype=float), rows["seconds"].to_numpy(dtype=float)
+    found, _ = nnls(work / seconds[:, None], np.ones(len(seconds)))
+    return found * seconds.sum() / (work @ found).sum()
+
+
+def speed(cell: Any, table: "pd.DataFrame", jobs: int = 1, backend: str = "loky") -> float:
+    """Return how many times as long training takes here as `table` predicts, from a piece of `cell` in each process.
+
+    A ValueError says why that cannot be told: the piece failed, or its base has to be made first.
+    """
+    if cell.base_seed is not None:
+        raise ValueError("its base has to be made first")
+    each = cell.training(table) / cell.resolved["iterations"]
+    piece = cell.piece(min(cell.resolved["iterations"], math.ceil(SHORTEST / each)))
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [Path(folder) / str(number) for number in range(jobs)]
+        ended = list(outcomes(_timed, runs, [piece], jobs, backend))
+    for _, _, error in ended:
+        if error:
+            raise ValueError(error[0])
+    return float(np.mean([seconds for _, seconds, _ in ended])) / piece.training(table)
+
+
+def _timed(runs, piece):
+    piece.run(runs)
+    return piece.spent(runs)
