@@ -8,8 +8,8 @@ rollouts of the policy k batches ago, interquartile mean and its 95% bootstrap i
 Interquartile means over all settings of budget, U and lag, those of 8 policy refreshes among them, runs drawn anew
 within each. (e) Probability that a run of PMD-mean ends above one of another method in the same setting. (f) Generated
 tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for each seed; a triangle is a seed
-that does not get there within the budget; the bar is the restricted mean, of what a seed spends that stops at the target
-or at the budget, with its 95% interval. The tables have the spread of the log-ratios and the tuning runs too.
+that does not get there within the budget; the bar is the restricted mean, of what a seed spends that stops at the
+target or at the budget, with its 95% interval. The tables have the spread of the log-ratios and the tuning runs too.
 """
 
 from pmdtheory import plotting
