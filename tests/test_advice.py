@@ -125,7 +125,7 @@ def test_tables_that_will_not_do_are_named(tmp_path, table):
 
 def test_counts_in_words():
     words = str(Trust(9, 1, 10))
-    assert "in 9 of 10 held-out regimes (60% to 98%)" in words and "behind by as much in 1" in words
+    assert "in 9 of 10 held-out regimes (55% to 100%)" in words and "behind by as much in 1" in words
 
 
 def test_the_command_at_its_defaults_and_as_json(capsys, tmp_path):
