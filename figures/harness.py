@@ -5,6 +5,8 @@ caption, with
 
 ``FULL``, ``FAST``
     Keyword arguments of ``compute``. FAST is a subset: each of its rows must be a row of the full table.
+``SAMPLE`` (optional)
+    Another subset, where the full table takes minutes: what is recomputed unless the table is to be replaced.
 ``KEYS``
     Columns that identify a row.
 ``compute(**settings) -> pandas.DataFrame``
@@ -63,6 +65,7 @@ NAMES = (
     "log_partition_laboratory",
     "loglinear_training",
     "better_knob",
+    "where_it_pays",
     "finite_sample_improvement",
     "finite_sample_iterated",
     "three_cases",
@@ -119,14 +122,16 @@ def run(name, fast=False, update=False, build=BUILD):
         tables = committed(figure)
     else:
         path = build / f"{name}.csv"
-        write_table(figure.compute(**(figure.FAST if fast else figure.FULL)), path)
+        settings = figure.FAST if fast else figure.FULL if update else getattr(figure, "SAMPLE", figure.FULL)
+        part = settings is not figure.FULL
+        write_table(figure.compute(**settings), path)
         tables, new = [pd.read_csv(path)], {DATA / path.name: path}
     with plotting.style():
         plotting.save(draw(figure, tables), build / name)
     differences = [
         difference
         for target, path in new.items()
-        for difference in compare(path, target, figure.KEYS, getattr(figure, "TOLERANCE", {}), subset=fast)
+        for difference in compare(path, target, figure.KEYS, getattr(figure, "TOLERANCE", {}), part)
     ]
     if update:  # a table that agrees stays as it is, to the byte
         pictures = {OUTPUT / f"{name}{end}": build / f"{name}{end}" for end in (".png", ".svg")}

@@ -8,10 +8,11 @@ seeds, corrected by Holm's method within a claim.
 import numpy as np
 import pandas as pd
 
+from pmdtheory import advice
 from pmdtheory.comparisons import signs, student_test
 from pmdtheory.intervals import mean_interval
 
-from . import better_knob, finite_sample_improvement, harness, loglinear_training, marks
+from . import better_knob, finite_sample_improvement, harness, loglinear_training, marks, where_it_pays
 from .finite_sample_iterated import PLAIN, STEPS
 from .verdicts import Claim, counted
 
@@ -22,7 +23,7 @@ def claims():
     """All claims in order."""
     rows = (
         *(step, one_context, low_values, partition, one_step, many_steps, loglinear, knob, blind, inexact, laws),
-        *(wrong_reward, mdps),
+        *(wrong_reward, mdps, pays),
     )
     return [row() for row in rows]
 
@@ -182,6 +183,23 @@ def blind():
         f"{_leads(leads)}, by more than 0.5% and after Holm's correction (*better knob*)",
         counted(leads.sign),
         "bandits",
+    )
+
+
+def pays():
+    """Regimes of many updates a batch in which PMD-mean leads all others in simulated training."""
+    table = _read("where_it_pays")
+    cells = where_it_pays.mapped(table) if len(table) else table.assign(verdict=[], lead=[])
+    many = cells[cells.updates >= 16]
+    few = cells[cells.updates < 16]
+    leads = f"{many.lead.min():+.2f} to {many.lead.max():+.2f}" if len(many) else "–"
+    return Claim(
+        "leads PMD-part, GRPO and RLOO where a batch has many updates",
+        f"simulated training: lead of {leads} in success rate with 16 or more updates a batch; with fewer ahead in "
+        f"{(few.verdict == advice.OURS).sum()} of {len(few)} regimes, by more than {advice.MARGIN} and after "
+        "Bonferroni's correction (*where it pays*; a network: [for practitioners](practitioners.md))",
+        counted(many.verdict.map({advice.OURS: 1, "none": 0}).fillna(-1).astype(int).to_numpy()),
+        "regimes",
     )
 
 

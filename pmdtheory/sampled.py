@@ -189,7 +189,10 @@ def sampled_loss(
 
 def _proportional(rest, excess, d, w):
     """Log-ratio of the unseen actions: all the same."""
-    return np.log1p(-excess / rest.sum(axis=-1))[:, None]
+    mass = rest.sum(axis=-1)
+    with np.errstate(over="ignore"):  # of a subnormal mass
+        gain = -excess / mass
+    return np.where(np.isinf(gain), np.log(np.maximum(-excess, 1e-300)) - np.log(mass), np.log1p(gain))[:, None]
 
 
 def _softmax(rest, excess, d, w):

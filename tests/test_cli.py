@@ -105,6 +105,9 @@ def test_solve_marks_local_minima(capsys):
         ("mdp --env CartPole-v1", "must have a transition table"),
         ("mdp --env Taxi-v4 --size 8", "not an option of Taxi-v4, got 8"),
         ("mdp --env chain --size 1", "must be an integer of at least 2, got 1"),
+        ("advise --success 0", "success must lie between 0 and 1, got 0.0"),
+        ("advise --rollouts 1", "rollouts must be an integer of at least 2, got 1"),
+        ("advise --table /nowhere/t.csv", "table /nowhere/t.csv is not there"),
         ("solve", "the following arguments are required"),
         ("", "the following arguments are required: COMMAND"),
     ],
@@ -220,10 +223,10 @@ def test_check_finds_nothing(capsys):
     assert "no violation" in out
 
 
-@pytest.mark.parametrize("words", ["--help", "solve --help", "bandit --help", "mdp --help", "check --help"])
+@pytest.mark.parametrize("words", ["", "solve ", "bandit ", "mdp ", "advise ", "check "])
 def test_help(capsys, words):
     """Every command explains itself."""
-    code, out, _ = run(capsys, *words.split())
+    code, out, _ = run(capsys, *words.split(), "--help")
     assert code == 0
     assert out.startswith("usage: pmdtheory")
 

@@ -246,6 +246,19 @@ def test_pages_out_of_date_are_a_difference_and_updated(folders, monkeypatch, ca
 FILES = ("data/zero_temperature.csv", "output/zero_temperature.png", "output/zero_temperature.svg")
 
 
+def test_a_sample_is_recomputed_unless_the_table_is_to_be_replaced(folders, monkeypatch):
+    """A part of the rows agrees with the committed table; a replaced table is whole."""
+    figure = harness.module("zero_temperature")
+    monkeypatch.setattr(figure, "SAMPLE", figure.FAST, raising=False)
+    path, build = folders / "data" / "zero_temperature.csv", folders.parent / "build" / "zero_temperature.csv"
+    assert harness.run("zero_temperature", build=build.parent).differences == []
+    assert 0 < len(pd.read_csv(build)) < len(pd.read_csv(path))
+    text = path.read_text()
+    path.write_text(text.partition("\n")[0] + "\n")
+    harness.run("zero_temperature", update=True, build=build.parent)
+    assert path.read_text() == text
+
+
 @pytest.mark.parametrize("moved", range(5))
 def test_an_update_that_is_killed_leaves_the_old_files_or_the_new(folders, monkeypatch, moved):
     """Killed before the folder is renamed: all old; after it, at any file: all new once the next run has begun."""

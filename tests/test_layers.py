@@ -19,7 +19,8 @@ LAYERS = [
     ["updates"],
     ["convex", "differentiable", "penalised", "sampled", "laws"],
     ["loglinear", "bandit", "mdp", "family"],
-    ["theorems", "instrument"],
+    ["theorems", "instrument", "posttraining"],
+    ["advice"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -120,6 +120,15 @@ def fits(**columns):
     return {"validate": lambda t: t.assign(**columns)}
 
 
+def leading(lead):
+    """Leads of PMD-mean over all others in every cell of the maps."""
+    return {
+        "where_it_pays": lambda t: where(
+            t, (t.kind == "map") & (t.split == "evaluation") & (t.method != "pmd-mean"), lead=lead, lead_half=0.01
+        )
+    }
+
+
 R, S = replication, simulation
 DOCTORED = {
     R.law: {HOLDS: {}, FAILS: {"validate": lambda t: t.assign(share=1 - t.share)}, EMPTY: {"validate": empty}},
@@ -226,6 +235,7 @@ DOCTORED = {
         EMPTY: {"robustness": empty},
     },
     S.mdps: {HOLDS: {}, FAILS: {"mdp_convergence": lambda t: t.assign(holds=False)}, EMPTY: {"mdp_convergence": empty}},
+    S.pays: {HOLDS: leading(0.3), FAILS: leading(-0.3), OPEN: leading(0.0), EMPTY: {"where_it_pays": empty}},
 }  # fmt: skip
 EXACT = {R.law, R.family, S.step, S.low_values, S.laws, S.mdps}
 """Claims of thresholds on numbers without noise: each case holds or does not."""

@@ -403,3 +403,14 @@ def test_a_range_of_dumps_that_begins_at_the_branch_point():
     for _ in range(200):
         other = q * np.exp(0.3 * rng.normal(size=q.shape)) + 1e-3 * rng.dirichlet(np.ones(4), 12)
         assert (sampled_loss(policy, other / other.sum(axis=-1, keepdims=True), *given) >= least * (1 - 1e-12)).all()
+
+
+@pytest.mark.parametrize("rare", [1e-300, 5e-310, 1e-320])
+@pytest.mark.parametrize("unseen", ["proportional", "softmax"])
+def test_an_unseen_action_of_subnormal_probability_takes_the_mass_that_is_left(rare, unseen):
+    """Statement 14: the seen ones have p e^d, the only unseen one the rest, whatever it had."""
+    policy, tau = np.array([0.5, 0.5, rare]), 1.0
+    found = sampled_update(policy, [0, 1, 0, 1], [1.0, 0.0, 1.0, 1.0], tau, baseline=2.0, unseen=unseen)
+    seen = 0.5 * np.exp([-1.0, -1.5])
+    assert found.policy == pytest.approx([*seen, 1 - seen.sum()], rel=1e-12)
+    assert found.log_ratio[2] == pytest.approx(np.log(1 - seen.sum()) - np.log(rare), rel=1e-12)

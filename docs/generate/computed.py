@@ -8,8 +8,8 @@ import re
 
 from figures import harness, replication, simulation, training_pretrained, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
-from pmdtheory import kl_update, pmd_mean_update
-from pmdtheory.intervals import SHARE, interquartile_mean, mean_interval
+from pmdtheory import advice, kl_update, pmd_mean_update
+from pmdtheory.intervals import SHARE, Estimate, interquartile_mean, mean_interval
 
 from . import markdown
 from .links import EXPLORE
@@ -102,6 +102,51 @@ def updates():
     """Test accuracy by method and updates per batch, at an equal number of rollouts."""
     runs = _read("study_staleness", training_staleness)
     return _by_method(runs[(runs.budget == "rollouts") & (runs.lag == 0)], "updates_per_batch", "U")
+
+
+@part
+def regimes():
+    """What the tiny language model gained at both ends of the map, beside what the simulated runs said."""
+    runs, simulated = _read("study_regimes"), _read("where_it_pays")
+    simulated = simulated[(simulated.kind == "trained") & (simulated.split == "evaluation")]
+    rows = []
+    for regime, updates in (("best", 64), ("worst", 1)):
+        own = runs[runs.regime == regime].pivot(index="seed", columns="method", values="test/avg@8")
+        said = simulated[simulated.updates == updates].set_index("method")
+        for method in (_MEAN, _PART, "grpo", "rloo"):
+            leads = ["", "", ""]
+            if method != _MEAN:
+                row, found = said.loc[method.removesuffix("-loo")], mean_interval((own[_MEAN] - own[method]).dropna())
+                lead = Estimate(row.lead, row.lead_half)
+                met = found.low <= lead.high and lead.low <= found.high
+                leads = [f"{found:+.2f}", f"{lead:+.2f}", "yes" if met else "no"]
+            rows.append([f"U = {updates}", NAMES[method], f"{mean_interval(own[method].dropna(), SHARE):.2f}", *leads])
+    titles = ["updates per batch", "method", "test accuracy", "lead of PMD-mean", "in simulated runs", "carried over"]
+    return markdown.table(titles, [[cell.replace("± +", "± ") for cell in row] for row in rows])
+
+
+@part
+def largest_tau():
+    """The largest τ by the rule of simulated runs, and by the tuning of the tiny language model: PMD-mean, n = 16."""
+    rows = []
+    for study, column, score in (
+        ("study_temperature", "n", "test"),
+        ("study_staleness_tuning", "updates_per_batch", "validation"),
+        ("study_regimes_tuning", "updates_per_batch", "validation"),
+    ):
+        runs = _read(study).rename(columns={"estimator": "method"})
+        runs = runs[runs.method == _MEAN]
+        runs = runs[runs.n == 16] if column == "n" else runs
+        runs = runs.assign(U=runs.updates / runs.iteration).query("U > 1")
+        for (U, batches), own in runs.groupby(["U", "iteration"]):
+            before = own["before/avg@8"].mean()
+            means = own.groupby(["tau", "learning_rate"] if "learning_rate" in own else "tau")[f"{score}/avg@8"].mean()
+            gains = means.groupby("tau").max() - before
+            tau, side = advice.largest_tau(gains.index.to_numpy(), gains.to_numpy())
+            said, low, high = advice.advise(16, before, int(U), int(batches)).tau[advice.OURS]
+            seen = f"at least {tau:.2g}, the largest tried" if side > 0 else f"{tau:.2g}"
+            rows.append([f"{U:g}", f"{batches:g}", f"{said:.2g} ({low:.2g} to {high:.2g})", seen])
+    return markdown.table(["updates per batch", "batches", "largest τ by the rule", "on the language model"], rows)
 
 
 @part

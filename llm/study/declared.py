@@ -126,6 +126,45 @@ KNOB = Study(
     tuning_seeds=TUNING_SEEDS,
 )
 
+# The two ends of the map of where PMD-mean pays (the figure of that name), 128 updates of 64 rollouts in each.
+REGIMES = {"best": (64, 16), "worst": (1, 4)}
+CLIPS = tuple({"clip_low": clip, "clip_high": clip} for clip in (0.2, 0.4, 0.8))
+REGIME_KNOBS = {
+    "pmd-mean-loo": grid(tau=(0.005, 0.03, 0.1, 0.3)),
+    "pmd-part-loo": grid(tau=(0.03, 0.12, 0.3, 0.6)),
+    "grpo": (*CLIPS, {"clip_low": 0.99, "clip_high": 1e6}),
+    "rloo": (*CLIPS, {"clip_low": 0.99, "clip_high": 1e6}),
+}
+
+
+def regime_trials(method, updates, rates):
+    """Every rate with every value of the knob; or the rates alone, where the knob has little effect or none."""
+    knobs = REGIME_KNOBS[method] if updates > 1 else ({"tau": 0.5} if method == "pmd-part-loo" else {},)
+    return tuple(knob | {"learning_rate": rate} for knob in knobs for rate in rates[updates])
+
+
+def in_regimes(total, rates, **options):
+    """A setting for each method in each of the `REGIMES`, `total` updates a run."""
+    return tuple(
+        Setting(
+            {"regime": regime, "method": method},
+            {"algorithm": method} | batches(U, total // U)
+            | {"rollouts_per_prompt": n, "prompts_per_batch": 64 * U // n} | options,
+            regime_trials(method, U, rates),
+        )
+        for regime, (U, n) in REGIMES.items()
+        for method in REGIME_KNOBS
+    )  # fmt: skip
+
+
+WHERE_IT_PAYS = Study(
+    "regimes",
+    settings=in_regimes(128, {64: (3e-4, 6e-4, 1.2e-3), 1: (4e-4, 6e-4, 9e-4, 1.2e-3)}),
+    seeds=tuple(range(8)),
+    tuning_seeds=TUNING_SEEDS,
+    checked=({"regime": "best", "method": "pmd-mean-loo"},),
+)
+
 RATES = {4: (6e-6, 1e-5, 1.8e-5, 3e-5), 16: (3e-6, 5e-6, 9e-6, 1.5e-5)}
 PRETRAINED_KNOBS = {
     "pmd-mean-loo": grid(tau=(0.1, 0.3)),
@@ -203,6 +242,15 @@ GPU_PRETRAINED = Study(
     preset="smollm2-135m-gpu",
 )
 
-STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB)}
+# The two ends of the map for the pretrained model on a GPU. It has not been run: rates and knobs are guesses.
+REGIMES_PRETRAINED = Study(
+    "regimes_pretrained",
+    settings=in_regimes(128, {64: (4e-6, 8e-6, 1.6e-5), 1: (5e-6, 8e-6, 1.2e-5, 2e-5)}, test_prompts=150),
+    seeds=SEEDS,
+    tuning_seeds=TUNING_SEEDS[:1],
+    preset="smollm2-135m-gpu",
+)
+
+STUDIES = {study.name: study for study in (SEEDS_AND_BASES, TEMPERATURE, METHODS, STALENESS, KNOB, WHERE_IT_PAYS)}
 # Run when named: they need a model that is fetched, or a GPU.
-ON_REQUEST = {study.name: study for study in (SUMS, WORD_PROBLEMS, PRETRAINED, GPU, GPU_PRETRAINED)}
+ON_REQUEST = {study.name: study for study in (SUMS, WORD_PROBLEMS, PRETRAINED, GPU, GPU_PRETRAINED, REGIMES_PRETRAINED)}

@@ -1,11 +1,11 @@
-"""The command line: ``pmdtheory solve | bandit | mdp | check``, one module for each command."""
+"""The command line: ``pmdtheory solve | bandit | mdp | advise | check``, one module for each command."""
 
 import argparse
 import os
 import signal
 import sys
 
-from . import bandit, check, mdp, solve, table
+from . import advise, bandit, check, mdp, solve, table
 
 _EXAMPLES = """examples:
   pmdtheory solve --policy 0.1,0.9 --reward 1,0 --tau 0.1
@@ -13,6 +13,7 @@ _EXAMPLES = """examples:
   pmdtheory bandit --kind binary --tau 0.1 --steps 10
   pmdtheory bandit --tau 0.1 --steps 10 --rollouts 16 --estimator loo_log_partition --seeds 20
   pmdtheory mdp --env FrozenLake-v1 --size 8 --gamma 0.99 --tau 0.01 --steps 200
+  pmdtheory advise --rollouts 16 --success 0.2 --updates 16 --batches 8
   pmdtheory check --problems 200
 """
 
@@ -66,6 +67,6 @@ def _parser():
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (solve, bandit, mdp, check):
+    for command in (solve, bandit, mdp, advise, check):
         command.add_to(commands)
     return parser
