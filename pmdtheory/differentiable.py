@@ -108,8 +108,8 @@ def mixed(
     with torch.no_grad():
         top, low = _largest(p, D), -_largest(p, -D)
         log_z = top + (p * (D - top[..., None]).exp()).sum(-1).log()
-        known = p.detach(), D.detach(), a.detach()
-        s, _, n = _implicit(*known[:2], *_root(*known, low - a, log_z - a, finds_weight=False), finds_weight=False)
+        s, weight, n = _root(p, D, a, low - a, log_z - a, finds_weight=False)
+        s, _, n = _implicit(p, D, s, weight, n, finds_weight=False)
     s, _, n = _implicit(p, D, s, a, n, finds_weight=False)
     return _solution(p, s, a, (p * r).sum(-1) + tau * n)
 
@@ -121,8 +121,8 @@ def _with_baseline(p, r, tau, b):
         sd = (p * (D - mean[..., None]) ** 2).sum(-1).sqrt()
         zero = torch.zeros_like(mean)
         high = torch.minimum((mean + torch.hypot(mean, sd)) / 2, _largest(p, D)).clamp(min=0)
-        known = p.detach(), D.detach()
-        s, weight, _ = _implicit(*known, *_root(*known, zero, zero, high, finds_weight=True), finds_weight=True)
+        s, weight, shift = _root(p, D, zero, zero, high, finds_weight=True)
+        s, weight, _ = _implicit(p, D, s, weight, shift, finds_weight=True)
     s, weight, _ = _implicit(p, D, s, weight, torch.zeros_like(weight), finds_weight=True)
     return _solution(p, s, weight, b)
 
