@@ -25,9 +25,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-_BLOCK = 512  # actions; a block of everything below fits the first cache
+_BLOCK = 256  # actions; a block of everything below fits the first cache
 _SIDE = 128  # the most actions of rows that are laid side by side
-# Where each quantity begins in a buffer; distances that are known let the compiler see that they do not overlap.
+# Where each quantity begins in a buffer, that of a block's actions or that of the rows in work. Distances that are
+# known let the compiler see that they do not overlap.
 _V, _WEIGHT, _LOG, _CHANGE, _PSI, _SLOPE, _CURVE, _STEP, _OWN, _TAU, _MEAN, _FIRST, _SECOND, _A, _MOVE, _MASS = (
     _BLOCK * i for i in range(16)
 )
@@ -188,28 +189,35 @@ def _rough(p, D, s, pull, k, b):
 
 
 @loop
-def _widen(x, pull, s, b):
-    """The solutions in 64 bits, moved by the last change of v."""
+def _from_rough(s, pull, b):
+    """Give a block the solutions in 64 bits, moved by the last change of v."""
     for j in range(s.size):
-        s[j] = x[j] - b[j + _CHANGE] * pull[j]
+        b[j + _FIRST] = s[j] - b[j + _CHANGE] * pull[j]
 
 
 @loop
-def _step(p, D, s, q, k, b):
+def _from_last(s, b):
+    for j in range(s.size):
+        b[j + _FIRST] = s[j]
+
+
+@loop
+def _step(p, r, s, q, k, b):
     """Halley's step to s + λ (e^s − 1) = D − v, q = e^s, and p times the terms of Ψ, −dΨ/dv and d²Ψ/dv²."""
     for j in range(p.size):
-        weight, x = b[j + _WEIGHT], s[j]
+        weight, x = b[j + _WEIGHT], b[j + _FIRST]
+        d = (r[j] - b[j + _OWN]) * b[j + _TAU] - b[j + _MEAN]
+        d = d if p[j] > 0 else 0.0
         clipped = min(max(x, -708.0), 708.0)
         t = clipped * 1.4426950408889634 + _ROUND
         n = t - _ROUND
         f = (clipped - n * _LN2_HIGH) - n * _LN2_LOW
         e = ((((((((e9 * f + e8) * f + e7) * f + e6) * f + e5) * f + e4) * f + e3) * f + e2) * f + e1) * f + e0
-        scale = _as_float((_as_bits(t) + 1023) << 52)
-        tail = f * f * e
+        scale, tail = _as_float((_as_bits(t) + 1023) << 52), f * f * e
         growth, rho = scale * (f + tail) + (scale - 1.0), scale * (f + tail) + scale
         tail = scale * tail + ((scale * f - x) + (scale - 1.0))  # without cancellation: f = x where scale = 1
         inverse = 1.0 / (1.0 + weight * rho)
-        newton = (x + weight * growth - (D[j] - b[j + _V])) * inverse
+        newton = (x + weight * growth - (d - b[j + _V])) * inverse
         step = newton * (1.0 + 0.5 * newton * (weight * rho) * inverse)
         change = rho * step * (1.0 - 0.5 * step)
         tail -= step * (growth - rho * step * 0.5)
@@ -320,18 +328,18 @@ def _distance(p, r, b):
 
 
 @loop
-def _targets(p, r, D, p32, D32, b):
-    """D, 0 where p = 0; p and D in 32 bits; and the terms of E_p[D²] and E_p[max(D, 0)]."""
+def _targets(p, r, p32, D32, b):
+    """p and D in 32 bits, and the terms of E_p[D²] and E_p[max(D, 0)]."""
     for j in range(p.size):
         d = (r[j] - b[j + _OWN]) * b[j + _TAU] - b[j + _MEAN]
         d = d if p[j] > 0 else 0.0
-        D[j], p32[j], D32[j] = d, p[j], d
+        p32[j], D32[j] = p[j], d
         b[j + _FIRST], b[j + _SECOND] = p[j] * (d * d), p[j] * max(d, 0.0)
 
 
 @loop
-def _centred(p, r, D, p32, D32, rows, g, b):
-    """Write D; for each row the reward of its most probable action, the mean of D less that, and moments of D."""
+def _centred(p, r, p32, D32, rows, g, b):
+    """p and D in 32 bits; of each row the reward of its most probable action, E_p[r] less that in τ, moments of D."""
     width = _BLOCK // rows * rows
     _own_reward(p, r, g[_MEAN : _MEAN + rows], g[_OWN : _OWN + rows])
     _fill(b, _OWN, g[_OWN : _OWN + rows])
@@ -349,14 +357,14 @@ def _centred(p, r, D, p32, D32, rows, g, b):
     g[_SECOND : _SECOND + rows] = 0.0
     for start in range(0, p.size, width):
         end = min(start + width, p.size)
-        _targets(p[start:end], r[start:end], D[start:end], p32[start:end], D32[start:end], b)
+        _targets(p[start:end], r[start:end], p32[start:end], D32[start:end], b)
         _add(b[_FIRST : _FIRST + end - start], g[_FIRST : _FIRST + rows])
         _add(b[_SECOND : _SECOND + end - start], g[_SECOND : _SECOND + rows])
 
 
 @loop
 def _begin(k, baselines, given, rows, g, state):
-    """A, a first v, and the state of each row: 1 where v is to be found, 0 where it is 0, −1 if not decided here."""
+    """Of each row a, a first v, and its state: 1 where v is to be found, 0 where it is 0, −1 if not decided here."""
     for i in range(rows):
         own, tau, variance, above = g[i + _OWN], g[i + _TAU], g[i + _FIRST], g[i + _SECOND]
         a = (own - given[i]) / tau + g[i + _MEAN] if baselines else given[i]
@@ -366,11 +374,9 @@ def _begin(k, baselines, given, rows, g, state):
         rounding = 1e-14 * abs(own) / tau
         fine = half > 1e-25 and variance < 1e30 and variance > rounding * rounding
         state[i] = 1 if fine and 0.0 <= a < 1e15 else -1
-        if (
-            above == 0.0 and 0.0 <= a < 1e300
-        ):  # nothing moves; whether the baseline is that one reward is for others to say
+        if above == 0.0 and 0.0 <= a < 1e300:  # nothing moves
             equal = baselines and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
-            state[i] = -1 if equal else 0
+            state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
         g[i + _V], g[i + _A] = (v, a) if state[i] == 1 else (1.0, 1.0)
         g[i + _CHANGE] = 0.0
 
@@ -441,10 +447,10 @@ def _sum_up(b, n, rows, g):
 
 
 @loop
-def _solve_rows(k, baselines, given, p, r, D, s, q, p32, D32, s32, pull, rows, g, state, b, c):
+def _solve_rows(k, baselines, given, p, r, s, q, p32, D32, s32, pull, rows, g, state, b, c):
     """Solve some rows, whose actions alternate; g has their τ, and then their v, a and the mass of q."""
     width = _BLOCK // rows * rows
-    _centred(p, r, D, p32, D32, rows, g, b)
+    _centred(p, r, p32, D32, rows, g, b)
     _begin(k, baselines, given, rows, g, state)
     active = False
     for i in range(rows):
@@ -475,10 +481,11 @@ def _solve_rows(k, baselines, given, p, r, D, s, q, p32, D32, s32, pull, rows, g
         _prepare(k, rows, g, b)
         for start in range(0, p.size, width):
             end = min(start + width, p.size)
-            S = s[start:end]
             if fresh:
-                _widen(s32[start:end], pull[start:end], S, b)
-            _step(p[start:end], D[start:end], S, q[start:end], k, b)
+                _from_rough(s32[start:end], pull[start:end], b)
+            else:
+                _from_last(s[start:end], b)
+            _step(p[start:end], r[start:end], s[start:end], q[start:end], k, b)
             _sum_up(b, end - start, rows, g)
             _raise(b[_STEP : _STEP + end - start], g[_STEP : _STEP + rows])
         fresh = False
@@ -525,7 +532,7 @@ def _apart(s_beside, q_beside, mass, s, q):
 @loop
 def _together(K):
     """How many rows of K actions are solved side by side."""
-    return 8 * max(1, _BLOCK // (8 * K)) if K <= _SIDE else 1
+    return min(_BLOCK, 8 * max(1, 64 // K)) if K <= _SIDE else 1
 
 
 @_kept(
@@ -553,7 +560,7 @@ def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
     most = min(_together(K), N)
     g, b, c = np.empty(16 * _BLOCK), np.empty(16 * _BLOCK), np.empty(16 * _BLOCK, dtype=np.float32)
     size = most * K if most > 1 else 0
-    state, D = np.empty(most, dtype=np.int64), np.empty(most * K)
+    state = np.empty(most, dtype=np.int64)
     columns, halves = np.empty((4, size)), np.empty((4, size), dtype=np.float32)
     for start in range(0, N, most):
         end = min(start + most, N)
@@ -563,7 +570,7 @@ def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
         if rows == 1:
             first, second = s[start].view(np.float32), q[start].view(np.float32)  # their second halves are written last
             _solve_rows(
-                k, baselines, given, p[start], r[start], D[:K], s[start], q[start], first[:K], second[:K], first[K:],
+                k, baselines, given, p[start], r[start], s[start], q[start], first[:K], second[:K], first[K:],
                 second[K:], rows, g, state, b, c,
             )  # fmt: skip
             _scale(q[start], 1.0 / g[_MASS])
@@ -572,7 +579,7 @@ def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
             _side_by_side(p[start:end], P)
             _side_by_side(r[start:end], R)
             _solve_rows(
-                k, baselines, given, P, R, D[:size], S, Q, halves[0, :size], halves[1, :size], halves[2, :size],
+                k, baselines, given, P, R, S, Q, halves[0, :size], halves[1, :size], halves[2, :size],
                 halves[3, :size], rows, g, state, b, c,
             )  # fmt: skip
             _apart(S, Q, g[_MASS : _MASS + rows], s[start:end], q[start:end])
@@ -689,6 +696,26 @@ def _kl(p, r, tau, q, s, baseline, done):
                 s[row], q[row], baseline[row] = 0.0, p[row], own
 
 
+@summing
+def _extremes(p, r):
+    """The least and the largest reward of the support."""
+    low, high = 1e308, -1e308
+    for j in range(p.size):
+        low, high = min(low, r[j] if p[j] > 0 else 1e308), max(high, r[j] if p[j] > 0 else -1e308)
+    return low, high
+
+
+@summing
+def _masses(p, r, low, high):
+    """The probabilities of two rewards, and of all others."""
+    lower = upper = others = 0.0
+    for j in range(p.size):
+        lower += p[j] if r[j] == low else 0.0
+        upper += p[j] if r[j] == high else 0.0
+        others += p[j] if r[j] != low and r[j] != high else 0.0
+    return lower, upper, others
+
+
 @_kept(_GIVEN_ROWS, _GIVEN_ROWS)
 def _levels(p, r):
     """Merge the actions of rows with at most two rewards on their support.
@@ -696,43 +723,41 @@ def _levels(p, r):
     Returns
     -------
     mass, reward : ndarray, shape (N, 2)
-        Total probability and reward of the lower and the higher level.
-    two : bool
-        False if some row has more levels; then the rest means nothing.
+        Total probability and reward of the lower and the higher level; empty if some row has more levels.
     """
     N, K = p.shape
-    mass, reward = np.zeros((N, 2)), np.zeros((N, 2))
+    none = np.empty((0, 2))
+    head, head_r = p[0, : min(K, 64)], r[0, : min(K, 64)]
+    low, high = _extremes(head, head_r)
+    if _masses(head, head_r, low, high)[2] > 0.0:
+        return none, none
+    mass, reward = np.empty((N, 2)), np.empty((N, 2))
     for i in range(N):
-        low, high = np.inf, -np.inf
-        for j in range(K):
-            if p[i, j] > 0:
-                low, high = min(low, r[i, j]), max(high, r[i, j])
-        others = 0
-        upper = lower = 0.0
-        for j in range(K):
-            upper += p[i, j] if r[i, j] == high else 0.0
-            lower += p[i, j] if r[i, j] == low else 0.0
-            others += p[i, j] > 0 and r[i, j] != high and r[i, j] != low
-        if others:
-            return mass, reward, False
+        low, high = _extremes(p[i], r[i])
+        lower, upper, others = _masses(p[i], r[i], low, high)
+        if others > 0.0:
+            return none, none
         reward[i, 0], reward[i, 1] = low, high
         mass[i, 0], mass[i, 1] = lower if low < high else 0.0, upper
-    return mass, reward, True
+    return mass, reward
+
+
+@loop
+def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, q, s):
+    for j in range(p.size):
+        s[j] = (s_high if r[j] == high else s_low) if p[j] > 0 else 0.0
+        q[j] = p[j] * (factor_high if r[j] == high else factor_low)
 
 
 @_kept(*[_GIVEN_ROWS] * 6)
 def _spread(p, r, reward, q_levels, s_levels, mass):
     """q and s of all actions from those of the two levels that `_levels` made of them."""
-    N, K = p.shape
-    q, s = np.empty((N, K)), np.empty((N, K))
-    for i in range(N):
-        low, high = s_levels[i]
+    q, s = np.empty(p.shape), np.empty(p.shape)
+    for i in range(len(p)):
         factor_low = q_levels[i, 0] / mass[i, 0] if mass[i, 0] > 0 else 0.0
         factor_high = q_levels[i, 1] / mass[i, 1] if mass[i, 1] > 0 else 0.0
-        top = reward[i, 1]
-        for j in range(K):
-            s[i, j] = (high if r[i, j] == top else low) if p[i, j] > 0 else 0.0
-            q[i, j] = p[i, j] * (factor_high if r[i, j] == top else factor_low)
+        s_low, s_high = s_levels[i]
+        _spread_row(p[i], r[i], reward[i, 1], s_low, s_high, factor_low, factor_high, q[i], s[i])
     return q, s
 
 
@@ -779,9 +804,9 @@ def _of_levels(k, baselines, p, r, tau, a):
     def solve(p, r):
         return _over_threads(partial(_solve, k, baselines), (p, r, tau, a), numbers=3)
 
-    if p.shape[1] > 2 and np.unique(r[0, :64][p[0, :64] > 0]).size <= 2:
-        mass, reward, two = _levels(p, r)
-        if two:
+    if p.shape[1] > 2:
+        mass, reward = _levels(p, r)
+        if len(mass):
             q, s, *rest = solve(mass, reward)
             return *_spread(p, r, reward, q, s, mass), *rest
     return solve(p, r)
@@ -800,9 +825,9 @@ def _over_threads(kernel, inputs, numbers):
     """
     N, K = inputs[0].shape
     outputs = [np.empty((N, K)), np.empty((N, K)), *(np.empty(N) for _ in range(numbers)), np.empty(N, dtype=bool)]
-    together = _together(K)
+    shares, together = N * K // _SHARE, _together.py_func(K)
     groups = -(-N // together)
-    workers = min(threads(), groups, N * K // _SHARE)
+    workers = min(threads(), groups, shares) if shares > 1 else 1
     if workers < 2:
         kernel(*inputs, *outputs)
         return outputs

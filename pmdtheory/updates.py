@@ -320,10 +320,10 @@ def _fastest(plain, name, p, r, *per_context):
     if (compiled := _compiled()) is None or not p.size:
         return plain(p, r, *per_context)
     *found, done = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
-    if not done.any():
-        return plain(p, r, *per_context)
-    left = np.flatnonzero(~done)
-    if left.size:
+    if not done.all():
+        if not done.any():
+            return plain(p, r, *per_context)
+        left = np.flatnonzero(~done)
         try:
             rest = plain(*(x[left] for x in _rows(p, r, *per_context)))
         except ValueError:

@@ -174,18 +174,17 @@ def test_elementary_functions():
             exact, one_less = mpmath.exp(mpmath.mpf(float(x))), mpmath.expm1(mpmath.mpf(float(x)))
             less, ratio = compiled._exponential(x)
             assert abs(less - one_less) <= 6e-16 * abs(one_less) and abs(ratio - exact) <= 6e-16 * exact
-        for x in np.concatenate(
-            [np.geomspace(1e-300, 1e300, 501), np.geomspace(1e-12, 1, 60) - 1, -np.geomspace(1e-12, 0.9)]
-        ):
+        near = np.geomspace(1e-12, 0.9)
+        for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), near - 1, -near]):
             exact = mpmath.log1p(mpmath.mpf(float(x)))
             assert abs(compiled._log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
 
 
 @pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])
 def test_a_first_solution_and_rough_steps(weight):
-    """s + λ (e^s − 1) = d by Lambert's function: the start within 0.06, one step absolutely, a second relatively."""
+    """s + λ (e^s − 1) = d by Lambert's function: the start within 0.06, then each step gains single precision."""
     block = compiled._BLOCK
-    d = np.concatenate([np.linspace(-90, 80, 240), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
+    d = np.concatenate([np.linspace(-90, 80, 180), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
     with mpmath.workdps(40):
         exact = [x + weight - mpmath.lambertw(weight * mpmath.exp(x + weight)).real for x in map(mpmath.mpf, d)]
         size = [mpmath.expm1(s) - s for s in exact]
@@ -197,10 +196,10 @@ def test_a_first_solution_and_rough_steps(weight):
     assert np.abs(s - np.array(exact, dtype=float)).max() < 0.06
     compiled._rough(p, D, s, pull, np.float32(1), b)
     exact, size = np.array(exact, dtype=float), np.array(size, dtype=float)
-    np.testing.assert_allclose(s, exact, rtol=3e-6, atol=3e-8)
+    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=3e-8)
     compiled._rough(p, D, s, pull, np.float32(1), b)
-    np.testing.assert_allclose(s, exact, rtol=5e-6)
-    np.testing.assert_allclose(b[compiled._PSI : compiled._PSI + d.size], size, rtol=1e-4)
+    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=1e-14)
+    np.testing.assert_allclose(b[compiled._PSI : compiled._PSI + d.size], size, rtol=5e-4)
 
 
 def test_where_nothing_can_be_written(monkeypatch):
