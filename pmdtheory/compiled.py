@@ -573,7 +573,8 @@ def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
                 k, baselines, given, p[start], r[start], s[start], q[start], first[:K], second[:K], first[K:],
                 second[K:], rows, g, state, b, c,
             )  # fmt: skip
-            _scale(q[start], 1.0 / g[_MASS])
+            if abs(g[_MASS] - 1.0) > 1e-15:
+                _scale(q[start], 1.0 / g[_MASS])
         else:
             P, R, S, Q = columns[0, :size], columns[1, :size], columns[2, :size], columns[3, :size]
             _side_by_side(p[start:end], P)
@@ -749,16 +750,14 @@ def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, q, s):
         q[j] = p[j] * (factor_high if r[j] == high else factor_low)
 
 
-@_kept(*[_GIVEN_ROWS] * 6)
-def _spread(p, r, reward, q_levels, s_levels, mass):
-    """q and s of all actions from those of the two levels that `_levels` made of them."""
-    q, s = np.empty(p.shape), np.empty(p.shape)
+@_kept(*[_GIVEN_ROWS] * 6, _ROWS, _ROWS)
+def _spread(p, r, reward, q_levels, s_levels, mass, q, s):
+    """Write q and s of all actions from those of the two levels that `_levels` made of them."""
     for i in range(len(p)):
         factor_low = q_levels[i, 0] / mass[i, 0] if mass[i, 0] > 0 else 0.0
         factor_high = q_levels[i, 1] / mass[i, 1] if mass[i, 1] > 0 else 0.0
         s_low, s_high = s_levels[i]
         _spread_row(p[i], r[i], reward[i, 1], s_low, s_high, factor_low, factor_high, q[i], s[i])
-    return q, s
 
 
 def kl(p, r, tau):
@@ -807,8 +806,10 @@ def _of_levels(k, baselines, p, r, tau, a):
     if p.shape[1] > 2:
         mass, reward = _levels(p, r)
         if len(mass):
-            q, s, *rest = solve(mass, reward)
-            return *_spread(p, r, reward, q, s, mass), *rest
+            q_levels, s_levels, *rest = solve(mass, reward)
+            q, s = np.empty(p.shape), np.empty(p.shape)  # NumPy asks for large pages, Numba does not
+            _spread(p, r, reward, q_levels, s_levels, mass, q, s)
+            return q, s, *rest
     return solve(p, r)
 
 
