@@ -460,7 +460,7 @@ def _solve_rows(k, baselines, given, p, r, s, q, p32, D32, s32, pull, rows, g, s
         _prepare(k, rows, g, c)
         if farthest > 0.2:
             for i in range(rows):
-                g[i + _LOG] = _log_of_one_more(g[i + _WEIGHT] + 1e-30 - 1.0)
+                g[i + _LOG] = np.log(g[i + _WEIGHT] + 1e-30)
             _fill(c, _LOG, g[_LOG : _LOG + rows])
         for start in range(0, p.size, width):
             end = min(start + width, p.size)
