@@ -4,6 +4,7 @@ Every public function hands its arguments to these checks first. They promote to
 are given, and raise ``ValueError`` naming the argument, the offending value and what is accepted.
 """
 
+import math
 import operator
 from typing import Any
 
@@ -63,7 +64,7 @@ def finite(value: Any, name: str, copy: bool = True) -> np.ndarray:
 def _range(array, name):
     """The least and the largest of finite numbers and 0."""
     low, high = array.min(initial=0.0), array.max(initial=0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         _reject(~np.isfinite(array), array, name, "finite")
     return low, high
 
@@ -71,7 +72,8 @@ def _range(array, name):
 def positive(value: Any, name: str) -> np.ndarray:
     """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
     array = finite(value, name)
-    _reject(array <= 0, array, name, "positive")
+    if not array.min(initial=1.0) > 0:
+        _reject(array <= 0, array, name, "positive")
     return array
 
 
@@ -132,8 +134,9 @@ def distribution(value: Any, name: str = "policy", copy: bool = True) -> np.ndar
         nonnegative(array, name, copy=False)
         accepted = f"1 within {SUM_TOLERANCE:g} (divide it by its sum)"
         _reject(off > SUM_TOLERANCE, total, f"{name} summed over its last axis", accepted)
-    inexact = off > ROUNDING
-    return array / np.where(inexact, total, 1.0)[..., None] if inexact.any() else array
+    if not off.max(initial=0.0) > ROUNDING:
+        return array
+    return array / np.where(off > ROUNDING, total, 1.0)[..., None]
 
 
 def equal_up_to_rounding(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -183,11 +186,15 @@ def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.
             f"the leading axes of policy and reward and all of {', '.join(per_context)} must broadcast together, "
             f"got policy {p.shape}, reward {r.shape}, {shapes}."
         ) from None
-    p, r = (np.broadcast_to(x, (*batch, p.shape[-1])) for x in (p, r))
-    scalars = [np.broadcast_to(x, batch) for x in per_context.values()]
-    with np.errstate(over="ignore"):
-        if not np.isfinite((high - low) / scalars[0].min(initial=1.0)):
+    p, r = (_spread_over(x, (*batch, p.shape[-1])) for x in (p, r))
+    scalars = [_spread_over(x, batch) for x in per_context.values()]
+    if not math.isfinite((float(high) - float(low)) / float(scalars[0].min(initial=1.0))):
+        with np.errstate(over="ignore"):
             spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
-            accepted = "large enough for (max reward - min reward) / tau to be finite"
-            _reject(~np.isfinite(spread), scalars[0], "tau", accepted)
+        accepted = "large enough for (max reward - min reward) / tau to be finite"
+        _reject(~np.isfinite(spread), scalars[0], "tau", accepted)
     return p, r, *scalars
+
+
+def _spread_over(array, shape):
+    return array if array.shape == shape else np.broadcast_to(array, shape)

@@ -16,7 +16,7 @@ and the updates differ in which of the χ² weight λ and the baseline b is give
 How the root is found is told in ``solver.py``. Where Numba is installed (``pip install pmdtheory[fast]``) the updates
 run compiled, several times as fast, large batches on OMP_NUM_THREADS threads; NumPy then does only what
 ``compiled.py`` leaves to it, and everything if ``PMDTHEORY_COMPILED=0`` is in the environment. The very first call
-compiles, for some ten seconds; the result is kept on disk, and loaded in half a second by later processes.
+compiles, for about half a minute; the result is kept on disk, and loaded in half a second by later processes.
 
 Rewards of the support that differ by rounding only, 1e-15 of
 themselves, count as equal, and a baseline within rounding of such a reward as equal to it: then nothing moves, λ = 0.
@@ -320,10 +320,10 @@ def _fastest(plain, name, p, r, *per_context):
     if (compiled := _compiled()) is None or not p.size:
         return plain(p, r, *per_context)
     *found, done = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
-    if not done.any():
-        return plain(p, r, *per_context)
-    left = np.flatnonzero(~done)
-    if left.size:
+    if not done.all():
+        if not done.any():
+            return plain(p, r, *per_context)
+        left = np.flatnonzero(~done)
         try:
             rest = plain(*(x[left] for x in _rows(p, r, *per_context)))
         except ValueError:

@@ -174,13 +174,32 @@ def test_elementary_functions():
             exact, one_less = mpmath.exp(mpmath.mpf(float(x))), mpmath.expm1(mpmath.mpf(float(x)))
             less, ratio = compiled._exponential(x)
             assert abs(less - one_less) <= 6e-16 * abs(one_less) and abs(ratio - exact) <= 6e-16 * exact
-            assert abs(compiled._rough_exp(x) - exact) <= 1e-7 * exact
-        for x in np.geomspace(1e-300, 1e300, 501):
-            assert abs(compiled._rough_log(x) - mpmath.log(float(x))) < 4e-6
-        for z in np.concatenate([np.linspace(-60, 60, 401), np.geomspace(60, 1e5, 40)]):
-            exact = mpmath.lambertw(mpmath.exp(mpmath.mpf(float(z)))).real
-            omega, log_omega = compiled._wright(z)
-            assert abs(omega - exact) < 6e-6 * exact and abs(log_omega - mpmath.log(exact)) < 6e-6
+        near = np.geomspace(1e-12, 0.9)
+        for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), near - 1, -near]):
+            exact = mpmath.log1p(mpmath.mpf(float(x)))
+            assert abs(compiled._log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
+
+
+@pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])
+def test_a_first_solution_and_rough_steps(weight):
+    """s + λ (e^s − 1) = d by Lambert's function: the start within 0.06, then each step gains single precision."""
+    block = compiled._BLOCK
+    d = np.concatenate([np.linspace(-90, 80, 180), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
+    with mpmath.workdps(40):
+        exact = [x + weight - mpmath.lambertw(weight * mpmath.exp(x + weight)).real for x in map(mpmath.mpf, d)]
+        size = [mpmath.expm1(s) - s for s in exact]
+    D, s, pull, p = (x.astype(np.float32) for x in (d, d, d, np.ones(d.size)))
+    b = np.zeros(16 * block, dtype=np.float32)
+    for at, number in ((compiled._V, 0.0), (compiled._WEIGHT, weight), (compiled._LOG, np.log(weight))):
+        b[at : at + block] = number
+    compiled._start(D, s, pull, b)
+    assert np.abs(s - np.array(exact, dtype=float)).max() < 0.06
+    compiled._rough(p, D, s, pull, np.float32(1), b)
+    exact, size = np.array(exact, dtype=float), np.array(size, dtype=float)
+    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=3e-8)
+    compiled._rough(p, D, s, pull, np.float32(1), b)
+    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=1e-14)
+    np.testing.assert_allclose(b[compiled._PSI : compiled._PSI + d.size], size, rtol=5e-4)
 
 
 def test_where_nothing_can_be_written(monkeypatch):
