@@ -18,7 +18,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from pmdtheory.intervals import mean_interval
 
 from ..config import COUNT, COUNT_OR_0, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
 from ..study.tables import Stage, Table, appearing, made_on, of
-from .experiments import EXPERIMENTS, HELD_OUT, Cell
+from .experiments import EXPERIMENTS, Cell
 from .fit import base, base_folder
+from .held_out import UNSEEN
 from .sums import REWARDS, ChatSums, Sums
 
 __all__ = ["Fit", "ValidateConfig", "Validation", "declared", "departures", "report", "summary"]
@@ -92,7 +93,7 @@ class ValidateConfig:
     model: str = option("", "a pretrained network, named as in pmd-llm train; empty: one trained from scratch")
     answers: int = option(20, "sums that a pretrained network is asked for are below this", at_least=10, at_most=1000)
     blocks: int = option(0, "trained blocks of a pretrained network, the last ones; 0: all of it", **COUNT_OR_0)
-    device: str = option("cpu", "of a pretrained network: auto, cpu, cuda, cuda:1, ...")
+    device: str = option("cpu", "of the fits: auto, cpu, cuda, cuda:1, ...")
     hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads", **COUNT)
     layers: int = option(2, "layers of the network", **COUNT)
     heads: int = option(2, "attention heads per layer", **COUNT)
@@ -107,7 +108,7 @@ class ValidateConfig:
         for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(REWARDS)}.items():
             must_be(self, name, f"some of {', '.join(accepted)}", set(self.values(name)) <= set(accepted))
         size = ChatSums.how_many(self.answers) if self.model else Sums.size
-        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, size - HELD_OUT)}
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, size - UNSEEN)}
         for name, (lower, upper) in limits.items():
             valid = all(text.isdecimal() and lower <= int(text) <= upper for text in self.values(name))
             must_be(self, name, f"integers in [{lower}, {upper}], separated by commas", valid)
@@ -117,7 +118,7 @@ class ValidateConfig:
             must_be(self, name, "different values", len(set(self.values(name))) == len(self.values(name)))
         must_be(self, "prompts", f"at most {size}, all that there are", self.prompts <= size)
         scratch = "for a network that is trained from scratch: name a model"
-        for name, usual in {"blocks": 0, "history": 100, "device": "cpu"}.items():
+        for name, usual in {"blocks": 0, "history": 100}.items():
             must_be(self, name, f"{usual} {scratch}", self.model or getattr(self, name) == usual)
         if "training" in self.values("experiments"):
             must_be(self, "experiments", "others than training for a pretrained network", not self.model)
@@ -130,7 +131,7 @@ class ValidateConfig:
     def decides(self, experiment: str) -> dict[str, Any]:
         """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
         network = PRETRAINED if self.model else NETWORK
-        names = (*(network if EXPERIMENTS[experiment].fit else ()), *EXPERIMENTS[experiment].options)
+        names = (*(network if EXPERIMENTS[experiment].base else ()), *EXPERIMENTS[experiment].options)
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -182,32 +183,44 @@ class Fit:
 
     def base(self, runs: Path) -> Path | None:
         """Return the folder of the base, None if it need not be made."""
-        made = self.cell.kind.fit and not self.config.model
+        made = self.cell.kind.base and not self.config.model
         return base_folder(self.config, self.seed, runs / self.config.study, self.cell.task) if made else None
 
     def make_base(self, runs: Path) -> tuple[Any, ...]:
         """Return the base, made if need be, in a tuple; from here on this process has the threads of the cell."""
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
-        if self.cell.kind.fit is None:
+        if not self.cell.kind.base:
             return ()
         return (base(self.config, self.seed, runs / self.config.study, self.cell.task),)
 
     def validate(self, runs: Path) -> None:
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""
 
-    def run(self, runs: Path) -> None:
-        """Fit the network; the tables appear in their folder when all are whole."""
-        folder = runs / self.folder / "tables"
-        if folder.exists():
+    @property
+    def group(self) -> Any:
+        """What cells have in common whose networks a GPU fits side by side; None: this one is fitted alone."""
+        beside = self.cell.kind.many and self.config.device != "cpu"
+        return replace(self.cell, algorithm="", seed=0) if beside else None
+
+    def run(self, runs: Path, *others: "Fit") -> None:
+        """Fit the network, and those of `others` of its group; tables appear in their folder when all are whole."""
+        fits = [fit for fit in (self, *others) if not (runs / fit.folder / "tables").exists()]
+        start, run = time.process_time(), self.cell.kind.run
+        if not fits:
             return
-        start = time.process_time()
-        tables = self.cell.kind.run(self.cell, self.config, *self.make_base(runs))
-        made = made_on(self.config.device) | {"cpu_seconds": time.process_time() - start}
-        with appearing(folder) as unfinished:
-            for name, table in tables.items():
-                table.to_csv(unfinished / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
-            (unfinished / "made.json").write_text(json.dumps(made))
+        bases = [fit.make_base(runs) for fit in fits]
+        if self.cell.kind.many:
+            made = run([fit.cell for fit in fits], self.config, [own for (own,) in bases])
+        else:
+            made = [run(self.cell, self.config, *bases[0])]
+        how = made_on(self.config.device) | {"cpu_seconds": (time.process_time() - start) / len(fits)}
+        for fit, tables in zip(fits, made):
+            with appearing(runs / fit.folder / "tables") as unfinished:
+                for name, table in tables.items():
+                    path = unfinished / f"{name}.csv"
+                    table.to_csv(path, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+                (unfinished / "made.json").write_text(json.dumps(how))
 
     def rows(self, runs: Path) -> dict[str, Any]:
         """Return the rows of the finished fit by table."""
