@@ -348,7 +348,7 @@ def _study(arguments):
     from . import study
     from .study.declared import ON_REQUEST, STUDIES
 
-    validations = dict.fromkeys(("validate", "validate_pretrained"))
+    validations = dict.fromkeys(("validate", "validate_held_out", "validate_pretrained"))
     known = {**STUDIES, **validations, **ON_REQUEST}
     named = [name for name in given.names if name != "all"]
     for name in named:

@@ -10,7 +10,7 @@ rollouts. Its rows go to::
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
 
 Cells made with other budgets are kept apart. With a pretrained network the same tables are called
-``validate_pretrained``, ``validate_pretrained_prompts``, ...
+``validate_pretrained``, ``validate_pretrained_prompts``, ..., and those of prompts held out alone ``validate_held_out``.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ from .sums import REWARDS, ChatSums, Sums
 
 __all__ = ["Fit", "ValidateConfig", "Validation", "declared", "departures", "report", "summary"]
 
-PRESETS = {"validate": "full", "validate_pretrained": "smollm2-135m"}
+PRESETS = {"validate": "full", "validate_held_out": "held-out", "validate_pretrained": "smollm2-135m"}
 """The studies, by the names of their tables, and the presets that declare them."""
-WITHIN = {"validate": 0.02, "validate_pretrained": 0.05}
+WITHIN = {"validate": 0.02, "validate_held_out": 0.05, "validate_pretrained": 0.05}
 """How far f may be from its law, by study."""
 TOLD_APART = 5.0
 """How many times as far as its own law PMD-mean's has to be from a network that is fitted to another loss."""
@@ -82,13 +82,13 @@ class ValidateConfig:
     family_steps: int = option(2000, "gradient steps of Adam in an outer step of the family experiment", **COUNT)
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
-    held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment", **COUNT)
+    held_out_steps: int = option(1200, "gradient steps of Muon in the held-out experiment", **COUNT)
     held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment", **COUNT)
     training_prompts: int = option(128, "prompts per batch of training, 4 per update", at_least=4, at_most=10_000)
     training_iterations: int = option(3, "rollout batches of the training experiment", **COUNT)
     training_epochs: int = option(4, "passes over each of these batches", **COUNT)
     training_learning_rate: float = option(6e-4, "step size of the training experiment", **RATE)
-    learning_rate: float = option(3e-3, "largest step size of Adam", **RATE)
+    learning_rate: float = option(3e-3, "largest step size of Adam and Muon", **RATE)
 
     model: str = option("", "a pretrained network, named as in pmd-llm train; empty: one trained from scratch")
     answers: int = option(20, "sums that a pretrained network is asked for are below this", at_least=10, at_most=1000)
@@ -100,6 +100,7 @@ class ValidateConfig:
     warmup_steps: int = option(1200, "updates of the base's supervised warm-up", **COUNT)
     warmup_batch: int = option(128, "demonstrations per update of the warm-up", **COUNT)
     warmup_learning_rate: float = option(6e-3, "largest step size of the warm-up", **RATE)
+    warmup_optimizer: str = option("adamw", "of the warm-up", choices=("adamw", "muon"))
     threads: int = option(1, "CPU threads; 0: PyTorch's choice", **THREADS)
     jobs: int = option(1, "processes", **COUNT)
 
@@ -131,13 +132,16 @@ class ValidateConfig:
     def decides(self, experiment: str) -> dict[str, Any]:
         """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
         network = PRETRAINED if self.model else NETWORK
+        network += ("warmup_optimizer",) * (self.warmup_optimizer != "adamw")
         names = (*(network if EXPERIMENTS[experiment].base else ()), *EXPERIMENTS[experiment].options)
         return {name: getattr(self, name) for name in names}
 
     @property
     def study(self) -> str:
         """Name of the study, and of its tables."""
-        return "validate_pretrained" if self.model else "validate"
+        if self.model:
+            return "validate_pretrained"
+        return "validate_held_out" if self.experiments == "held-out" else "validate"
 
 
 @dataclass(frozen=True)

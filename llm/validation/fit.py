@@ -30,12 +30,13 @@ from transformers import get_cosine_schedule_with_warmup
 from .. import models, warmup
 from ..logp import token_logp
 from ..losses import Settings
+from ..muon import Muon, matrices
 from ..rollout import sample
 from ..study.tables import appearing
 from .enumeration import Policy
 from .sums import ChatSums, Sums
 
-__all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs", "loss_of_actions"]
+__all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs", "loss_of_actions", "muon"]
 __all__ += ["fixed_batch", "fresh_completions", "fresh_rollouts", "population"]
 
 WATCHED_EVERY = 50
@@ -142,6 +143,15 @@ def adam(
     _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
 
 
+def muon(
+    stack: Any, loss: Callable[..., Any], steps: int, learning_rate: float, watch: Callable[..., Any] | None = None
+) -> None:
+    """The same by `pmdllm.muon` for networks in a `pmdllm.validation.held_out.Stack`."""
+    options = {"lr": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.0}
+    optimizer = Muon(stack.parameters.items(), matrices(stack.model), **options)
+    _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
+
+
 def _minimise(optimizer, loss, watch, every, steps=1, schedule=None):
     done = 0
 
@@ -187,7 +197,7 @@ def _recipe(config, seed, task):
     return warmup.WarmupConfig(
         seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
         max_length=6 + task.max_new_tokens, steps=config.warmup_steps, batch=config.warmup_batch,
-        learning_rate=config.warmup_learning_rate, device="cpu",
+        learning_rate=config.warmup_learning_rate, optimizer=config.warmup_optimizer, device="cpu",
     )  # fmt: skip
 
 

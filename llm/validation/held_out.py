@@ -6,7 +6,7 @@ has learned from many what the reward looks for obeys it everywhere. The loss is
 comes again.
 
 Fits that differ in their seeds and losses have networks of one shape, so their parameters, with a leading axis, are one
-network, and Adam, which looks at every parameter by itself, moves it as it would move each. On a GPU, which waits for
+network, and `pmdllm.muon`, which looks at every matrix by itself, moves it as it would move each. On a GPU, which waits for
 instructions where networks are small, ten fits take little longer than one. The prompts are packed with their tries,
 the anchor's policy, targets and weights computed before the first step, and all of it lies on the device. What the
 network says is compared with the laws now and then.
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import fit
 
@@ -52,7 +53,8 @@ class Stack:
         if self.size == 1:
             logits = self._logits({name: value[0] for name, value in self.parameters.items()}, rows[0])[None]
         else:
-            logits = vmap(self._logits)(self.parameters, rows)
+            with sdpa_kernel(SDPBackend.MATH):  # made of operations that take another axis
+                logits = vmap(self._logits)(self.parameters, rows)
         return self.trie.log_policy(logits.flatten(0, 1)).unflatten(0, rows.shape)
 
     def log_policy(self, rows: torch.Tensor) -> torch.Tensor:
@@ -133,7 +135,7 @@ def run(cells: list, config: Any, bases: list) -> list:
             quantiles = {f"share_{name}": np.quantile(statistics["share"], q) for name, q in ENDS.items()}
             steps[index].append(place | {name: np.median(statistics[name]) for name in WATCHED} | quantiles)
 
-    fit.adam(stack, loss, config.held_out_steps, config.learning_rate, watch)
+    fit.muon(stack, loss, config.held_out_steps, config.learning_rate, watch)
     for index, split, numbers, statistics in compared():
         place = asdict(cells[index]) | {"split": split, "iteration": 1, "number": numbers}
         prompts[index].append(pd.DataFrame(place | statistics))
