@@ -70,7 +70,7 @@ class Cell:
     @property
     def task(self) -> Any:
         """The task that a base which is trained from scratch learns."""
-        return Sums(uneven=self.kind.of_family and members.MEMBERS[self.algorithm].uneven)
+        return Sums(self.kind.of_family and members.MEMBERS[self.algorithm].uneven, self.kind.many)
 
     @property
     def baseline(self) -> Any:

@@ -195,7 +195,7 @@ def base_folder(config: Any, seed: int, folder: Path | None = None, task: Any = 
 
 def _recipe(config, seed, task):
     return warmup.WarmupConfig(
-        seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
+        seed=seed, task=task.spec, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
         max_length=6 + task.max_new_tokens, steps=config.warmup_steps, batch=config.warmup_batch,
         learning_rate=config.warmup_learning_rate, optimizer=config.warmup_optimizer, device="cpu",
     )  # fmt: skip
