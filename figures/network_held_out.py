@@ -1,12 +1,12 @@
 """Prompts that a network was never trained on obey the law of its loss, once it was trained on enough others.
 
-A transformer of 70,000 parameters that can add (*network laws*; wider, its warm-up longer and by Muon) is fitted by one
-outer step to the PMD-mean or the log-partition loss on 64, 512 or 5,000 of the 10,000 sums, graded reward, τ = 0.3,
-population loss, 64 prompts a step. f is 1 on the Lambert-W law of the first and 0 on the KL law of the second. A value is
-the median over 64 prompts of a seed, then the mean over seeds with its 95% interval. (a, b) On unseen prompts, f and the
-share of the variance of log(q/p) that the law misses, while one fit goes on: the rate falls to 0 along a cosine, so
-what a shorter fit would reach is better than what is drawn at its step. (c, d) The same at the end, on training prompts
-(filled) and unseen ones (hollow).
+A transformer of 70,000 parameters that can add (the sums of *network laws*, the units of an answer before its tens; the
+network wider, its warm-up longer and by Muon) is fitted by one outer step, and Muon again, to the PMD-mean or the
+log-partition loss on 64, 512 or 5,000 of the 10,000 sums: graded reward, τ = 0.3, population loss, 64 prompts a step. f
+is 1 on the Lambert-W law of the first and 0 on the KL law of the second. A value is the median over 64 prompts of a
+seed, then the mean over seeds with its 95% interval. (a, b) On unseen prompts, f and the share of the variance of
+log(q/p) that the law misses, while a fit goes on: its rate falls to 0 along a cosine, so a fit of fewer steps would end
+better than what is drawn at its step. (c, d) The same at the end, on training prompts (filled) and unseen (hollow).
 """
 
 from pmdtheory import plotting

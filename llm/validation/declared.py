@@ -10,7 +10,8 @@ rollouts. Its rows go to::
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
 
 Cells made with other budgets are kept apart. With a pretrained network the same tables are called
-``validate_pretrained``, ``validate_pretrained_prompts``, ..., and those of prompts held out alone ``validate_held_out``.
+``validate_pretrained``, ``validate_pretrained_prompts``, ..., those of the held-out experiment alone
+``validate_held_out``, ``validate_held_out_prompts``, ...
 """
 
 import hashlib

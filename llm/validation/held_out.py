@@ -6,8 +6,8 @@ has learned from many what the reward looks for obeys it everywhere. The loss is
 comes again.
 
 Fits that differ in their seeds and losses have networks of one shape, so their parameters, with a leading axis, are one
-network, and `pmdllm.muon`, which looks at every matrix by itself, moves it as it would move each. On a GPU, which waits for
-instructions where networks are small, ten fits take little longer than one. The prompts are packed with their tries,
+network, and `pmdllm.muon`, which looks at every matrix by itself, moves it as it would move each. A GPU waits for
+instructions where networks are small: ten fits take little longer than one. The prompts are packed with their tries,
 the anchor's policy, targets and weights computed before the first step, and all of it lies on the device. What the
 network says is compared with the laws now and then.
 """

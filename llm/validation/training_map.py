@@ -1,9 +1,9 @@
 r"""When is a practitioner's PMD-mean the paper's? One outer step of ordinary training, over every knob that it has.
 
-The shipped model p draws n rollouts for each of 32 prompts of its own task and is updated on them U times, 4 prompts an
-update, eight updates a pass, at one learning rate: what a trainer does between two refreshes of its rollouts. The policy
-q is measured after 8, 32, 128 and 512 updates, on 128 fresh rollouts of p for each of the batch's prompts and of as many
-prompts of the test set, the same at every U, by what `pmdtheory.laws` estimates from rollouts::
+The shipped model p draws n rollouts for each of 32 prompts of its own task and is updated on them U times, 4 prompts
+an update, eight updates a pass, at one learning rate: what a trainer does between two refreshes of its rollouts. The
+policy q is measured after 8, 32, 128 and 512 updates, on 128 fresh rollouts of p for each of the batch's prompts and of
+as many prompts of the test set, the same at every U, by what `pmdtheory.laws` estimates from rollouts::
 
     share                  f, 1 on the Lambert-W law and 0 on the KL law; its 95% bootstrap interval over the prompts
     r2_lambert, r2_kl_law  share of the variance of s = log(q/p) that a law explains, the law of the rewards drawn
@@ -13,7 +13,6 @@ Rollouts n and updates U are crossed; at the most of both, the rate and then τ 
 ``training_map.csv``, a row per split and number of updates.
 """
 
-import copy
 import json
 import time
 from collections.abc import Iterator

@@ -58,15 +58,15 @@ def test_the_first_step_is_that_of_the_population_loss(bases):
     cell, base, seen = CELLS[0], bases[0], []
     config = replace(TINY, held_out_steps=1, held_out_batch=7)
 
-    class Seen(Exception):
+    class SeenError(Exception):
         pass
 
     def stop(stack, loss, *arguments):
         loss().backward()
         seen.extend(value.grad[0] for value in stack.trained)
-        raise Seen
+        raise SeenError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Seen):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SeenError):
         patch.setattr(fit, "muon", stop)
         held_out.run([cell], config, [base])
     numbers = np.random.default_rng((cell.seed, 1)).permutation(10_000)[:7]
