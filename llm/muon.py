@@ -1,11 +1,11 @@
 r"""Muon: gradient steps that turn every singular value of a matrix of weights alike.
 
 Of a matrix, the momentum B of its gradients is replaced by the nearest orthogonal matrix, U Vᵀ where B = U S Vᵀ.
-Five steps of a polynomial in B Bᵀ come close to it; a step then moves by as much along directions that gradients seldom
+Five steps of a polynomial in B Bᵀ come close to it; a step then moves as far along directions that gradients seldom
 take. Embeddings, biases and output layers are moved by AdamW.
 
-`torch.optim.Muon` does the same for single matrices. Here parameters may have leading axes: a stack of networks is moved
-as each of them would be. A step has the size of Adam's, 0.2 √max(a, b) times the rate for a matrix (a, b).
+`torch.optim.Muon` does the same for single matrices. Parameters may have leading axes here: a stack of networks is
+moved as each of them would be. A step has the size of Adam's, 0.2 √max(a, b) times the rate for a matrix (a, b).
 
 References
 ----------
