@@ -329,11 +329,12 @@ def summary(prompts: pd.DataFrame) -> pd.DataFrame:
 
 
 def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[str]:
-    """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
+    """What is not as the theory says, a line each, of rows of ``validate.csv`` and tables like it.
 
-    For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
-    against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large. Of the
-    family's cells, that from PMD-mean's law is at least `TOLD_APART` times that from the law of the loss.
+    For every cell of the population experiment, PMD-mean has a median f `within` so much of 1, the log-partition of 0,
+    both a median R² above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least
+    10 times as large. Of the family's cells, that from PMD-mean's law is at least `TOLD_APART` times that from the law
+    of the loss. On prompts held out from the most training prompts f is `within` as much, R² at least 0.98.
     """
     departing = []
     for _, row in of(table, {"experiment": "population"}).iterrows():
@@ -350,6 +351,12 @@ def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[
         ratio = row["from_lambert"] / row["from_law"]
         if not ratio >= TOLD_APART:
             departing.append(f"family, loss {row['algorithm']}, seed {row['seed']}: divergence ratio {ratio:.1f}")
+    unseen = of(table, {"experiment": "held-out", "split": "held-out"})
+    for _, row in unseen[unseen["size"] == unseen["size"].max()].iterrows():
+        off = abs(row["share"] - (row["algorithm"] == "pmd-mean"))
+        if not (off < within and row["r2_law"] >= 0.98):
+            numbers = f"f {row['share']:.4f}, R² {row['r2_law']:.4f}"
+            departing.append(f"held out, loss {row['algorithm']}, seed {row['seed']}: {numbers}")
     return departing
 
 
