@@ -351,8 +351,9 @@ def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[
         ratio = row["from_lambert"] / row["from_law"]
         if not ratio >= TOLD_APART:
             departing.append(f"family, loss {row['algorithm']}, seed {row['seed']}: divergence ratio {ratio:.1f}")
-    unseen = of(table, {"experiment": "held-out", "split": "held-out"})
-    for _, row in unseen[unseen["size"] == unseen["size"].max()].iterrows():
+    held_out = of(table, {"experiment": "held-out"})
+    most = {} if held_out.empty else {"split": "held-out", "size": held_out["size"].max()}
+    for _, row in of(held_out, most).iterrows() if most else ():
         off = abs(row["share"] - (row["algorithm"] == "pmd-mean"))
         if not (off < within and row["r2_law"] >= 0.98):
             numbers = f"f {row['share']:.4f}, R² {row['r2_law']:.4f}"
