@@ -85,7 +85,7 @@ NAMES = (
     "network_rollouts",
     "network_held_out",
     "network_limits",
-    "training_map",
+    "network_training",
 )
 
 RELATIVE = 1e-10

@@ -7,7 +7,7 @@ puts the failures, given those of the step before. With fitted population losses
 with 16 rollouts per prompt it lags. (b) Ordinary training of the shipped model on its own task, where nothing can be
 enumerated: f after four passes over a batch with 16 rollouts per prompt in the third step, pooled over its prompts
 (filled) and over test prompts (hollow), from fresh rollouts of the policy before. A few prompts with large ratios
-decide a pooled f, and repeated passes over one batch promise neither law; *training map* has the knobs.
+decide a pooled f, and repeated passes over one batch promise neither law; *network training* has the knobs.
 """
 
 import numpy as np

@@ -21,7 +21,7 @@ from figures import (
     network_laws,
     network_limits,
     network_rollouts,
-    training_map,
+    network_training,
 )
 from pmdtheory import laws, pmd_mean_update
 from pmdtheory.theorems import binary_reward
@@ -233,7 +233,7 @@ def a_map(f, r2):
 )
 def test_the_map_says_where_pmd_mean_is_the_papers(f, r2, expected, tmp_path, monkeypatch):
     table = a_map(f, r2)
-    assert expected in training_map.title(table)
-    finding, picture = drawn("training_map", {"training_map": table}, tmp_path, monkeypatch)
+    assert expected in network_training.title(table)
+    finding, picture = drawn("network_training", {"training_map": table}, tmp_path, monkeypatch)
     assert "R² is at most 0.30" in finding and "3 seeds" in finding
     assert picture.count('<g id="axes_') == 8  # six maps and two bars
