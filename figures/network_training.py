@@ -5,8 +5,7 @@ the leave-one-out PMD-mean loss, 4 prompts an update, at a constant rate; then f
 which law it obeys, 128 for each of these prompts. Above, f: 1 is the paper's Lambert-W law, 0 the KL law; below 0,
 log-ratios vary mostly with what rewards do not explain. Below, R²: the share of the variance of log(q/p) that the
 Lambert-W law explains. Numbers are means over seeds, bold where PMD-mean is the paper's: f within 0.25 of 1 and R² at
-least 0.9. (a, d) Rollouts n against updates U at rate 6e-4 and τ = 0.1. (b, e) The rate, and (c, f) τ, at the most
-rollouts.
+least 0.9. (a, d) Rollouts n against updates U at rate 6e-4 and τ = 0.1. (b, e) The rate, and (c, f) τ, at n = 64.
 """
 
 import numpy as np
@@ -23,7 +22,7 @@ KNOBS = ["n", "tau", "learning_rate"]
 TABLES = {
     "training_map": Columns("algorithm split", "tau n learning_rate seed updates share r2_lambert r2_kl_law r2_reward")
 }
-CORNER = {"tau": 0.1, "learning_rate": 6e-4}
+CORNER = {"n": 64, "tau": 0.1, "learning_rate": 6e-4}
 NAMES = {"n": "rollouts $n$", "learning_rate": "learning rate", "tau": r"temperature $\tau$"}
 SHOWN = {"share": ("slope $f$", "RdBu", (-1.0, 3.0)), "r2_lambert": ("$R^2$", "viridis", (0.0, 1.0))}
 NEAR, R2 = 0.25, 0.9
@@ -36,12 +35,10 @@ def is_the_papers(rows):
 
 
 def lines(table, knob):
-    """Rows of the panels of a knob: n at the map's rate and τ, another at the most rollouts."""
+    """Rows of the panels of a knob: the others have their values at the corner."""
     rows = table[table.split == "train"]
-    fixed = {name: value for name, value in CORNER.items() if name != knob}
-    fixed |= {} if knob == "n" else {"n": rows.n.max()}
-    for name, value in fixed.items():
-        rows = rows[np.isclose(rows[name], value)]
+    for name, value in CORNER.items():
+        rows = rows if name == knob else rows[np.isclose(rows[name], value)]
     return rows
 
 

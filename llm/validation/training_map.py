@@ -9,14 +9,14 @@ as many prompts of the test set, the same at every U, by what `pmdtheory.laws` e
     r2_lambert, r2_kl_law  share of the variance of s = log(q/p) that a law explains, the law of the rewards drawn
     r2_reward              what any law could at most: that of the mean of s over the rollouts of equal reward
 
-Rollouts n and updates U are crossed; at the most of both, the rate and then τ are varied. Cells go to
-``training_map.csv``, a row per split and number of updates.
+Rollouts n and updates U are crossed; at 64 rollouts the rate and then τ are varied. Cells go to ``training_map.csv``,
+a row per split and number of updates.
 """
 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,8 +37,8 @@ from ..train import Run
 __all__ = ["CORNER", "MAP", "Judged", "Knobs", "Step", "TrainingMap"]
 
 UPDATES, EACH = (8, 32, 128, 512), 4
-ROLLOUTS, RATES, TAUS = (4, 16, 64), (1.5e-4, 6e-4, 2.4e-3), (0.03, 0.1, 0.3, 1.0)
-SECONDS = {4: 20.0, 16: 60.0, 64: 200.0}
+ROLLOUTS, RATES, TAUS = (4, 16, 64, 256), (1.5e-4, 6e-4, 2.4e-3), (0.03, 0.1, 0.3, 1.0)
+SECONDS = {4: 15.0, 16: 20.0, 64: 50.0, 256: 200.0}
 DIGITS = 8
 
 
@@ -53,7 +53,7 @@ class Knobs:
 
 
 CORNER = Knobs()
-"""Most rollouts, at the rate and temperature of the map."""
+"""Where rate and τ are varied; the map is at their values."""
 
 
 class Judged:
@@ -176,7 +176,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TrainingMap:
-    """The study: rollouts at one rate and temperature, then rates and temperatures at the most rollouts."""
+    """The study: rollouts at one rate and temperature, then temperatures and rates at one number of rollouts."""
 
     name: str = "training_map"
     seeds: tuple = (0, 1, 2)
@@ -189,10 +189,9 @@ class TrainingMap:
 
     def cells(self) -> list[Step]:
         """Return the cells in order: all settings at the first seed, then at the second."""
-        most = max(self.rollouts)
-        settings = [Knobs(n=n) for n in self.rollouts]
-        settings += [Knobs(n=most, tau=tau) for tau in self.taus]
-        settings += [Knobs(n=most, learning_rate=rate) for rate in self.rates]
+        settings = [replace(CORNER, n=n) for n in self.rollouts]
+        settings += [replace(CORNER, tau=tau) for tau in self.taus]
+        settings += [replace(CORNER, learning_rate=rate) for rate in self.rates]
         return [Step(self, knobs, seed) for seed in self.seeds for knobs in dict.fromkeys(settings)]
 
     def results(self, folder: Path) -> Table:
