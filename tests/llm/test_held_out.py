@@ -125,6 +125,15 @@ def test_the_declared_study_is_of_both_losses_and_five_seeds():
     assert from_preset(ValidateConfig, "held-out", kind="validate").study == "validate_held_out"
 
 
+def test_predicted_time_is_not_that_of_a_gpu():
+    fit = Validation(TINY).cells()[0]
+    rows = pd.DataFrame([fit.columns | {"cpu_seconds": 1.0, "device": "NVIDIA H100"}] * 2)
+    guess = fit.seconds(pd.DataFrame())
+    assert fit.seconds(rows) == guess > 1 and fit.seconds(rows.assign(device="x86_64 AVX2")) == 1
+    longer = Validation(replace(TINY, held_out_steps=120)).cells()[0]
+    assert longer.seconds(pd.DataFrame()) == 2 * guess
+
+
 def test_units_may_come_first():
     task = Sums(units_first=True)
     assert task.answers[12] == "21" and task.answers[5] == "50" and Sums(True, True).answers[13] == "31+++"
