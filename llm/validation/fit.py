@@ -147,8 +147,8 @@ def muon(
     stack: Any, loss: Callable[..., Any], steps: int, learning_rate: float, watch: Callable[..., Any] | None = None
 ) -> None:
     """The same by `pmdllm.muon` for networks in a `pmdllm.validation.held_out.Stack`."""
-    options = {"lr": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.0}
-    optimizer = Muon(stack.parameters.items(), matrices(stack.model), **options)
+    inside, betas = matrices(stack.model), (0.9, 0.999)
+    optimizer = Muon(stack.parameters.items(), inside, lr=learning_rate, betas=betas, weight_decay=0.0)
     _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
 
 
