@@ -49,7 +49,7 @@ def plot(table, steps):
             plotting.band(axes[3], "size", rows, "missed", log=True, **style)
     for axis in axes[::2]:
         laws(axis)
-        axis.set(ylabel="slope $f$", ylim=(-1.2, 2.6))
+        axis.set(ylabel="slope $f$", ylim=(-1.2, 3.0))
     for axis in axes[1::2]:
         axis.axhline(1 - R2, color="black", linewidth=0.6, linestyle=":")
         axis.set(ylabel="$1-R^2$", yscale="log")
@@ -58,7 +58,7 @@ def plot(table, steps):
     for axis, title in zip(axes[2:], ("at the end: which law", "at the end: how close")):
         log_ticks(axis, sizes)
         axis.set(xlabel="training prompts", title=title)
-    axes[1].legend(loc="lower left", fontsize=6)
+    axes[0].legend(loc="upper left", fontsize=6, ncols=2, title="loss, training prompts", title_fontsize=6)
     key(axes[2], "trained on", "unseen", loc="lower right")
     figure.legend(handles=handles(LOSSES), loc="outside lower center", ncols=2)
     return figure
@@ -87,7 +87,8 @@ def title(table, steps):
     rows = last(table)
     reached = [on_law(rows, algorithm) for algorithm in LOSSES]
     size = f"{rows['size'].max():,.0f}"
-    f = " and ".join(f"{own.share.mean():.2f}" for name in LOSSES if len(own := rows[rows.algorithm == name]))
+    means = [rows[rows.algorithm == name].share.mean() for name in LOSSES]
+    f = " and ".join(f"{round(mean, 2) + 0.0:.2f}" for mean in means)  # no −0.00
     what = "obey the law of their loss" if all(reached) else "come near the law of their loss"
     return f"Prompts never trained on {what} after {size} others: f is {f}, R² at least {rows.r2_law.min():.3f}"
 
