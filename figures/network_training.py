@@ -11,7 +11,6 @@ least 0.9. (a, d) Rollouts n against updates U at rate 6e-4 and τ = 0.1. (b, e)
 import numpy as np
 
 from pmdtheory import plotting
-from pmdtheory.intervals import mean_interval
 
 from .harness import Columns
 
@@ -24,6 +23,7 @@ TABLES = {
 }
 CORNER = {"n": 64, "tau": 0.1, "learning_rate": 6e-4}
 NAMES = {"n": "rollouts $n$", "learning_rate": "learning rate", "tau": r"temperature $\tau$"}
+TITLES = {"n": "rollouts", "learning_rate": "rate", "tau": "temperature"}
 SHOWN = {"share": ("slope $f$", "RdBu", (-1.0, 3.0)), "r2_lambert": ("$R^2$", "viridis", (0.0, 1.0))}
 NEAR, R2 = 0.25, 0.9
 """PMD-mean is the paper's where the interval of f reaches into 1 ∓ NEAR, its mean lies there, and R² is at least R2."""
@@ -67,7 +67,8 @@ def plot(table):
                     )  # fmt: skip
             axis.set_xticks(range(len(image.columns)), image.columns)
             axis.set_yticks(range(len(image)), [f"{value:g}" for value in image.index])
-            axis.set(xlabel="updates $U$", ylabel=NAMES[knob])
+            words = f"{label.split()[-1]} by {TITLES[knob]}"
+            axis.set(xlabel="updates $U$", ylabel=NAMES[knob], title=words)
             axis.grid(visible=False)
         bar = figure.colorbar(drawn, ax=list(line), pad=0.01, aspect=14, extend="both", label=label)
         if column == "share":
@@ -89,25 +90,26 @@ def title(table):
 
 
 def finding(table):
-    """f and R² at the ends of the map, what each knob does at the most updates, and on other prompts."""
-    corner, parts = lines(table, "n"), []
-    for n in (corner.n.min(), corner.n.max()):
-        for updates in (corner.updates.min(), corner.updates.max()):
-            rows = corner[(corner.n == n) & (corner.updates == updates)]
-            parts.append(f"n = {n}, U = {updates}: {mean_interval(rows.share):.2f}, R² {rows.r2_lambert.mean():.2f}")
+    """f and R² at the ends of the map, what the other knobs do at the most updates, and on other prompts."""
+    corner, last = lines(table, "n"), table.updates.max()
+    parts = [
+        f"n = {n}, U = {updates}: {_told(corner[(corner.n == n) & (corner.updates == updates)])}"
+        for n in (corner.n.min(), corner.n.max()) for updates in (corner.updates.min(), last)
+    ]  # fmt: skip
     knobs = []
-    for knob in ("learning_rate", "tau"):
+    for knob, name in (("learning_rate", "rate"), ("tau", "τ")):
         rows = lines(table, knob)
-        rows = rows[rows.updates == rows.updates.max()]
-        each = [
-            f"{own.share.mean():.2f}, R² {own.r2_lambert.mean():.2f} at {value:g}" for value, own in rows.groupby(knob)
-        ]
-        knobs.append(f"{NAMES[knob].partition(' $')[0]} {'; '.join(each)}")
-    unseen = table[table.split == "held-out"]
-    last = corner[(corner.n == corner.n.max()) & (corner.updates == corner.updates.max())]
-    elsewhere = settings(unseen.assign(split="train")).r2_lambert.mean().max()
+        ends = [rows[(rows[knob] == value) & (rows.updates == last)] for value in (rows[knob].min(), rows[knob].max())]
+        knobs += [f"{_told(own)} at {name} {own[knob].iloc[0]:g}" for own in ends]
+    most = corner[(corner.n == corner.n.max()) & (corner.updates == last)]
+    elsewhere = table[table.split == "held-out"].groupby(["updates", *KNOBS]).r2_lambert.mean().max()
     return (
-        f"f on the batch's prompts, {table.seed.nunique()} seeds: {'; '.join(parts)}. After the most updates, by "
-        f"{'. By '.join(knobs)}. At the most rollouts the KL law has R² {last.r2_kl_law.mean():.2f}, and what rewards "
-        f"explain at all is {last.r2_reward.mean():.2f}. On other prompts R² is at most {elsewhere:.2f}."
+        f"f (R²) on the batch's prompts, {table.seed.nunique()} seeds: {'; '.join(parts)}. "
+        f"At n = {CORNER['n']}, U = {last}: {'; '.join(knobs)}. At n = {most.n.max()} the KL law's R² is "
+        f"{most.r2_kl_law.mean():.2f}, what rewards explain {most.r2_reward.mean():.2f}. On other prompts R² is "
+        f"at most {elsewhere:.2f}."
     )
+
+
+def _told(rows):
+    return f"{rows.share.mean():.2f} ({rows.r2_lambert.mean():.2f})"

@@ -235,5 +235,5 @@ def test_the_map_says_where_pmd_mean_is_the_papers(f, r2, expected, tmp_path, mo
     table = a_map(f, r2)
     assert expected in network_training.title(table)
     finding, picture = drawn("network_training", {"training_map": table}, tmp_path, monkeypatch)
-    assert "R² is at most 0.30" in finding and "3 seeds" in finding
+    assert "R² is at most 0.30" in finding and "3 seeds" in finding and "nan" not in finding
     assert picture.count('<g id="axes_') == 8  # six maps and two bars
