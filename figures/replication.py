@@ -108,8 +108,8 @@ def further():
         cases["for ordinary training at its best"] = near
         parts.append(
             f"ordinary training, best of {len(settings)} settings (n = {n}, U = {updates}, τ = {tau:g}, "
-            f"rate {rate:g}): f {mean_interval(rows.share):.2f}, R² {mean_interval(rows.r2_lambert):.2f} ({rows.seed.nunique()} seeds; "
-            "*network training*)"
+            f"rate {rate:g}): f {mean_interval(rows.share):.2f}, R² {mean_interval(rows.r2_lambert):.2f} "
+            f"({rows.seed.nunique()} seeds; *network training*)"
         )
     return Claim("so do SmolLM2-135M, unseen prompts, and ordinary training", "; ".join(parts) or "none", cases)
 
