@@ -83,7 +83,9 @@ NAMES = (
     "network_family",
     "network_against_theory",
     "network_rollouts",
+    "network_held_out",
     "network_limits",
+    "network_training",
 )
 
 RELATIVE = 1e-10

@@ -1,4 +1,4 @@
-"""What takes a network off its law: few rollouts a step, ordinary training, many prompts.
+"""What takes a network off its law: few rollouts a step, and ordinary training.
 
 The network and f of *network against theory*: f is 1 on the Lambert-W law of the PMD-mean loss and 0 on the KL law of
 the log-partition loss. Marks are means over seeds of medians over prompts with 95% intervals. (a) Outer steps in a row,
@@ -7,8 +7,7 @@ puts the failures, given those of the step before. With fitted population losses
 with 16 rollouts per prompt it lags. (b) Ordinary training of the shipped model on its own task, where nothing can be
 enumerated: f after four passes over a batch with 16 rollouts per prompt in the third step, pooled over its prompts
 (filled) and over test prompts (hollow), from fresh rollouts of the policy before. A few prompts with large ratios
-decide a pooled f, and repeated passes over one batch promise neither law. (c) f against the number of training prompts,
-on those (filled) and on others (hollow), graded reward, τ = 0.3, 1,200 gradients.
+decide a pooled f, and repeated passes over one batch promise neither law; *network training* has the knobs.
 """
 
 import numpy as np
@@ -18,8 +17,8 @@ from pmdtheory import plotting
 from pmdtheory.intervals import mean_interval, over_seeds
 
 from .harness import Columns
-from .marks import key, span
-from .network import CELLS, LABELS, LOSSES, OTHER, OWN, STUDY, handles, laws, log_ticks, look, points, select
+from .marks import key
+from .network import CELLS, LABELS, STUDY, handles, laws, look, points, select
 
 __all__ = ["STUDY", "TABLES", "finding", "plot", "recursion"]
 
@@ -31,16 +30,13 @@ FACES = {"train": None, "held-out": "white"}
 
 
 def plot(table, prompts):
-    """Three panels, those whose experiment is there."""
-    figure, axes = plotting.panels(1, 3, height=2.8)
+    """Two panels, those whose experiment is there."""
+    figure, axes = plotting.panels(1, 2, height=2.8)
     if len(select(prompts, "recursion")):
         _failures(axes[0], recursion(prompts))
     rows = select(table, "training")
     if len(rows):
         _training(axes[1], rows[rows.iteration == rows.iteration.max()])
-    rows = select(table, "held-out")
-    if len(rows):
-        _held_out(axes[2], rows)
     figure.legend(handles=handles((*RECURSIONS, "pmd-part-loo")), loc="outside lower center", ncols=3)
     return figure
 
@@ -96,37 +92,19 @@ def _training(axis, rows):
     axis.set(ylabel="pooled slope $f$", title="ordinary training", xlim=(-0.5, len(taus) - 0.5), ylim=(-2.9, 1.5))
 
 
-def _held_out(axis, rows):
-    for algorithm in LOSSES:
-        for split, face in FACES.items():
-            some = rows[(rows.algorithm == algorithm) & (rows.split == split)]
-            style = look(algorithm, linestyle="-", markerfacecolor=face or plotting.method(algorithm)["color"])
-            if len(some):
-                plotting.band(axis, "size", some, "share", **style)
-    laws(axis)
-    key(axis, "trained on", "unseen", loc="lower right")
-    log_ticks(axis, rows["size"].unique())
-    axis.set(xlabel="training prompts", ylabel="slope $f$", title="many prompts", ylim=(-2.2, 2.8))
-
-
 def finding(table, prompts):
-    """What is left of the laws in steps in a row, in ordinary training, and on many prompts."""
-    sentences = [_chained(prompts), _trained(table), _unseen(table)]
+    """What is left of the laws in steps in a row and in ordinary training."""
+    sentences = [_chained(prompts), _trained(table)]
     return " ".join(filter(None, sentences)) or "none of these experiments is in the tables yet; nothing to compare."
 
 
 def title(table, prompts):
-    """Where f ends in ordinary training and on the most prompts, under the PMD-mean loss whose law has f = 1."""
-    parts = []
+    """Where f ends in ordinary training, under the PMD-mean loss whose law has f = 1."""
     rows = select(table, "training", split="train", algorithm="pmd-mean-loo")
-    for _, some in rows[(rows.iteration == rows.iteration.max()) & (rows.tau == rows.tau.min())].groupby("tau"):
-        parts.append(f"{some.share.mean():.1f} in ordinary training")
-    rows = select(table, "held-out", split="train", algorithm="pmd-mean")
-    for size, some in rows[rows["size"] == rows["size"].max()].groupby("size"):
-        parts.append(f"{some.share.mean():.1f} on {size:,.0f} prompts")
-    if not parts:
+    rows = rows[(rows.iteration == rows.iteration.max()) & (rows.tau == rows.tau.min())]
+    if rows.empty:
         return "Steps in a row from few rollouts lag behind the exact recursion"
-    return f"What takes a network off its law: in place of 1 PMD-mean's slope f is {' and '.join(parts)}"
+    return f"What takes a network off its law: in place of 1 PMD-mean's slope f is {rows.share.mean():.1f} in training"
 
 
 def _chained(prompts):
@@ -157,14 +135,3 @@ def _trained(table):
         ]
         parts.append(f"τ = {tau:g}: {', '.join(each)}")
     return f"f in ordinary training, {'; '.join(parts)}." if parts else ""
-
-
-def _unseen(table):
-    parts, far = [], []
-    for (algorithm, split), rows in select(table, "held-out").groupby(["algorithm", "split"]):
-        f = over_seeds(rows, "size", "share")["mean"]
-        name = f"{LABELS[algorithm]}, {'trained on' if split == 'train' else 'unseen'}"
-        parts.append(f"{name} " + ", ".join(f"{f[size]:.2f} ({size:g})" for size in f.index))
-        ratio = rows[f"from_{OWN[algorithm]}"] / rows[f"from_{OTHER[OWN[algorithm]]}"]
-        far.append(ratio[rows["size"] == rows["size"].max()].median())
-    return f"f by number of prompts: {'; '.join(parts)}; KL from own over other law {span(far, 1)}." if parts else ""

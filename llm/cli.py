@@ -348,7 +348,7 @@ def _study(arguments):
     from . import study
     from .study.declared import ON_REQUEST, STUDIES
 
-    validations = dict.fromkeys(("validate", "validate_pretrained"))
+    validations = dict.fromkeys(("validate", "validate_held_out", "validate_pretrained", "training_map"))
     known = {**STUDIES, **validations, **ON_REQUEST}
     named = [name for name in given.names if name != "all"]
     for name in named:
@@ -356,9 +356,10 @@ def _study(arguments):
             raise ValueError(f"no study is called {name!r}; there are {', '.join(known)}.")
     names = dict.fromkeys([*STUDIES, "validate", *named] if "all" in given.names else named)
     if any(name in validations for name in names):
-        from .validation.declared import declared
+        from .validation.declared import PRESETS, declared
+        from .validation.training_map import MAP
 
-        known |= {name: declared(name) for name in validations}
+        known |= {name: declared(name) for name in PRESETS} | {MAP.name: MAP}
     chosen = [known[name] for name in names]
     if given.dry_run and as_json:
         _print_json([study.outline(each, given.tables, given.runs, given.jobs, given.backend) for each in chosen])

@@ -40,6 +40,7 @@ from . import metrics, models, tasks
 from .config import COUNT, COUNT_OR_0, RATE, SEED, THREADS, Config, check, must_be, option
 from .evaluate import evaluate
 from .logp import memory_for_passes, passes, token_logp
+from .muon import Muon, matrices
 from .rollout import Rollouts, encode, fitting, longest_sequence, padded
 from .run.folder import RunFolder, write_atomically
 from .run.signals import Interrupted, noted_signals
@@ -80,10 +81,11 @@ class WarmupConfig:
     heads: int = option(4, "from scratch: attention heads per layer", **COUNT)
     max_length: int = option(64, "from scratch: longest prompt and completion together, in tokens", **COUNT)
 
+    optimizer: str = option("adamw", "adamw, or muon for the matrices inside the model", choices=("adamw", "muon"))
     steps: int = option(1000, "updates", **COUNT)
     batch: int = option(64, "demonstrations per update", **COUNT)
     micro_batch: int = option(0, "demonstrations per pass, gradients accumulate; 0: any number", **COUNT_OR_0)
-    learning_rate: float = option(4e-3, "largest step size of AdamW", **RATE)
+    learning_rate: float = option(4e-3, "largest step size", **RATE)
     lr_warmup_steps: int = option(50, "updates over which the learning rate rises from 0", **COUNT_OR_0)
     adam_beta1: float = option(0.9, "AdamW's β₁", at_least=0, below=1)
     adam_beta2: float = option(0.98, "AdamW's β₂", at_least=0, below=1)
@@ -219,10 +221,11 @@ class Warmup:
             task.restrict(fitting(self.model, self.tokenizer, task.max_new_tokens, config.chat, config.system_prompt))
         if config.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.weight_decay, fused=True,
-        )
+        inside = matrices(self.model) if config.optimizer == "muon" else set()
+        self.optimizer = Muon(
+            self.model.named_parameters(), inside, lr=config.learning_rate, weight_decay=config.weight_decay,
+            betas=(config.adam_beta1, config.adam_beta2), fused=True,
+        )  # fmt: skip
         self.memory = memory_for_passes(self.model, config.memory_gb)
         self.step, self.tokens, self.seconds, self.before = 0, 0, 0.0, {}
         if state is not None:

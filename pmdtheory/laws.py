@@ -31,6 +31,7 @@ constant, so the regression slope of D − s on the ratio ρ, in units of KL(p�
 
 `pooled_share` estimates it where nothing can be enumerated. The covariance, and variance times KL, are estimated
 without bias for each prompt and summed over prompts before they are divided: a ratio of 16 rollouts alone is noise.
+`pooled_r2` is R² on such rollouts.
 
 Throughout, `policy`, `reward` and `log_ratio` are arrays (P, K) of p, r and s = log(q/p) at P prompts; `tau` is τ > 0
 in reward units.
@@ -48,7 +49,7 @@ from numpy.typing import ArrayLike
 from . import divergences
 from .updates import Update, baseline_update, kl_update, pmd_mean_update
 
-__all__ = ["Share", "compare", "expected_log_partition", "pooled_share", "predict", "share"]
+__all__ = ["Share", "compare", "expected_log_partition", "pooled_r2", "pooled_share", "predict", "share"]
 
 STEP = 0.25
 
@@ -273,6 +274,50 @@ def pooled_share(
     )
     totals = covariance.sum(), product.sum(), variance.sum()
     return Share(totals[0] / totals[1], low, high, totals[0] / totals[2], totals[1] / totals[2])
+
+
+def pooled_r2(log_ratio: ArrayLike, reward: ArrayLike, tau: float) -> dict[str, float]:
+    r"""Estimate which part of the variance of s = log(q/p) the laws explain, from n rollouts of p for many prompts.
+
+    A prompt's law is that of its rollouts, each of probability 1/n; their mean reward misses E_p[r] by its sampling
+    error, so use many. Variances about a prompt's mean and squares of what a law misses are summed over the prompts.
+
+    Parameters
+    ----------
+    log_ratio : array (P, n)
+        s of each rollout.
+    reward : array (P, n)
+        Its reward.
+    tau : float
+        Temperature τ > 0 in reward units; the effective one, as in `pooled_share`.
+
+    Returns
+    -------
+    dict of str to float
+        ``lambert`` and ``kl_law``, at most 1 and negative for a law farther from s than its mean is; ``reward``, the
+        share of the variance between rollouts of different reward: no law that knows rewards alone explains more, but
+        for the prompts' means.
+
+    References
+    ----------
+    Statements 1 and 2.
+
+    Examples
+    --------
+    >>> r = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0]])
+    >>> s = pmd_mean_update(np.full((2, 4), 0.25), r, 0.5).log_ratio
+    >>> {name: round(value, 3) for name, value in pooled_r2(s, r, 0.5).items()}
+    {'lambert': 1.0, 'kl_law': 0.908, 'reward': 1.0}
+    """
+    s, r = np.asarray(log_ratio, dtype=float), np.asarray(reward, dtype=float)
+    p = np.full(s.shape, 1 / s.shape[-1])
+    equal = r[:, :, None] == r[:, None, :]
+    predicted = {
+        "lambert": pmd_mean_update(p, r, tau).log_ratio, "kl_law": kl_update(p, r, tau).log_ratio,
+        "reward": (equal * s[:, None, :]).sum(axis=-1) / equal.sum(axis=-1),
+    }  # fmt: skip
+    variance = ((s - s.mean(axis=-1, keepdims=True)) ** 2).sum()
+    return {name: float(1 - ((s - own) ** 2).sum() / variance) for name, own in predicted.items()}
 
 
 def _slope(p, y, x):

@@ -8,25 +8,29 @@ import pandas as pd
 import pytest
 import torch
 from pmdllm.validation.declared import ValidateConfig, Validation, summary
-from pmdllm.validation.experiments import WATCHED, Cell, actions_table
+from pmdllm.validation.experiments import Cell, actions_table
 from pmdllm.validation.fit import Anchor
+from pmdllm.validation.held_out import WATCHED
 
 from figures import (
     harness,
     network,
     network_against_theory,
     network_family,
+    network_held_out,
     network_laws,
     network_limits,
     network_rollouts,
+    network_training,
 )
 from pmdtheory import laws, pmd_mean_update
 from pmdtheory.theorems import binary_reward
 
-EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "held-out", "training")
+EXPERIMENTS = ("population", "rollouts", "completions", "batch", "recursion", "training")
 CONFIG = ValidateConfig(
-    experiments=",".join(EXPERIMENTS), taus="0.1,1", rollouts="4,16", sizes="8,16", seeds="0,1,2", outer_steps=3
+    experiments=",".join(EXPERIMENTS), taus="0.1,1", rollouts="4,16", seeds="0,1,2", outer_steps=3
 )
+HELD_OUT = ValidateConfig(experiments="held-out", sizes="8,16", seeds="0,1,2")
 
 
 def rows_of(cell, rng):
@@ -55,7 +59,8 @@ def rows_of(cell, rng):
         for split in splits for iteration in iterations
     ]  # fmt: skip
     medians = asdict(cell) | {name: np.median(found[name]) for name in WATCHED}
-    steps = pd.DataFrame([medians | {"evaluations": evaluations} for evaluations in (50, 100)])
+    steps = [medians | {"split": split, "evaluations": count} for split in splits for count in (50, 100)]
+    steps = pd.DataFrame(steps)
     return pd.concat(prompts), steps, actions_table(cell, np.arange(4), anchor, s)
 
 
@@ -162,3 +167,73 @@ def test_recursion_starts_at_the_base_and_follows_its_prompts(tables):
     assert mine.failures[0] == pytest.approx(1 - before.median())
     assert mine.fitted[1] == pytest.approx(mine.exact[1], abs=1e-3)
     assert mine.low[1] < mine.failures[1] < mine.high[1]
+
+
+@pytest.fixture
+def held_out():
+    """Results and steps of networks that are on their law."""
+    rng = np.random.default_rng(1)
+    cells = [fit.cell for fit in Validation(HELD_OUT).cells()]
+    prompts, steps, _ = (pd.concat(parts) for parts in zip(*(rows_of(cell, rng) for cell in cells)))
+    return summary(prompts), steps
+
+
+def drawn(name, tables, folder, monkeypatch):
+    """Outcome and picture of a figure on some tables."""
+    monkeypatch.setattr(harness, "DATA", folder)
+    for stem, table in tables.items():
+        table.to_csv(folder / f"{stem}.csv", index=False)
+    outcome = harness.run(name, build=folder / "build")
+    return outcome.finding, (folder / "build" / f"{name}.svg").read_text()
+
+
+@pytest.mark.parametrize("seeds, sizes", [(3, (8, 16)), (1, (16,))])
+def test_unseen_prompts_are_drawn_from_whatever_is_there(held_out, seeds, sizes, tmp_path, monkeypatch):
+    some = [rows[(rows.seed < seeds) & rows["size"].isin(sizes)] for rows in held_out]
+    tables = dict(zip(("validate_held_out", "validate_held_out_steps"), some))
+    finding, picture = drawn("network_held_out", tables, tmp_path, monkeypatch)
+    assert "nan" not in finding and f"passes 0.98 by step 50 of 100 ({seeds} seeds)" in finding
+    assert "Prompts" in picture and picture.count('<g id="axes_') <= 4
+
+
+def test_the_title_follows_from_the_unseen_prompts(held_out):
+    table, steps = held_out
+    assert "never trained on obey the law of their loss after 16" in network_held_out.title(table, steps)
+    unseen, largest = table.split == "held-out", table["size"] == 16
+    for changed in (
+        table.assign(share=table.share.where(~(unseen & largest & (table.seed == 1)), 1.2)),
+        table.assign(r2_law=table.r2_law.where(~(unseen & largest & (table.seed == 1)), 0.9)),
+    ):
+        assert "come near" in network_held_out.title(changed, steps)
+    for harmless in (unseen & ~largest, ~unseen):
+        changed = table.assign(share=table.share.where(~harmless, 9.0))
+        assert network_held_out.title(changed, steps) == network_held_out.title(table, steps)
+
+
+def a_map(f, r2):
+    """The map's table with f and R² as functions of n, U, τ and the rate."""
+    rows = [
+        {"n": n, "updates": U, "tau": tau, "learning_rate": rate, "seed": seed, "split": split}
+        for n, tau, rate in ((4, 0.1, 6e-4), (64, 0.1, 6e-4), (64, 1.0, 6e-4), (64, 0.1, 1e-3))
+        for U in (8, 512) for seed in (0, 1, 2) for split in ("train", "held-out")
+    ]  # fmt: skip
+    for row in rows:
+        row |= {"share": f(row) + 0.01 * row["seed"], "r2_lambert": r2(row) if row["split"] == "train" else 0.3}
+    return pd.DataFrame(rows).assign(algorithm="pmd-mean-loo", r2_kl_law=0.1, r2_reward=0.95)
+
+
+@pytest.mark.parametrize(
+    "f, r2, expected",
+    [
+        (lambda row: 1.0, lambda row: 0.95, "in 8 of 8 settings, from 4 rollouts on"),
+        (lambda row: float(row["n"] == 64 and row["tau"] == 0.1), lambda row: 0.95, "in 4 of 8 settings, from 64"),
+        (lambda row: 1.0, lambda row: 0.8, "nowhere"),
+        (lambda row: 0.5, lambda row: 0.95, "nowhere"),
+    ],
+)
+def test_the_map_says_where_pmd_mean_is_the_papers(f, r2, expected, tmp_path, monkeypatch):
+    table = a_map(f, r2)
+    assert expected in network_training.title(table)
+    finding, picture = drawn("network_training", {"training_map": table}, tmp_path, monkeypatch)
+    assert "R² is at most 0.30" in finding and "3 seeds" in finding and "nan" not in finding
+    assert picture.count('<g id="axes_') == 8  # six maps and two bars

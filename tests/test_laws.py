@@ -70,3 +70,30 @@ def test_the_pooled_share_averages_products_over_distinct_rollouts():
     assert estimate.value == pytest.approx(covariance / product)
     with pytest.raises(ValueError, match="at least 3 rollouts of each prompt, got 2"):
         laws.pooled_share(s[:, :2], A[:, :2], tau, rng)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_the_pooled_r2_of_rollouts_as_frequent_as_their_actions_is_the_exact_one(tau):
+    """Two actions of reward 1, which no law tells apart, and three of others; against R² over the actions."""
+    rng = np.random.default_rng(0)
+    counts, reward = np.array([3, 1, 2, 4, 6]), np.array([1.0, 1.0, 0.7, 0.2, 0.0])
+    p = counts[None] / counts.sum()
+    s = pmd_mean_update(p, reward[None], tau).log_ratio + rng.normal(scale=0.3, size=5)
+    s -= np.log((p * np.exp(s)).sum())
+    exact = laws.compare(p, reward[None], tau, s, pmd_mean_update(p, reward[None], tau))
+    found = laws.pooled_r2(np.repeat(s, counts, axis=1), np.repeat(reward, counts)[None], tau)
+    assert found["lambert"] == pytest.approx(exact["r2_lambert"][0], rel=1e-9)
+    assert found["kl_law"] == pytest.approx(exact["r2_kl_law"][0], rel=1e-9)
+    equal = (3 * s[0, 0] + s[0, 1]) / 4
+    lost = 3 * (s[0, 0] - equal) ** 2 + (s[0, 1] - equal) ** 2
+    variance = (counts * (s[0] - (p * s).sum()) ** 2).sum()
+    assert found["reward"] == pytest.approx(1 - lost / variance, rel=1e-9)
+
+
+def test_the_pooled_r2_counts_prompts_by_their_variance():
+    """A prompt on the law and one that only makes noise: the share of the variance that is not noise, or less."""
+    r = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    s = np.stack([pmd_mean_update([[0.25] * 4], r[:1], 0.5).log_ratio[0], [0.4, -0.4, 0.4, -0.4]])
+    own = ((s[0] - s[0].mean()) ** 2).sum()
+    assert laws.pooled_r2(s, r, 0.5)["lambert"] == pytest.approx(own / (own + 4 * 0.16))
+    assert laws.pooled_r2(s, r, 0.5)["reward"] == pytest.approx(own / (own + 4 * 0.16))

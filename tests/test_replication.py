@@ -129,14 +129,21 @@ def leading(lead):
     }
 
 
+def scattered(table):
+    """f of every setting around its law's, as far as seeds are apart."""
+    on = (table.algorithm != "pmd-part").astype(float)
+    return table.assign(share=on + 0.5 * (table.seed - table.seed.drop_duplicates().mean()))
+
+
+THREE = "validate_pretrained", "validate_held_out", "training_map"
 R, S = replication, simulation
 DOCTORED = {
     R.law: {HOLDS: {}, FAILS: {"validate": lambda t: t.assign(share=1 - t.share)}, EMPTY: {"validate": empty}},
-    R.pretrained_law: {
-        HOLDS: {},
-        FAILS: {"validate_pretrained": lambda t: t.assign(share=t.share + 0.2)},
-        OPEN: {"validate_pretrained": lambda t: t.assign(share=t.share + 0.1 * (t.seed - t.seed.mean()))},
-        EMPTY: {"validate_pretrained": empty},
+    R.further: {
+        HOLDS: {"training_map": lambda t: t.assign(share=1.1, r2_lambert=0.95)},
+        FAILS: dict.fromkeys(THREE, lambda t: t.assign(share=t.share + 20.0)),
+        OPEN: dict.fromkeys(THREE, scattered) | {"training_map": lambda t: scattered(t).assign(r2_lambert=0.95)},
+        EMPTY: dict.fromkeys(THREE, empty),
     },
     R.family: {
         HOLDS: {},
@@ -334,8 +341,40 @@ def test_a_fit_off_its_law_is_counted(claim):
 
 def test_one_of_two_losses_off_its_law(claim):
     changes = {"validate_pretrained": lambda t: t.assign(share=t.share + 0.2 * (t.algorithm == "pmd-part"))}
-    found = claim(replication.pretrained_law, **changes)
-    assert found.verdict == "holds with the PMD-mean loss; does not hold with the log-partition loss"
+    changes |= {"training_map": lambda t: t.assign(share=1.1, r2_lambert=0.95)}
+    found = claim(replication.further, **changes)
+    assert found.verdict.endswith("does not hold for SmolLM2-135M and the log-partition loss")
+    assert found.short == "holds in 4 of 5, fails in 1"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "split", "last", "fails"),
+    [("share", 1.4, "held-out", True, 1), ("r2_law", 0.97, "held-out", True, 1), ("share", 9.0, "train", True, 0),
+     ("share", 9.0, "held-out", False, 0)],
+)  # fmt: skip
+def test_unseen_prompts_of_the_most_training_prompts_count(claim, column, value, split, last, fails):
+    def change(table):
+        which = (table.algorithm == "pmd-mean") & (table.split == split)
+        return where(table, which & ((table["size"] == table["size"].max()) == last), **{column: value})
+
+    found = claim(replication.further, validate_held_out=change)
+    assert list(found.cases.values())[2:4] == [-1 if fails else 1, 1]
+
+
+def test_the_best_of_ordinary_training_counts(claim):
+    """One setting on the law is enough; on prompts that are not trained on none is asked for."""
+
+    def best(split, f):
+        def change(table):
+            which = (table.n == 64) & (table.updates == 128) & (table.tau == 0.1) & (table.split == split)
+            return where(table, which, share=f, r2_lambert=0.95)
+
+        return {"training_map": change}
+
+    assert claim(replication.further, **best("train", 1.1)).cases["for ordinary training at its best"] == 1
+    assert claim(replication.further, **best("train", 0.5)).cases["for ordinary training at its best"] == -1
+    same = claim(replication.further).evidence
+    assert claim(replication.further, **best("held-out", 1.1)).evidence == same
 
 
 def test_ahead_in_one_comparison_of_six(claim):

@@ -21,9 +21,10 @@ A cell has ``columns`` and ``seed``, which identify its rows; ``identity``, the 
 =======================  ===============================================================================================
 ``command(runs)``        the shell command that does the same run
 ``validate(runs)``       raises ValueError if that cannot be
-``run(runs)``            does it, or goes on with it
+``run(runs, *others)``   does it, or goes on with it, and with others of its group
 ``rows(runs)``           its rows by table, when it is finished
 ``seconds(table)``       predicted from rows of the table of results; ``piece``, ``training``, ``spent``: see `hours`
+``group``                optional, and not None: what it has in common with cells that are run in one go with it
 ``base(runs)``           folder of what it starts from, if that has to be made by ``make_base(runs)``
 ``headline(rows)``       its outcome in a few words
 ``judged(rows)``         the numbers that `check` compares

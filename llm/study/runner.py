@@ -113,11 +113,15 @@ def compute(
     broken = {cell.base(runs): error for cell, _, error in outcomes(_make_base, makers, [runs], jobs, backend) if error}
     broken = {folder: (f"its base could not be made: {line}", text) for folder, (line, text) in broken.items()}
     baseless = [(cell, None, broken[cell.base(runs)]) for cell in cells if cell.base(runs) in broken]
-    started, failed = [cell for cell in cells if cell.base(runs) not in broken], []
-    ended = chain(baseless, outcomes(_run, started, [runs], jobs, backend))
+    groups, failed = _groups([cell for cell in cells if cell.base(runs) not in broken]), []
+    ended = (
+        (cell, seconds, error)
+        for group, seconds, error in outcomes(_run, groups, [runs], jobs, backend)
+        for cell in group
+    )
     if cells:
         log(f"{len(cells)} cell{'s' * (len(cells) > 1)} to run, {jobs} at a time, about {left / jobs / 3600:.1f} h")
-    for number, (cell, seconds, error) in enumerate(ended, start=1):
+    for number, (cell, seconds, error) in enumerate(chain(baseless, ended), start=1):
         left -= cell.seconds(told)
         if error is None:
             rows, error = attempt(keep, cell, [runs])
@@ -133,11 +137,22 @@ def compute(
     return failed
 
 
-def _run(cell, runs):
-    start = time.monotonic()
-    cell.run(runs)
-    (runs / cell.folder / "error.log").unlink(missing_ok=True)
-    return time.monotonic() - start
+def _groups(cells):
+    """Lists of cells that are run at once, those of one group; all others are alone."""
+    groups = {}
+    for number, cell in enumerate(cells):
+        name = getattr(cell, "group", None)
+        groups.setdefault(number if name is None else name, []).append(cell)
+    return list(groups.values())
+
+
+def _run(group, runs):
+    """Run the cells of a group; return the seconds that each took."""
+    start, (cell, *others) = time.monotonic(), group
+    cell.run(runs, *others)
+    for cell in group:
+        (runs / cell.folder / "error.log").unlink(missing_ok=True)
+    return (time.monotonic() - start) / len(group)
 
 
 def drop_weights(folder):

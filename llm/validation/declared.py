@@ -10,7 +10,8 @@ rollouts. Its rows go to::
     validate_training.csv   a row per outer step, pass and split of ordinary training: pooled f, λ and KL(p‖q)
 
 Cells made with other budgets are kept apart. With a pretrained network the same tables are called
-``validate_pretrained``, ``validate_pretrained_prompts``, ...
+``validate_pretrained``, ``validate_pretrained_prompts``, ..., those of the held-out experiment alone
+``validate_held_out``, ``validate_held_out_prompts``, ...
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,16 @@ from pmdtheory.intervals import mean_interval
 
 from ..config import COUNT, COUNT_OR_0, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
 from ..study.tables import Stage, Table, appearing, made_on, of
-from .experiments import EXPERIMENTS, HELD_OUT, Cell
+from .experiments import EXPERIMENTS, Cell
 from .fit import base, base_folder
+from .held_out import UNSEEN
 from .sums import REWARDS, ChatSums, Sums
 
 __all__ = ["Fit", "ValidateConfig", "Validation", "declared", "departures", "report", "summary"]
 
-PRESETS = {"validate": "full", "validate_pretrained": "smollm2-135m"}
+PRESETS = {"validate": "full", "validate_held_out": "held-out", "validate_pretrained": "smollm2-135m"}
 """The studies, by the names of their tables, and the presets that declare them."""
-WITHIN = {"validate": 0.02, "validate_pretrained": 0.05}
+WITHIN = {"validate": 0.02, "validate_held_out": 0.05, "validate_pretrained": 0.05}
 """How far f may be from its law, by study."""
 TOLD_APART = 5.0
 """How many times as far as its own law PMD-mean's has to be from a network that is fitted to another loss."""
@@ -55,7 +57,9 @@ ROWS = {
     "training": ("split", "iteration", "epoch"),
 }
 CHECKED = {"experiment": "population", "reward": "graded", "tau": 0.3}
-SECONDS = 40.0  # of a cell, a first guess; then the committed ones tell
+SECONDS, A_STEP = 40.0, 0.14  # of a cell, or of a step of 64 prompts, first guesses; then the committed cells tell
+CPU = "x86_64|aarch64|arm64|AMD64"
+"""How the name of a device begins that is no GPU."""
 
 
 @dataclass(frozen=True)
@@ -81,24 +85,25 @@ class ValidateConfig:
     family_steps: int = option(2000, "gradient steps of Adam in an outer step of the family experiment", **COUNT)
     recursion_evaluations: int = option(400, "gradients of L-BFGS in an outer step of the recursion", **COUNT)
     recursion_steps: int = option(300, "gradient steps of Adam in an outer step of the recursion", **COUNT)
-    held_out_steps: int = option(1200, "gradient steps of Adam in the held-out experiment", **COUNT)
+    held_out_steps: int = option(1200, "gradient steps of Muon in the held-out experiment", **COUNT)
     held_out_batch: int = option(16, "prompts per gradient step in the held-out experiment", **COUNT)
     training_prompts: int = option(128, "prompts per batch of training, 4 per update", at_least=4, at_most=10_000)
     training_iterations: int = option(3, "rollout batches of the training experiment", **COUNT)
     training_epochs: int = option(4, "passes over each of these batches", **COUNT)
     training_learning_rate: float = option(6e-4, "step size of the training experiment", **RATE)
-    learning_rate: float = option(3e-3, "largest step size of Adam", **RATE)
+    learning_rate: float = option(3e-3, "largest step size of Adam and Muon", **RATE)
 
     model: str = option("", "a pretrained network, named as in pmd-llm train; empty: one trained from scratch")
     answers: int = option(20, "sums that a pretrained network is asked for are below this", at_least=10, at_most=1000)
     blocks: int = option(0, "trained blocks of a pretrained network, the last ones; 0: all of it", **COUNT_OR_0)
-    device: str = option("cpu", "of a pretrained network: auto, cpu, cuda, cuda:1, ...")
+    device: str = option("cpu", "of the fits: auto, cpu, cuda, cuda:1, ...")
     hidden_size: int = option(32, "width of the network's residual stream, a multiple of heads", **COUNT)
     layers: int = option(2, "layers of the network", **COUNT)
     heads: int = option(2, "attention heads per layer", **COUNT)
     warmup_steps: int = option(1200, "updates of the base's supervised warm-up", **COUNT)
     warmup_batch: int = option(128, "demonstrations per update of the warm-up", **COUNT)
     warmup_learning_rate: float = option(6e-3, "largest step size of the warm-up", **RATE)
+    warmup_optimizer: str = option("adamw", "of the warm-up", choices=("adamw", "muon"))
     threads: int = option(1, "CPU threads; 0: PyTorch's choice", **THREADS)
     jobs: int = option(1, "processes", **COUNT)
 
@@ -107,7 +112,7 @@ class ValidateConfig:
         for name, accepted in {"experiments": tuple(EXPERIMENTS), "rewards": tuple(REWARDS)}.items():
             must_be(self, name, f"some of {', '.join(accepted)}", set(self.values(name)) <= set(accepted))
         size = ChatSums.how_many(self.answers) if self.model else Sums.size
-        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, size - HELD_OUT)}
+        limits = {"seeds": (0, 2**31), "rollouts": (2, 10_000), "sizes": (1, size - UNSEEN)}
         for name, (lower, upper) in limits.items():
             valid = all(text.isdecimal() and lower <= int(text) <= upper for text in self.values(name))
             must_be(self, name, f"integers in [{lower}, {upper}], separated by commas", valid)
@@ -117,7 +122,7 @@ class ValidateConfig:
             must_be(self, name, "different values", len(set(self.values(name))) == len(self.values(name)))
         must_be(self, "prompts", f"at most {size}, all that there are", self.prompts <= size)
         scratch = "for a network that is trained from scratch: name a model"
-        for name, usual in {"blocks": 0, "history": 100, "device": "cpu"}.items():
+        for name, usual in {"blocks": 0, "history": 100}.items():
             must_be(self, name, f"{usual} {scratch}", self.model or getattr(self, name) == usual)
         if "training" in self.values("experiments"):
             must_be(self, "experiments", "others than training for a pretrained network", not self.model)
@@ -130,13 +135,16 @@ class ValidateConfig:
     def decides(self, experiment: str) -> dict[str, Any]:
         """The options that decide the outcome of an experiment's cells, besides those that name the cell."""
         network = PRETRAINED if self.model else NETWORK
-        names = (*(network if EXPERIMENTS[experiment].fit else ()), *EXPERIMENTS[experiment].options)
+        network += ("warmup_optimizer",) * (self.warmup_optimizer != "adamw")
+        names = (*(network if EXPERIMENTS[experiment].base else ()), *EXPERIMENTS[experiment].options)
         return {name: getattr(self, name) for name in names}
 
     @property
     def study(self) -> str:
         """Name of the study, and of its tables."""
-        return "validate_pretrained" if self.model else "validate"
+        if self.model:
+            return "validate_pretrained"
+        return "validate_held_out" if self.experiments == "held-out" else "validate"
 
 
 @dataclass(frozen=True)
@@ -182,32 +190,44 @@ class Fit:
 
     def base(self, runs: Path) -> Path | None:
         """Return the folder of the base, None if it need not be made."""
-        made = self.cell.kind.fit and not self.config.model
+        made = self.cell.kind.base and not self.config.model
         return base_folder(self.config, self.seed, runs / self.config.study, self.cell.task) if made else None
 
     def make_base(self, runs: Path) -> tuple[Any, ...]:
         """Return the base, made if need be, in a tuple; from here on this process has the threads of the cell."""
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
-        if self.cell.kind.fit is None:
+        if not self.cell.kind.base:
             return ()
         return (base(self.config, self.seed, runs / self.config.study, self.cell.task),)
 
     def validate(self, runs: Path) -> None:
         """Raise ValueError if the cell cannot be run; its configuration has been checked."""
 
-    def run(self, runs: Path) -> None:
-        """Fit the network; the tables appear in their folder when all are whole."""
-        folder = runs / self.folder / "tables"
-        if folder.exists():
+    @property
+    def group(self) -> Any:
+        """What cells have in common whose networks a GPU fits side by side; None: this one is fitted alone."""
+        beside = self.cell.kind.many and self.config.device != "cpu"
+        return replace(self.cell, algorithm="", seed=0) if beside else None
+
+    def run(self, runs: Path, *others: "Fit") -> None:
+        """Fit the network, and those of `others` of its group; tables appear in their folder when all are whole."""
+        fits = [fit for fit in (self, *others) if not (runs / fit.folder / "tables").exists()]
+        start, run = time.process_time(), self.cell.kind.run
+        if not fits:
             return
-        start = time.process_time()
-        tables = self.cell.kind.run(self.cell, self.config, *self.make_base(runs))
-        made = made_on(self.config.device) | {"cpu_seconds": time.process_time() - start}
-        with appearing(folder) as unfinished:
-            for name, table in tables.items():
-                table.to_csv(unfinished / f"{name}.csv", index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
-            (unfinished / "made.json").write_text(json.dumps(made))
+        bases = [fit.make_base(runs) for fit in fits]
+        if self.cell.kind.many:
+            made = run([fit.cell for fit in fits], self.config, [own for (own,) in bases])
+        else:
+            made = [run(self.cell, self.config, *bases[0])]
+        how = made_on(self.config.device) | {"cpu_seconds": (time.process_time() - start) / len(fits)}
+        for fit, tables in zip(fits, made):
+            with appearing(runs / fit.folder / "tables") as unfinished:
+                for name, table in tables.items():
+                    path = unfinished / f"{name}.csv"
+                    table.to_csv(path, index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
+                (unfinished / "made.json").write_text(json.dumps(how))
 
     def rows(self, runs: Path) -> dict[str, Any]:
         """Return the rows of the finished fit by table."""
@@ -232,9 +252,11 @@ class Fit:
         return {"share": (rows["share"], 1.2533 * sd / np.sqrt(self.cell.size)), "log(1 - r2_law)": (missed, 0.0)}
 
     def seconds(self, table: pd.DataFrame) -> float:
-        """Predict the seconds on one core: those of the same setting in `table`."""
+        """Predict the seconds on one core: those of the same setting in `table`, on whatever was no GPU."""
         rows = of(table, self.columns)
-        return SECONDS if rows.empty else rows["cpu_seconds"].mean()
+        rows = rows if rows.empty else rows[rows["device"].str.match(CPU)]
+        guess = A_STEP * self.config.held_out_steps if self.cell.kind.many else SECONDS
+        return guess if rows.empty else rows["cpu_seconds"].mean()
 
 
 @dataclass(frozen=True)
@@ -311,11 +333,12 @@ def summary(prompts: pd.DataFrame) -> pd.DataFrame:
 
 
 def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[str]:
-    """What in the population experiment is not as the theory says, a line each, of rows of ``validate.csv``.
+    """What is not as the theory says, a line each, of rows of ``validate.csv`` and tables like it.
 
-    For every cell, PMD-mean has a median f `within` so much of 1, the log-partition of 0, both a median R² above 0.99
-    against their own law, and for τ ≤ 0.3 a median divergence from the other law at least 10 times as large. Of the
-    family's cells, that from PMD-mean's law is at least `TOLD_APART` times that from the law of the loss.
+    For every cell of the population experiment, PMD-mean has a median f `within` so much of 1, the log-partition of 0,
+    both a median R² above 0.99 against their own law, and for τ ≤ 0.3 a median divergence from the other law at least
+    10 times as large. Of the family's cells, that from PMD-mean's law is at least `TOLD_APART` times that from the law
+    of the loss. On prompts held out from the most training prompts f is `within` as much, R² at least 0.98.
     """
     departing = []
     for _, row in of(table, {"experiment": "population"}).iterrows():
@@ -332,6 +355,13 @@ def departures(table: pd.DataFrame, within: float = WITHIN["validate"]) -> list[
         ratio = row["from_lambert"] / row["from_law"]
         if not ratio >= TOLD_APART:
             departing.append(f"family, loss {row['algorithm']}, seed {row['seed']}: divergence ratio {ratio:.1f}")
+    held_out = of(table, {"experiment": "held-out"})
+    most = {} if held_out.empty else {"split": "held-out", "size": held_out["size"].max()}
+    for _, row in of(held_out, most).iterrows() if most else ():
+        off = abs(row["share"] - (row["algorithm"] == "pmd-mean"))
+        if not (off < within and row["r2_law"] >= 0.98):
+            numbers = f"f {row['share']:.4f}, R² {row['r2_law']:.4f}"
+            departing.append(f"held out, loss {row['algorithm']}, seed {row['seed']}: {numbers}")
     return departing
 
 

@@ -142,9 +142,19 @@ class Policy:
         rows = [row[mask].tolist() for row, mask in zip(rollouts.tokens.cpu(), rollouts.mask.cpu())]
         return np.array([known.get(tuple(row), len(known)) for row in rows])
 
+    def packed(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """Prompts, padded on the left, each with the trie behind it: what the model is called with.
+
+        Of prompts of one length mask and positions are the same, a single row.
+        """
+        return self._packed(self._rows(prompts))
+
+    def _rows(self, prompts):
+        return encode(self.tokenizer, prompts, "off")
+
     def _logits(self, prompts):
         """Logits at the end of each prompt and at every token of the trie, (P, nodes, V)."""
-        rows = encode(self.tokenizer, prompts, "off")
+        rows = self._rows(prompts)
         if not self.blocks:
             return self._run(rows)[0]
         missing = {prompt: row for prompt, row in zip(prompts, rows) if prompt not in self._kept}
@@ -179,10 +189,10 @@ class Policy:
         return output.logits, seen[0]
 
     def _packed(self, rows):
-        """Prompts, padded on the left, each with the trie behind it: what the model is called with."""
         trie, device = self.trie, self.model.device
         length = max(map(len, rows))
         pads = torch.tensor([length - len(row) for row in rows], device=device)[:, None]
+        pads = pads if pads.any() else pads[:1]
         filler = self.tokenizer.eos_token_id
         ids = torch.tensor([[filler] * (length - len(row)) + row + trie.tokens for row in rows], device=device)
         places = torch.tensor([*range(length), *(length + depth - 1 for depth in trie.depths)], device=device)

@@ -30,12 +30,13 @@ from transformers import get_cosine_schedule_with_warmup
 from .. import models, warmup
 from ..logp import token_logp
 from ..losses import Settings
+from ..muon import Muon, matrices
 from ..rollout import sample
 from ..study.tables import appearing
 from .enumeration import Policy
 from .sums import ChatSums, Sums
 
-__all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs"]
+__all__ = ["Anchor", "adam", "anchor", "base", "base_folder", "lbfgs", "loss_of_actions", "muon"]
 __all__ += ["fixed_batch", "fresh_completions", "fresh_rollouts", "population"]
 
 WATCHED_EVERY = 50
@@ -67,17 +68,13 @@ def anchor(policy: Any, numbers: Any, reward: Callable[..., Any] | None, size: i
     return Anchor(prompts, logp.log_softmax(-1), torch.from_numpy(policy.task.rewards(numbers, reward)))
 
 
-def population(
-    policy: Any, anchor: Any, algorithm: Any, tau: float, law: Any, batch: Any = None, rng: Any = None
-) -> Any:
-    """Return the loss E_p over all actions, with the baseline of the update `law`; `rng` may draw `batch` prompts."""
+def population(policy: Any, anchor: Any, algorithm: Any, tau: float, law: Any) -> Any:
+    """Return the loss E_p over all actions, with the baseline of the update `law`."""
     advantage = anchor.rewards - torch.from_numpy(law.baseline)[:, None]
-    weight, count = anchor.logp.exp() * anchor.logp.shape[1], len(anchor.prompts)
+    weight = anchor.logp.exp() * anchor.logp.shape[1]
 
     def loss():
-        rows = list(range(count) if batch is None else rng.choice(count, batch, replace=False))
-        logp = policy([anchor.prompts[i] for i in rows])
-        return _loss(algorithm, logp, anchor.logp[rows], advantage[rows], tau, weight[rows].flatten())
+        return loss_of_actions(algorithm, policy(anchor.prompts), anchor.logp, advantage, tau, weight.flatten())
 
     return loss
 
@@ -88,7 +85,7 @@ def fixed_batch(policy: Any, anchor: Any, algorithm: Any, tau: float, actions: A
 
     def loss():
         logp = policy(anchor.prompts).gather(1, actions)
-        return _loss(algorithm, logp, old_logp, advantage, tau)
+        return loss_of_actions(algorithm, logp, old_logp, advantage, tau)
 
     return loss
 
@@ -146,6 +143,15 @@ def adam(
     _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
 
 
+def muon(
+    stack: Any, loss: Callable[..., Any], steps: int, learning_rate: float, watch: Callable[..., Any] | None = None
+) -> None:
+    """The same by `pmdllm.muon` for networks in a `pmdllm.validation.held_out.Stack`."""
+    inside, betas = matrices(stack.model), (0.9, 0.999)
+    optimizer = Muon(stack.parameters.items(), inside, lr=learning_rate, betas=betas, weight_decay=0.0)
+    _minimise(optimizer, loss, watch, WATCHED_EVERY, steps, get_cosine_schedule_with_warmup(optimizer, 20, steps))
+
+
 def _minimise(optimizer, loss, watch, every, steps=1, schedule=None):
     done = 0
 
@@ -178,7 +184,7 @@ def base(config: Any, seed: int, folder: Path | None = None, task: Any = None) -
         model, tokenizer, _ = warmup.fit(_recipe(config, seed, task), task)
         with appearing(path) as unfinished:
             models.save(model, tokenizer, unfinished)
-    return Policy(*models.load(path), task)
+    return Policy(*models.load(path, models.device(config.device)), task)
 
 
 def base_folder(config: Any, seed: int, folder: Path | None = None, task: Any = None) -> Path:
@@ -189,14 +195,16 @@ def base_folder(config: Any, seed: int, folder: Path | None = None, task: Any = 
 
 def _recipe(config, seed, task):
     return warmup.WarmupConfig(
-        seed=seed, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
+        seed=seed, task=task.spec, hidden_size=config.hidden_size, layers=config.layers, heads=config.heads,
         max_length=6 + task.max_new_tokens, steps=config.warmup_steps, batch=config.warmup_batch,
-        learning_rate=config.warmup_learning_rate, device="cpu",
+        learning_rate=config.warmup_learning_rate, optimizer=config.warmup_optimizer, device="cpu",
     )  # fmt: skip
 
 
-def _loss(algorithm, logp, old_logp, advantage, tau, weight=None):
-    """Loss of completions whose log-probabilities (P, m) are already summed: rows of a single token."""
+def loss_of_actions(
+    algorithm: Any, logp: torch.Tensor, old_logp: torch.Tensor, advantage: Any, tau: float, weight: Any = None
+) -> Any:
+    """Loss of completions whose log-probabilities, of any shape, are already summed: rows of a single token."""
     logp, old_logp = logp.reshape(-1, 1), old_logp.reshape(-1, 1)
-    mask = torch.ones(logp.shape, dtype=torch.bool)
+    mask = torch.ones_like(logp, dtype=torch.bool)
     return algorithm.loss(logp, old_logp, mask, advantage.flatten(), Settings(tau, weight=weight))[0]

@@ -49,7 +49,7 @@ def run(cell: Any, config: Any) -> Any:
             algorithm=cell.algorithm, tau=cell.tau, rollouts_per_prompt=int(cell.n), prompts_per_batch=cell.size,
             updates_per_batch=cell.size // PROMPTS_PER_UPDATE, epochs=config.training_epochs,
             iterations=config.training_iterations, learning_rate=config.training_learning_rate,
-            lr_schedule="constant", eval_every=0, eval_prompts=1, test_prompts=1,
+            lr_schedule="constant", device=config.device, eval_every=0, eval_prompts=1, test_prompts=1,
         )  # fmt: skip
         with RunFolder(options) as folder:
             training = Run(options, folder)

@@ -31,15 +31,19 @@ REWARDS = {"binary": lambda error: 1.0 * (error == 0), "graded": lambda error: n
 class Sums:
     """Two-digit sums modulo 100, and the demonstrations, whose errors grow with the first digit, that a base learns.
 
-    If `uneven`, three plus signs follow an odd answer: near answers then differ in length.
+    If `uneven`, three plus signs follow an odd answer: near answers then differ in length. If `units_first`, the units
+    of an answer come before its tens, as its sum is made: a small network learns this to the last digit, and else long
+    misjudges answers across a ten.
     """
 
     alphabet = DIGITS + "+="
     size = 10_000
 
-    def __init__(self, uneven: bool = False):
-        self.spec = "sums:uneven=True" if uneven else "sums"
-        self.answers = tuple(f"{answer:02}" + "+" * (3 * (answer % 2) if uneven else 0) for answer in range(100))
+    def __init__(self, uneven: bool = False, units_first: bool = False):
+        options = {"uneven": uneven, "units_first": units_first}
+        self.spec = ":".join(["sums", *(f"{name}=True" for name, value in options.items() if value)])
+        digits = [f"{answer:02}"[:: -1 if units_first else 1] for answer in range(100)]
+        self.answers = tuple(text + "+" * (3 * (answer % 2) if uneven else 0) for answer, text in enumerate(digits))
         self.max_new_tokens = max(map(len, self.answers)) + 1
 
     def prompts(self, numbers: Any) -> list[str]:

@@ -18,7 +18,7 @@ FOLDER = ROOT / "llm"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["losses", "metrics", "run", "tasks"],
+    ["losses", "metrics", "muon", "run", "tasks"],
     ["config", "credit", "models"],
     ["logp", "integrations"],
     ["rollout"],

@@ -58,6 +58,13 @@ def test_the_committed_tables_are_complete():
     assert departures(table) == []
 
 
+def test_the_committed_unseen_prompts_are_complete_and_on_both_laws():
+    table = pd.read_csv(TABLES / "validate_held_out.csv")
+    assert study.plan(declared("validate_held_out"), TABLES) == ([], [])
+    assert departures(table, WITHIN["validate_held_out"]) == []
+    assert len(departures(table.assign(r2_law=0.9), 0.05)) == len(departures(table.assign(share=0.5), 0.05)) == 10
+
+
 def test_the_committed_pretrained_network_is_on_both_laws():
     """The 95% interval of f over the seeds ends within 0.05 of its law, for each loss; no prompt is off by 0.1."""
     table = pd.read_csv(TABLES / "validate_pretrained.csv")
