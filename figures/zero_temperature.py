@@ -41,7 +41,7 @@ def compute(taus):
                 "action": np.arange(REWARD.size),
                 "reward": REWARD,
                 "start": POLICY,
-                "policy": policy,
+                "policy": np.where(policy < np.finfo(float).tiny, 0.0, policy),  # paths differ in subnormal numbers
                 "tau_weight": tau * weight,
             }
             rows.append(pd.DataFrame(columns))

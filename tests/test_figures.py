@@ -437,7 +437,7 @@ def test_study_findings():
     assert "PMD-part τ = 0.1" in found["training_methods"].partition(". Test avg@8")[0]
     assert "PMD-part 15/15" in found["training_staleness"]
     assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2].partition(".")[0]
-    assert found["training_pretrained"].startswith("Test avg@4 from 0.30")
+    assert found["training_pretrained"].startswith("Test avg@4 from 0.30: ")
 
 
 def test_study_messages():
@@ -475,7 +475,7 @@ def test_an_unfinished_study_says_what_is_missing():
     assert "study" not in harness.title(figure, (results, curves, tuning))
     some = results[(results.updates_per_batch == 4) | (results.seed < 2)]
     words = figure.finding(some, curves, tuning[tuning.updates_per_batch == 4])
-    assert words.startswith("missing are 35 of the 90 runs of the study, tuning included: 35 of 45 with U = 16. ")
+    assert words.startswith("Missing are 35 of the 90 runs of the study, tuning included: 35 of 45 with U = 16. ")
     message = harness.title(figure, (some, curves, tuning[tuning.updates_per_batch == 4]))
     assert message.endswith("(55 of 90 runs of the study are there)")
 
