@@ -38,6 +38,10 @@ def test_nothing_against_something_is_no_difference():
     assert rank_test([], [1.0]) == permutation([1.0], []) == Difference(0, 1.0)
 
 
+def test_one_seed_is_told_apart_from_nothing():
+    assert rank_test([3.0], [1.0, 2.0]) == permutation([1.0], [2.0]) == Difference(0, 1.0)
+
+
 def test_twelve_seeds_are_divided_at_random_and_always_alike():
     """Against the normal approximation of the rank sum, which is good at twelve against twelve."""
     rng = np.random.default_rng(1)
