@@ -363,12 +363,12 @@ def _centred(p, r, p32, D32, rows, g, b):
 
 
 @loop
-def _all_equal(D32, row, rows):
-    """Whether the targets of a row are all 0; the terms of their moments may be where a probability is near 0."""
+def _equal(D32, row, rows):
+    """Whether the targets of a row are all 0; their moments may be 0 too where a probability is near 0."""
+    differ = False
     for j in range(row, D32.size, rows):
-        if D32[j] != 0.0:
-            return False
-    return True
+        differ |= D32[j] != 0.0
+    return not differ
 
 
 @loop
@@ -383,7 +383,7 @@ def _begin(k, baselines, given, D32, rows, g, state):
         rounding = 1e-14 * abs(own) / tau
         fine = half > 1e-25 and variance < 1e30 and variance > rounding * rounding
         state[i] = 1 if fine and 0.0 <= a < 1e15 else -1
-        if above == 0.0 and 0.0 <= a < 1e300 and _all_equal(D32, i, rows):  # nothing moves
+        if above == 0.0 and 0.0 <= a < 1e300 and _equal(D32, i, rows):  # nothing moves
             equal = baselines and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
             state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
         g[i + _V], g[i + _A] = (v, a) if state[i] == 1 else (1.0, 1.0)
