@@ -79,7 +79,7 @@ def law():
 
 
 def further():
-    """The same of a pretrained network's last block, of prompts an update does not see, and of ordinary training at its best.
+    """The same of SmolLM2-135M, of prompts that an update does not see, and of ordinary training at its best.
 
     A case holds if the interval of f is near its law's, fails if it is elsewhere or R² is too low.
     """
