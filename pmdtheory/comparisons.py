@@ -39,7 +39,7 @@ def rank_test(first: ArrayLike, second: ArrayLike) -> Difference:
     Returns
     -------
     Difference
-        Its p-value is 1 without any value on either side.
+        Its p-value is 1 with less than two values on a side.
 
     Examples
     --------
@@ -66,12 +66,12 @@ def permutation(first: ArrayLike, second: ArrayLike) -> Difference:
     Returns
     -------
     Difference
-        Its p-value is 1 without any score on either side.
+        Its p-value is 1 with less than two scores on a side.
     """
     from scipy.stats import permutation_test
 
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if not first.size or not second.size:
+    if min(first.size, second.size) < 2:
         return Difference(0, 1.0)
     test = permutation_test(
         (first, second), lambda ours, theirs, axis: ours.sum(axis), vectorized=True, rng=np.random.default_rng(0)

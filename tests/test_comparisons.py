@@ -35,7 +35,7 @@ def test_rank_test_against_all_divisions(sizes):
 
 
 def test_nothing_against_something_is_no_difference():
-    assert rank_test([], [1.0]) == permutation([1.0], []) == Difference(0, 1.0)
+    assert rank_test([], [1.0]) == permutation([1.0], []) == rank_test([3.0], [1.0, 2.0]) == Difference(0, 1.0)
 
 
 def test_twelve_seeds_are_divided_at_random_and_always_alike():
