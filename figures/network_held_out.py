@@ -1,12 +1,13 @@
-"""Prompts that a network was never trained on obey the law of its loss, once it was trained on enough others.
+"""Prompts that an update does not see obey the law of its loss, once it sees enough others.
 
 A transformer of 70,000 parameters that can add (the sums of *network laws*, the units of an answer before its tens; the
 network wider, its warm-up longer and by Muon) is fitted by one outer step, and Muon again, to the PMD-mean or the
-log-partition loss on 64, 512 or 5,000 of the 10,000 sums: graded reward, τ = 0.3, population loss, 64 prompts a step. f
-is 1 on the Lambert-W law of the first and 0 on the KL law of the second. A value is the median over 64 prompts of a
-seed, then the mean over seeds with its 95% interval. (a, b) On unseen prompts, f and the share of the variance of
-log(q/p) that the law misses, while a fit goes on: its rate falls to 0 along a cosine, so a fit of fewer steps would end
-better than what is drawn at its step. (c, d) The same at the end, on training prompts (filled) and unseen (hollow).
+log-partition loss on 64, 512 or 5,000 of the 10,000 sums: graded reward, τ = 0.3, population loss, 64 prompts a step.
+The warm-up has demonstrations of all sums, so unseen are those that the update leaves out. f is 1 on the Lambert-W law
+of the first and 0 on the KL law of the second. A value is the median over 64 prompts of a seed, then the mean over
+seeds with its 95% interval. (a, b) On unseen prompts, f and the share of the variance of log(q/p) that the law misses,
+while a fit goes on: its rate falls to 0 along a cosine, so a fit of fewer steps would end better than what is drawn at
+its step. (c, d) The same at the end, on training prompts (filled) and unseen (hollow).
 """
 
 from pmdtheory import plotting
@@ -90,7 +91,7 @@ def title(table, steps):
     means = [rows[rows.algorithm == name].share.mean() for name in LOSSES]
     f = " and ".join(f"{round(mean, 2) + 0.0:.2f}" for mean in means)  # no −0.00
     what = "obey the law of their loss" if all(reached) else "come near the law of their loss"
-    return f"Prompts never trained on {what} after {size} others: f is {f}, R² at least {rows.r2_law.min():.3f}"
+    return f"Prompts left out of the update {what} after {size} others: f is {f}, R² at least {rows.r2_law.min():.3f}"
 
 
 def finding(table, steps):

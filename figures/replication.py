@@ -79,7 +79,7 @@ def law():
 
 
 def further():
-    """The same of a pretrained network's last block, of prompts never trained on, and of ordinary training at its best.
+    """The same of SmolLM2-135M, of prompts that an update does not see, and of ordinary training at its best.
 
     A case holds if the interval of f is near its law's, fails if it is elsewhere or R² is too low.
     """
@@ -99,7 +99,7 @@ def further():
         parts.append(
             f"unseen prompts after {rows['size'].max():,.0f} others, {LABELS[algorithm]} loss: f "
             f"{mean_interval(rows.share):.3f}, R² at least {rows.r2_law.min():.3f} ({rows.seed.nunique()} seeds; "
-            "*network held out*)"
+            "unseen by the update, not by the warm-up; *network held out*)"
         )
     settings = list(network_training.settings(_read("training_map", network_training)))
     if settings:

@@ -66,7 +66,9 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """Return about U Vᵀ for each matrix U S Vᵀ of a tensor (..., a, b): singular values between 0.7 and 1.2.
+    """Return about U Vᵀ for each matrix U S Vᵀ of a tensor (..., a, b), or something smaller where S is near 0.
+
+    Singular values above 0.0015 times the Frobenius norm end between 0.65 and 1.21, those below stay below 0.66.
 
     Examples
     --------

@@ -38,6 +38,7 @@ MARGIN, KEPT = 0.02, 0.9
 """Success rate that counts as a lead; share of the best gain that a τ has to keep."""
 OURS, RIVALS, CLIPPED = "pmd-mean", ("part", "clipped"), ("grpo", "rloo")
 REGIME = [field.name for field in fields(Regime)]
+COLUMNS = ["kind", *REGIME, "split", "method", "knob", "gain", "lead", "lead_half"]
 RANGES = {"rollouts": "n", "success": "J", "updates": "U", "batches": "B", "lag": "lag", "flips": "flips"}
 _SUCCESS = np.round(np.arange(0.1, 0.91, 0.05), 2)
 
@@ -48,14 +49,20 @@ def read(path: Path | None = None) -> "pd.DataFrame":
     Raises
     ------
     ValueError
-        There is no such table.
+        There is no such table, or it is another one.
     """
     import pandas as pd
 
     path = TABLE if path is None else Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"table {path} is not there: run from a checkout of the repository, or name its copy.")
-    return pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError:  # not a table at all
+        table = pd.DataFrame()
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise ValueError(f"table {path} lacks {', '.join(missing)}: name a copy of figures/data/{TABLE.name}.")
+    return table
 
 
 def regimes(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -152,7 +159,7 @@ class Rule:
     coefficients : dict of str to ndarray
         a, b, c, d, e of log τ_max for pmd-mean and pmd-part.
     factor : dict of str to float
-        Nine of ten held-out regimes have τ_max within this factor of the rule's.
+        Nine of ten held-out regimes have τ_max within this factor of the rule's, both cut to the range that was tried.
     trust : dict
         (pays, rival) → `Trust`, rivals being ``part`` and ``clipped``.
     ranges : dict of str to tuple
@@ -352,7 +359,7 @@ def advise(
         "rollouts": rollouts,
         "success": success,
         "updates": updates,
-        "batches": batches,
+        "batches": float(batches),
         "lag": lag,
         "flips": flips,
     }
@@ -362,7 +369,7 @@ def advise(
         for low, high in [rule.ranges[name]]
         if not low <= cell[name] <= high
     )
-    cell["age"] = updates * (1 + min(lag, batches - 1))
+    cell["age"] = float(updates * (1 + min(lag, batches - 1)))
     pays = bool(rule.pays(cell))
     taus: dict[str, tuple | None] = {}
     for method in (OURS, "pmd-part"):

@@ -363,7 +363,16 @@ def _centred(p, r, p32, D32, rows, g, b):
 
 
 @loop
-def _begin(k, baselines, given, rows, g, state):
+def _equal(D32, row, rows):
+    """Whether the targets of a row are all 0; their moments may be 0 too where a probability is near 0."""
+    differ = False
+    for j in range(row, D32.size, rows):
+        differ |= D32[j] != 0.0
+    return not differ
+
+
+@loop
+def _begin(k, baselines, given, D32, rows, g, state):
     """Of each row a, a first v, and its state: 1 where v is to be found, 0 where it is 0, −1 if not decided here."""
     for i in range(rows):
         own, tau, variance, above = g[i + _OWN], g[i + _TAU], g[i + _FIRST], g[i + _SECOND]
@@ -374,7 +383,7 @@ def _begin(k, baselines, given, rows, g, state):
         rounding = 1e-14 * abs(own) / tau
         fine = half > 1e-25 and variance < 1e30 and variance > rounding * rounding
         state[i] = 1 if fine and 0.0 <= a < 1e15 else -1
-        if above == 0.0 and 0.0 <= a < 1e300:  # nothing moves
+        if above == 0.0 and 0.0 <= a < 1e300 and _equal(D32, i, rows):  # nothing moves
             equal = baselines and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
             state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
         g[i + _V], g[i + _A] = (v, a) if state[i] == 1 else (1.0, 1.0)
@@ -451,7 +460,7 @@ def _solve_rows(k, baselines, given, p, r, s, q, p32, D32, s32, pull, rows, g, s
     """Solve some rows, whose actions alternate; g has their τ, and then their v, a and the mass of q."""
     width = _BLOCK // rows * rows
     _centred(p, r, p32, D32, rows, g, b)
-    _begin(k, baselines, given, rows, g, state)
+    _begin(k, baselines, given, D32, rows, g, state)
     active = False
     for i in range(rows):
         active |= state[i] == 1

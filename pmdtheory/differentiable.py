@@ -17,9 +17,9 @@ the first derivatives of the solution and the second one its second derivatives.
 two sums over the actions.
 
 Arguments are tensors (..., K) and (...), of one dtype and device; float64 is as good as `pmdtheory.updates` in q, while
-λ is exact to rounding of 1 rather than of itself, and rows at the limits of floating-point numbers are refused rather
-than solved. In float32 q is good to about 1e-6. Nothing is checked that would wait for a GPU but that the solution is
-one.
+λ is exact to rounding of 1 rather than of itself, and with it s where q is below that. Rows at the limits of
+floating-point numbers are refused rather than solved. In float32 q is good to about 1e-5 (L1). Nothing is checked that
+would wait for a GPU but that the solution is one.
 
 References
 ----------

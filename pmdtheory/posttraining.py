@@ -59,7 +59,7 @@ class Regime:
     batches : int
         B of a run, which spends 64 U B rollouts.
     completions : int
-        K ≥ 4 of a prompt.
+        K ≥ 4 of a prompt; ⌊K/4⌋ of them are right.
     lag : int
         Age of the sampling policy in batches.
     flips : float
@@ -126,15 +126,27 @@ def gains(regime: Regime, trials: Sequence[Trial], seeds: int, seed: int = 0) ->
     ndarray, shape (trials, seeds)
         In (−1, 1).
 
+    Raises
+    ------
+    ValueError
+        There is no trial or no seed, a method is unknown, a knob not positive, or a rate not positive and finite.
+
     Examples
     --------
     >>> trials = [Trial("pmd-mean", 0.1, 0.1), Trial("grpo", 0.2, 0.1)]
     >>> gains(Regime(rollouts=8, success=0.3, updates=4, batches=2), trials, seeds=3).shape
     (2, 3)
     """
+    simplex.count(seeds, "seeds", 1)
+    if not trials:
+        raise ValueError("trials must hold at least one.")
     for trial in trials:
         if trial.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {trial.method!r}.")
+        if not trial.knob > 0:
+            raise ValueError(f"knob must be positive, got {trial.knob}.")
+        if not 0 < trial.rate < np.inf:
+            raise ValueError(f"rate must be positive and finite, got {trial.rate}.")
     streams = [np.random.default_rng(own) for own in np.random.SeedSequence(seed).spawn(seeds)]
     world = _world(regime, streams)
     groups, place = MINIBATCH // regime.rollouts, np.arange(seeds)[:, None]
@@ -198,7 +210,8 @@ def first_policies(
     Returns
     -------
     policy, reward : ndarray, shape (prompts, K)
-        A prompt's success rate has a beta distribution with mean J and a + b = 2: most are easy or hard.
+        A prompt's success rate has a beta distribution with mean J and a + b = 2, cut to [0.001, 0.999]: most prompts
+        are easy or hard. At J = 0.02 the mean is 0.021.
 
     Examples
     --------

@@ -103,6 +103,7 @@ def test_the_committed_table_answers():
     assert many.tau["pmd-mean"][0] < few.tau["pmd-mean"][0] and not many.outside
     assert many.tau["pmd-mean"][1] < many.tau["pmd-mean"][0] < many.tau["pmd-mean"][2]
     assert advise(16, 0.2, updates=1).tau["pmd-mean"] is None
+    assert np.isfinite(advise(16, 0.2, updates=10**24, batches=10**24).tau["pmd-part"]).all()
     far = advise(128, 0.2, updates=8, batches=1000, flips=0.4)
     assert len(far.outside) == 3 and "extrapolates: n = 128, simulated 4 to 32" in str(far)
 
@@ -121,6 +122,11 @@ def test_tables_that_will_not_do_are_named(tmp_path, table):
         read(tmp_path / "nowhere.csv")
     with pytest.raises(ValueError, match="'fitted' and 'held-out'"):
         fit(table[table.kind == "fitted"])
+    table.drop(columns="lead").to_csv(tmp_path / "other.csv")
+    (tmp_path / "no table").write_bytes(b"a\nb,c\n\xff")
+    for path, lacks in (("other.csv", "lacks lead:"), ("no table", "lacks kind, "), ("", "is not there")):
+        with pytest.raises(ValueError, match=lacks):
+            read(tmp_path / path)
 
 
 def test_counts_in_words():

@@ -129,6 +129,16 @@ def test_tiny_probabilities_keep_their_log_ratios():
     np.testing.assert_allclose(kl_update(policy, reward, 1.0).policy, np.exp(reward), rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("name, weight", [("kl", 0), ("pmd-mean", 0), ("mixed", 0.3), ("baseline", 4)])
+def test_an_action_too_rare_to_have_moments_still_moves(name, weight, rows):
+    """E_p[D] and E_p[D²] vanish; s + λ(e^s − 1) = −0.3 does not."""
+    policy, reward = np.tile([1, 5e-324], (rows, 1)), np.tile([0.0, -0.3], (rows, 1))
+    s = float(mpmath.findroot(lambda s: s + weight * mpmath.expm1(s) + 0.3, -0.1))
+    found = UPDATES[name](policy, reward, 1.0).log_ratio
+    np.testing.assert_allclose(found, np.tile([0.0, s], (rows, 1)), rtol=1e-13, atol=1e-15)
+
+
 def test_updates_in_threads_that_outlive_the_main_one():
     """No thread can be started then, and nothing that registers itself with the interpreter be imported."""
     code = (

@@ -198,7 +198,7 @@ def test_unseen_prompts_are_drawn_from_whatever_is_there(held_out, seeds, sizes,
 
 def test_the_title_follows_from_the_unseen_prompts(held_out):
     table, steps = held_out
-    assert "never trained on obey the law of their loss after 16" in network_held_out.title(table, steps)
+    assert "left out of the update obey the law of their loss after 16" in network_held_out.title(table, steps)
     unseen, largest = table.split == "held-out", table["size"] == 16
     for changed in (
         table.assign(share=table.share.where(~(unseen & largest & (table.seed == 1)), 1.2)),

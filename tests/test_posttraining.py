@@ -121,6 +121,16 @@ def test_bad_regimes_are_named(change, message):
         Regime(**{"rollouts": 8, "success": 0.3, "updates": 4, "batches": 2} | change)
 
 
-def test_an_unknown_method_is_named():
-    with pytest.raises(ValueError, match="method must be one of pmd-mean"):
-        gains(REGIME, [Trial("ppo", 0.2, 0.1)], 1)
+@pytest.mark.parametrize(
+    ("trials", "seeds", "message"),
+    [
+        ([Trial("ppo", 0.2, 0.1)], 1, "method must be one of pmd-mean"),
+        ([Trial("pmd-mean", 0.0, 0.1)], 1, "knob must be positive, got 0.0"),
+        ([Trial("grpo", 0.2, float("nan"))], 1, "rate must be positive and finite, got nan"),
+        ([], 1, "trials must hold at least one"),
+        ([Trial("grpo", float("inf"), 0.1)], 0, "seeds must be an integer of at least 1"),
+    ],
+)
+def test_bad_trials_are_named(trials, seeds, message):
+    with pytest.raises(ValueError, match=message):
+        gains(REGIME, trials, seeds)

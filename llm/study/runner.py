@@ -59,7 +59,9 @@ def outline(study: Any, folder: Path, runs: Path, jobs: int = 1, backend: str = 
     """
     now, later = plan(study, folder)
     rows, times, untimed = known(study, folder), 1.0, None
-    if now and hasattr(now[0], "piece"):
+    if now and not hasattr(now[0], "piece"):
+        untimed = "its cells have no piece that could be timed"
+    elif now:
         try:
             times = speed(next((cell for cell in now if cell.base_seed is None), now[0]), rows, jobs, backend)
         except ValueError as error:

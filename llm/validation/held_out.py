@@ -1,9 +1,9 @@
-r"""Prompts that a network was not trained on: one outer step of many networks at once, each on prompts of its own.
+r"""Prompts that an update does not see: one outer step of many networks at once, each on prompts of its own.
 
 A network with too few training prompts obeys the law of its loss on those and nothing in particular elsewhere; one that
-has learned from many what the reward looks for obeys it everywhere. The loss is that of
-`pmdllm.validation.fit.population`, on a batch of the training prompts at a time; every prompt comes once before one
-comes again.
+has learned from many what the reward looks for obeys it everywhere. The base has imitated demonstrations of all
+prompts, the unseen ones too: what they lack is the update. The loss is that of `pmdllm.validation.fit.population`, on a
+batch of the training prompts at a time; every prompt comes once before one comes again.
 
 Fits that differ in their seeds and losses have networks of one shape, so their parameters, with a leading axis, are one
 network, and `pmdllm.muon`, which looks at every matrix by itself, moves it as it would move each. A GPU waits for

@@ -32,6 +32,13 @@ def test_singular_values_are_made_alike_and_directions_kept(shape):
     assert (torch.diagonal(core, dim1=-2, dim2=-1) > 0.65).all()
 
 
+def test_small_singular_values_stay_small():
+    """Below 0.0015 of the norm five steps do not suffice: each multiplies by 3.4445 at most."""
+    for small in (0.002, 1e-5):
+        found = orthogonal(torch.diag(torch.tensor([1.0, small]))).diag()
+        assert 0.65 < found[0] < 1.21 and (0.65 < found[1] < 1.21 if small > 0.0015 else found[1] < 3.5**5 * small)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has Muon since 2.9")
 def test_one_matrix_is_moved_as_pytorch_moves_it():
     """But for its arithmetic, which is bfloat16."""

@@ -80,3 +80,8 @@ def test_the_map_crosses_rollouts_and_updates_and_varies_the_rest_at_a_corner():
 
 def test_the_committed_map_is_complete():
     assert study.plan(MAP, TABLES) == ([], [])
+
+
+def test_hours_that_no_piece_tells_are_said_to_be_those_of_the_rows(tmp_path):
+    assert "no piece" in study.outline(MAP, tmp_path, tmp_path)["untimed"]
+    assert study.outline(MAP, TABLES, tmp_path)["untimed"] is None
