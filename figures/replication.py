@@ -209,7 +209,7 @@ def better():
     ahead = ", ".join(f"{NAMES[name]} {above(runs, OURS, name, ['updates_per_batch'], ACCURACY)}" for name in RIVALS)
     return Claim(
         "better than GRPO and GSPO",
-        f"test avg@8, interquartile means, every method tuned alike for each U: {words}. Probability that a run of "
+        f"test avg@8, interquartile means, every method tuned for each U: {words}. Probability that a run of "
         f"PMD-mean ends above one of the other at the same U: {ahead} (*training staleness*)",
         cases,
         "comparisons",
@@ -231,7 +231,7 @@ def faster():
     return Claim(
         "faster than GRPO and GSPO",
         f"thousands of tokens until validation avg@8 is {TARGET}, restricted mean to {end / 1e3:.0f} (k/m: k of m "
-        f"seeds get there), every method tuned alike for each U: {words} (*training staleness*)",
+        f"seeds get there), every method tuned for each U: {words} (*training staleness*)",
         cases,
         "comparisons",
     )

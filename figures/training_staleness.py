@@ -2,14 +2,15 @@
 
 Preset tiny-cpu; a batch of 64 U rollouts gets U updates of 64. PMD-mean and PMD-part subtract leave-one-out estimates.
 Temperature τ or clip range ε, and the learning rate, are chosen for each method and each U by the final validation
-avg@8, mean of two tuning seeds that are not used again and of the neighbouring rates; at equal refreshes and with a lag
-the choice for that U is taken over. (a, b, c) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, with
-rollouts of the policy k batches ago, interquartile mean and its 95% bootstrap interval, small dots: seeds. (d)
-Interquartile means over all settings of budget, U and lag, those of 8 policy refreshes among them, runs drawn anew
-within each. (e) Probability that a run of PMD-mean ends above one of another method in the same setting. (f) Generated
-tokens until validation avg@8 reaches 0.7, between evaluations interpolated, a dot for each seed; a triangle is a seed
-that does not get there within the budget; the bar is the restricted mean, of what a seed spends that stops at the
-target or at the budget, with its 95% interval. The tables have the spread of the log-ratios and the tuning runs too.
+avg@8, mean of two tuning seeds that are not used again and of the neighbouring rates, so of three rates the middle one;
+there are 6 to 12 candidates, more where the best lay at an edge. At equal refreshes and with a lag the choice is taken
+over. (a, b, c) Test avg@8 at equal budgets of 256 updates and 16,384 rollouts, with rollouts of the policy k batches
+ago, interquartile mean and its 95% bootstrap interval, small dots: seeds. (d) Interquartile means over all settings of
+budget, U and lag, those of 8 policy refreshes among them, runs drawn anew within each. (e) Probability that a run of
+PMD-mean ends above one of another method in the same setting. (f) Generated tokens until validation avg@8 reaches 0.7,
+between evaluations interpolated, a dot for each seed; a triangle is a seed that does not get there within the budget;
+the bar is the restricted mean, of what a seed spends that stops at the target or at the budget, with its 95% interval.
+The tables have the spread of the log-ratios and the tuning runs too.
 """
 
 from pmdtheory import plotting
