@@ -378,10 +378,11 @@ def test_the_best_of_ordinary_training_counts(claim):
 
 
 def test_ahead_in_one_comparison_of_six(claim):
-    """Holm's correction leaves one p-value of 2/252 below the level, 0.048, and none of two of 0.03."""
+    """Holm's correction leaves one p-value of 2/252 below the level, 0.048, and none of two of 0.03: five seeds."""
 
     def at(ours, updates):
         def change(t):
+            t = t[t.seed < 5]
             mine = (t.method == OURS) & (t.updates_per_batch == updates)
             return t.assign(**{ACCURACY: 0.01 * t.seed + np.where(mine, ours, 0.5)})
 

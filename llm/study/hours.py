@@ -24,9 +24,18 @@ SHORTEST = 3.0  # seconds that a piece is predicted to take at least
 
 
 def known(study: Any, folder: Path) -> "pd.DataFrame":
-    """Return the finished rows of a study that tell the time: of its last stage, or else of the one before."""
-    *earlier, last = (stage.tables["results"].read() for stage in study.stages(folder))
-    return last if len(last) or not earlier else earlier[-1]
+    """Return the finished rows of a study that tell the time: of its last stage, or else of the one before.
+
+    Their ``seconds`` are those that the process itself took, where its curves tell them: others may have run beside it.
+    """
+    *earlier, last = ({name: table.read() for name, table in stage.tables.items()} for stage in study.stages(folder))
+    tables = last if len(last["results"]) or not earlier else earlier[-1]
+    rows, curves = tables["results"], tables.get("curves")
+    if curves is None or "cpu_seconds" not in curves or "seconds" not in rows:
+        return rows
+    cell = [*study.settings[0].columns, "seed"]
+    own = rows[cell].merge(curves.groupby(cell)["cpu_seconds"].max().reset_index(), "left", cell)["cpu_seconds"]
+    return rows.assign(seconds=own.where(own > 0, rows["seconds"].to_numpy()).to_numpy())
 
 
 def rates(table: "pd.DataFrame") -> np.ndarray:
