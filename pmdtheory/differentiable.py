@@ -8,7 +8,7 @@ r"""The exact updates in PyTorch: batched, on any device, and differentiable: a 
 =============  ====================================================================
 
 With unknowns (s, x), x = λ or V/τ, an update solves F = 0: the stationarity of every action, and E_p[e^s] = 1. They
-are found without a gradient, within about 1e-4; then Newton's step is taken on F of the arguments, and again:
+are found without a gradient, within about 1e-3; then Newton's step is taken on F of the arguments, and again:
 
 .. math:: (s, x) \leftarrow (s, x) − J^{-1} F(s, x;\, p, r, τ, …).
 
@@ -168,7 +168,7 @@ def _largest(p, x):
 
 
 def _root(p, D, fixed, low, high, finds_weight):
-    """s, λ and n, one of the last two in [`low`, `high`], the other `fixed`; s is within about 1e-4 of the solution.
+    """s, λ and n, one of the last two in [`low`, `high`], the other `fixed`; s is within about 1e-3 of the solution.
 
     E_p[e^s] falls in both. Newton's method, on the reciprocal for λ and on the logarithm for n, in which either is
     close to linear; where it leaves the bracket, the bracket is halved.
