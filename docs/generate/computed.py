@@ -225,11 +225,12 @@ def _claims():
 def _by_method(runs, by, name):
     values = sorted(runs[by].unique())
     rows = []
-    for method in (_MEAN, _PART, "grpo", "gspo"):
+    for method in (*training_staleness.METHODS, *training_staleness.RELATIVES):
         own = runs[runs.method == method]
         if len(own):
             cells = [own[own[by] == value]["test/avg@8"] for value in values]
-            rows.append([NAMES[method], *(f"{interquartile_mean([cell]):.2f}" if len(cell) else "–" for cell in cells)])
+            means = [f"{interquartile_mean([cell]):.2f}" if len(cell) else "–" for cell in cells]
+            rows.append([NAMES.get(method, f"PMD-mean, {method}"), *means])
     return markdown.table(["method", *(f"{name} = {value}" for value in values)], rows)
 
 

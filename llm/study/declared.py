@@ -66,18 +66,28 @@ def batches(updates, iterations):
 def stale(method, updates, iterations, budget="rollouts", lag=0):
     """A setting of the study of staleness, U = `updates`; those of other budgets or lags take over what is tuned."""
     options = {"algorithm": method, "rollout_lag": lag} | batches(updates, iterations)
-    tuned = {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0}
+    tuned = tuned_at(method, updates)
     columns = tuned | {"budget": budget, "lag": lag}
     seeds = len(SEEDS) if budget == "refreshes" else None
     return Setting(columns, options, stale_trials(method, updates), None if columns == tuned else tuned, seeds)
 
 
+def tuned_at(method, updates):
+    """Columns of the setting of the study of staleness in which rate and knob of a method are chosen for U."""
+    return {"method": method, "budget": "rollouts", "updates_per_batch": updates, "lag": 0}
+
+
+def relative(updates, name, **options):
+    """A relative of PMD-mean at fresh rollouts, with the rate and τ chosen for PMD-mean."""
+    options = {"algorithm": "pmd-mean-loo"} | batches(updates, UPDATES // updates) | options
+    tuned = tuned_at("pmd-mean-loo", updates)
+    return Setting(tuned | {"method": name}, options, stale_trials("pmd-mean-loo", updates), tuned)
+
+
 def stale_trials(method, updates):
-    """Candidates for every method and U; with one update per batch only the learning rate of most has an effect."""
-    if updates == 1 and method != "pmd-part-loo":
-        return grid(learning_rate=(2e-4, 3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3))
-    rates = STALE_RATES.get((method, updates), (3e-4, 6e-4, 1.2e-3))
-    return tuple(knob | {"learning_rate": rate} for knob in STALE_KNOBS[method][updates] for rate in rates)
+    """Every rate with every value of the knob; or rates alone, for most methods with one update per batch."""
+    knobs = STALE_KNOBS[method].get(updates, ({},))
+    return tuple(knob | {"learning_rate": rate} for knob in knobs for rate in STALE_RATES[updates])
 
 
 def clips(*values):
@@ -85,26 +95,32 @@ def clips(*values):
     return tuple({"clip_low": clip, "clip_high": clip} for clip in values)
 
 
-# Two values of each knob and three rates at first; then wider where the best lay at an edge.
+# Two values of each knob at first; then more where the best lay at an edge.
 STALE_KNOBS = {
     "pmd-mean-loo": {8: grid(tau=(0.05, 0.2)), 64: grid(tau=(0.0125, 0.05, 0.2))},
     "pmd-part-loo": dict.fromkeys((1, 8), grid(tau=(0.2, 0.5, 1.25))) | {64: grid(tau=(0.08, 0.2, 0.5, 1.25))},
     "grpo": {8: clips(0.2, 0.4, 0.8), 64: clips(0.2, 0.4, 0.8)},
     "gspo": {8: clips(0.0125, 0.05, 0.2), 64: clips(0.05, 0.2, 0.8)},
 }
-STALE_RATES = {(method, 8): (3e-4, 6e-4, 1.2e-3, 2.4e-3) for method in ("pmd-mean-loo", "grpo", "gspo")}
+STALE_RATES = {
+    1: (2e-4, 3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3, 1.8e-3),
+    8: (3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3, 1.8e-3, 2.4e-3),
+    64: (3e-4, 4.5e-4, 6e-4, 9e-4, 1.2e-3),
+}
 UPDATES, REFRESHES, LAGS = 256, 8, (0, 1, 4)
-STALE_SEEDS = 7  # the fewest with which exact tests can tell methods apart after a correction for 33 comparisons
+STALE_SEEDS = 12
 
 STALENESS = Study(
     "staleness",
     settings=(
         *(stale(method, u, UPDATES // u, lag=lag) for lag in LAGS for u in (64, 8, 1) for method in STALE_KNOBS),
         *(stale(method, u, REFRESHES, "refreshes") for u in (8, 64) for method in STALE_KNOBS),
+        *(relative(u, "free baseline", algorithm="free-baseline") for u in (64, 8, 1)),
+        *(relative(u, "filtered", filter_low=0.0, filter_high=1.0) for u in (64, 8, 1)),
     ),
     seeds=tuple(range(STALE_SEEDS)),
     tuning_seeds=TUNING_SEEDS,
-    checked=tuple(stale(method, 64, UPDATES // 64).columns for method in ("pmd-mean-loo", "grpo")),
+    checked=tuple(tuned_at(method, 64) for method in ("pmd-mean-loo", "grpo")),
 )
 
 KNOB = Study(

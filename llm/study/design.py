@@ -5,7 +5,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ __all__ = ["Cell", "Setting", "Study", "choose", "grid"]
 REGENERATED = "warmup:"
 UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint_seconds", "report_to", "memory_gb")
 OFF = (0, None, False, "auto", "none")
+OPTIONAL = frozenset(option.name for option in fields(Config) if option.default is None)
 RATE = "learning_rate"
 
 SECONDS = 0.0013, 0.0005  # of a training completion and an evaluated one, at tiny-cpu on one core
@@ -186,7 +187,8 @@ class Cell:
         """The options that are switched on and decide the outcome, the seed apart; the shipped base by its digest."""
         model = self.resolved["model"]
         config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
-        decisive = [name for name, value in config.items() if name not in UNIDENTIFYING and value not in OFF]
+        on = {name: value is not None if name in OPTIONAL else value not in OFF for name, value in config.items()}
+        decisive = [name for name in config if on[name] and name not in UNIDENTIFYING]
         return " ".join(f"{name}={config[name]}" for name in decisive)
 
     def _rates(self, table):

@@ -231,6 +231,17 @@ def test_regenerated_base(tmp_path, monkeypatch):
     assert len(made) == 5
 
 
+def test_a_filter_at_zero_identifies_a_run():
+    """A bound of 0 is a filter, no bound is none, so rows of the two are not taken for each other."""
+
+    def identity(**options):
+        (cell,) = Study("one", (Setting({"filter": "own"}, options),), seeds=(0,)).final_cells(pd.DataFrame())
+        return cell.identity
+
+    assert identity() == identity(filter_low=None) != identity(filter_low=0.0)
+    assert identity(filter_low=0.0, filter_high=1.0) != identity(filter_high=1.0)
+
+
 def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monkeypatch):
     """Nothing is left of the base, its cells say why, the others are trained."""
 
