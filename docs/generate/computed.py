@@ -5,6 +5,9 @@ Each number is a function of the package or comes from the committed tables in `
 
 import functools
 import re
+from pathlib import Path
+
+import pandas as pd
 
 from figures import harness, replication, simulation, training_pretrained, training_staleness, training_temperature
 from figures.marks import NAMES, below_base
@@ -15,6 +18,7 @@ from . import markdown
 from .links import EXPLORE
 
 PARTS = {}
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results.csv"
 _MEAN, _PART = "pmd-mean-loo", "pmd-part-loo"
 _LEARNT = 0.85
 _WATCHED = {
@@ -61,6 +65,20 @@ def pretrained():
     """What five methods cost on SmolLM2-135M, and how they end."""
     table, curves, _ = harness.committed(training_pretrained)
     return markdown.table(*training_pretrained.costs_table(table, curves))
+
+
+@part
+def iteration_cost():
+    """What an iteration of SmolLM2-135M costs, beside TRL's."""
+    rows = pd.read_csv(BENCHMARKS).query("benchmark == 'training' and size != 'preset'")
+    ours, theirs = rows[rows.peer == "TRL"].iloc[0], rows[rows.path == "TRL"].iloc[0]
+    sampling = rows[rows.path == "of this, rollouts"].iloc[0].ratio
+    return (
+        f"An iteration of SmolLM2-135M ({ours['size']}) takes {ours.ratio:.2f} of the time of `trl.GRPOTrainer` on the same model, "
+        f"prompts and batch, {ours.seconds:.0f} s against {theirs.seconds:.0f} on {ours.threads} threads of an "
+        f"{ours.machine}, at a peak of {ours.bytes / 2**30:.1f} GiB against {theirs.bytes / 2**30:.1f}; {sampling:.0%} "
+        "of it is sampling (`python -m benchmarks training`)."
+    )
 
 
 @part
