@@ -74,10 +74,10 @@ def iteration_cost():
     ours, theirs = rows[rows.peer == "TRL"].iloc[0], rows[rows.path == "TRL"].iloc[0]
     sampling = rows[rows.path == "of this, rollouts"].iloc[0].ratio
     return (
-        f"An iteration of SmolLM2-135M ({ours['size']}) takes {ours.ratio:.2f} of the time of `trl.GRPOTrainer` on the same model, "
-        f"prompts and batch, {ours.seconds:.0f} s against {theirs.seconds:.0f} on {ours.threads} threads of an "
-        f"{ours.machine}, at a peak of {ours.bytes / 2**30:.1f} GiB against {theirs.bytes / 2**30:.1f}; {sampling:.0%} "
-        "of it is sampling (`python -m benchmarks training`)."
+        f"An iteration of SmolLM2-135M ({ours['size']}) takes {ours.ratio:.2f} of the time of `trl.GRPOTrainer` on the "
+        f"same model, prompts and batch, {ours.seconds:.0f} s against {theirs.seconds:.0f} on {ours.threads} threads "
+        f"of an {ours.machine}, at a peak of {ours.bytes / 2**30:.1f} GiB against {theirs.bytes / 2**30:.1f}; "
+        f"{sampling:.0%} of it is sampling (`python -m benchmarks training`)."
     )
 
 
