@@ -255,21 +255,21 @@ def finding(table):
         inside, outside = (rule.trust[pays, "part"] for pays in (True, False))
         clipped = rule.trust[True, "clipped"]
         scale, *powers = advice.exponents(table)
-        exponents = ", ".join(f"{name} {power:.2f}" for name, power in zip("bcde", powers))
+        age, B, odds, _ = (f"{power:.2f}" for power in powers)
         parts = [
             f"the rule that PMD-mean pays where U(1 + lag) ≥ {rule.age:g} and J ≤ {rule.success:g} tells "
             f"{rule.right['held-out']:.0%} of {inside.regimes + outside.regimes} unseen regimes right: there it leads "
             f"PMD-part in {inside.ahead} and GRPO and RLOO in {clipped.ahead} of {inside.regimes}",
-            f"Its τ may be {np.exp(scale.value):.2g} (U(1 + lag))^b B^c (J/(1 − J))^d n^e at most, within a factor "
-            f"{rule.factor[advice.OURS]:.1f} in 90%, the exponents with bootstrap intervals: {exponents}",
+            f"Its largest τ: {np.exp(scale.value):.2g} (U(1 + lag))^({age}) B^({B}) (J/(1 − J))^({odds}), within a "
+            f"factor {rule.factor[advice.OURS]:.1f} in 90%",
         ]
         parts.append(_worst(table))
     bandits = advice.regimes(table[table.kind == "bandit"])
     if len(bandits):
         worst = bandits.loc[bandits.lead_part.idxmin()]
         parts.append(
-            f"Bandits fitted exactly: lead over PMD-part {bandits.lead_part.min():+.2f} (J = {worst.success:g}, "
-            f"{worst.flips:.0%} wrong verdicts) to {bandits.lead_part.max():+.2f}"
+            f"Exact bandits: lead over PMD-part {bandits.lead_part.min():+.2f} (J = {worst.success:g}, "
+            f"{worst.flips:.0%} wrong) to {bandits.lead_part.max():+.2f}"
         )
     return f"{'. '.join(parts)}."
 
@@ -281,7 +281,7 @@ def _worst(table):
     deciles = ends.pivot(index=["kind", *advice.REGIME], columns="method", values="decile")
     lead = (deciles[advice.OURS] - deciles["pmd-part"]).mean()
     counts = ", ".join(f"{marks.NAMES[name]} {below[name]}" for name in (advice.OURS, "pmd-part", "grpo"))
-    return f"Runs below their start: {counts} of {runs:,}; the worst decile leads PMD-part's by {lead:.2f}"
+    return f"Runs below start: {counts} of {runs:,}; the worst decile leads PMD-part's by {lead:.2f}"
 
 
 def _counts(table):
