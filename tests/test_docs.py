@@ -9,6 +9,7 @@ import math
 import pkgutil
 import re
 import statistics
+import subprocess
 import types
 
 import pmdllm
@@ -249,3 +250,9 @@ def test_a_folder_with_something_else_is_not_emptied(tmp_path):
     with pytest.raises(ValueError, match="holds something else"):
         site.write(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_make_docs_replaces_what_any_earlier_version_has_made():
+    """Even a source without the mark that it may be emptied."""
+    target = subprocess.run(["make", "--dry-run", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert target.index("rm -rf build/site-source") < target.index("docs.generate build/site-source")
