@@ -143,7 +143,8 @@ def test_finished_cells_are_not_trained_again(small, trained, monkeypatch):
     other = replace(small, settings=(Setting({"method": "a"}, short),), seeds=(1,))
     log = Log()
     study.run(other, trained, trained / "runs", log=log)
-    assert len(log) == 2 and log[0].startswith("1 cell to run, 1 at a time, about 0.0 h")
+    assert len(log) == 2 and log[0].startswith("1 cell to run, 1 at a time, about 1 min")
+    assert log[1].endswith("about 0 min left")
     table = pd.read_csv(results)
     assert len(table) == 4
     assert table[table.options.str.contains("tau=0.7")][["method", "seed"]].to_numpy().tolist() == [["a", 1]]
@@ -592,6 +593,14 @@ def test_what_cannot_be_timed_is_predicted_and_said(small, tmp_path):
         log = Log()
         study.describe([declared], tmp_path, tmp_path, log=log)
         assert "not of this machine" in log[-2] and reason in log[-2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-1e-9, "0 min"), (0, "0 min"), (1, "1 min"), (60, "1 min"), (3540.0, "59 min"), (3541, "1.0 h"), (5400, "1.5 h")],
+)
+def test_durations_in_words(seconds, said):
+    assert hours.words(seconds) == said
 
 
 @pytest.mark.parametrize(("variable", "option"), [("DRY", "--dry-run"), ("FAST", "--check")])
