@@ -251,7 +251,8 @@ def costs_of(rows, cost="tokens"):
 
 def horizon(rows, by=("method",), cost="tokens"):
     """How far the restricted means of all cells are known: to the largest budget of one whose last run is cut short."""
-    last = rows.assign(spent=rows[cost].fillna(rows.budget)).sort_values("spent").groupby(list(by)).tail(1)
+    spent = rows.assign(spent=rows[cost].fillna(rows.budget))
+    last = spent.sort_values(["spent", cost]).groupby(list(by)).tail(1)  # of equal ones one that is cut short
     return last.budget[last[cost].isna()].min() if last[cost].isna().any() else rows.budget.max()
 
 

@@ -43,7 +43,8 @@ MARGIN, KEPT = 0.02, 0.9
 """Success rate that counts as a lead; share of the best gain that a τ has to keep."""
 OURS, RIVALS, CLIPPED = "pmd-mean", ("part", "clipped"), ("grpo", "rloo")
 REGIME = [field.name for field in fields(Regime)]
-COLUMNS = ["kind", *REGIME, "split", "method", "knob", "gain", "lead", "lead_half"]
+LEADS = "lead", "lead_half"
+COLUMNS = ["kind", *REGIME, "split", "method", "knob", "gain", *LEADS]
 RANGES = {"rollouts": "n", "success": "J", "updates": "U", "batches": "B", "lag": "lag", "flips": "flips"}
 _SUCCESS = np.round(np.arange(0.1, 0.91, 0.05), 2)
 
@@ -54,7 +55,7 @@ def read(path: Path | None = None) -> "pd.DataFrame":
     Raises
     ------
     ValueError
-        There is no such table, or it is another one.
+        There is no such table, it is another one, or a number is missing; the message names it.
     """
     import pandas as pd
 
@@ -67,6 +68,12 @@ def read(path: Path | None = None) -> "pd.DataFrame":
         table = pd.DataFrame()
     if missing := [name for name in COLUMNS if name not in table]:
         raise ValueError(f"table {path} lacks {', '.join(missing)}: name a copy of figures/data/{TABLE.name}.")
+    ends = (table.split == "evaluation") & (table.method != OURS)
+    for name, there in {**dict.fromkeys((*REGIME, "knob", "gain"), table.index), **dict.fromkeys(LEADS, ends)}.items():
+        numbers = pd.to_numeric(table[name][there], errors="coerce")
+        if numbers.isna().any():
+            line = numbers.index[numbers.isna()][0] + 2
+            raise ValueError(f"table {path} must have a number for {name} in line {line}: name a copy of {TABLE.name}.")
     return table
 
 
@@ -320,6 +327,8 @@ def _quantile(distances, beyond, level):
     """A quantile of distances, some of which lie `beyond` what is known of them, by Kaplan and Meier's estimate."""
     from scipy.stats import CensoredData, ecdf
 
+    if not len(distances):
+        return np.inf
     found = ecdf(CensoredData.right_censored(np.asarray(distances), np.asarray(beyond))).cdf
     enough = found.quantiles[found.probabilities >= level - 1e-12]
     return enough[0] if len(enough) else np.inf

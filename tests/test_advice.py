@@ -219,6 +219,17 @@ def test_tables_that_will_not_do_are_named(tmp_path, table):
             read(tmp_path / path)
 
 
+@pytest.mark.parametrize("value", [np.nan, "many"])
+@pytest.mark.parametrize(("column", "split"), [("gain", "tuning"), ("success", "tuning"), ("lead", "evaluation")])
+def test_a_number_that_is_missing_is_named(tmp_path, table, column, split, value):
+    row = table.index[(table.split == split) & (table.method == "pmd-part")][3]
+    wrong = table.assign(lag=0, knob=table.knob.fillna(1.0)).astype({column: object})
+    wrong.loc[row, column] = value
+    wrong.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ValueError, match=f"table.csv must have a number for {column} in line {row + 2}: name a copy"):
+        read(tmp_path / "table.csv")
+
+
 def test_counts_in_words():
     words = str(Trust(9, 1, 10))
     assert "in 9 of 10 held-out regimes (55% to 100%)" in words and "behind by as much in 1" in words
