@@ -6,18 +6,8 @@ import pandas as pd
 from pmdtheory import plotting
 from pmdtheory.comparisons import improvement
 from pmdtheory.intervals import ANYTHING, interquartile_mean, over_seeds
+from pmdtheory.plotting import NAMES
 from pmdtheory.survival import Costs, restricted_mean
-
-NAMES = {
-    "pmd-mean": "PMD-mean",
-    "pmd-mean-loo": "PMD-mean",
-    "pmd-part": "PMD-part",
-    "pmd-part-loo": "PMD-part",
-    "grpo": "GRPO",
-    "gspo": "GSPO",
-    "rloo": "RLOO",
-}
-"""Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
 
 UPDATES = {"mean": ("PMD-mean", plotting.MEAN), "kl": ("KL update", plotting.KL)}
 """Name and line of the two exact updates, by their names in the tables."""
