@@ -125,7 +125,7 @@ def largest_tau(taus: np.ndarray, gains: np.ndarray) -> tuple[float, float]:
     -------
     tau, side : float
         Side 1 where the largest τ tried keeps enough, −1 where the smallest one alone does; NaN if the best gain is at
-        most `MARGIN`.
+        most `MARGIN`, or a gain is NaN.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def largest_tau(taus: np.ndarray, gains: np.ndarray) -> tuple[float, float]:
     (0.3162, 0.0)
     """
     least = KEPT * gains.max()
-    if gains.max() <= MARGIN:
+    if not gains.max() > MARGIN:
         return np.nan, np.nan
     last = int(np.flatnonzero(gains >= least)[-1])
     if last == len(taus) - 1:

@@ -163,6 +163,7 @@ def test_agreement_that_is_not_known_does_not_narrow_the_factor(table, monkeypat
         ([0.5, 0.4, 0.1, 0.1], np.sqrt(0.01 * 0.001), -1),
         ([0.2, 0.5, 0.1, 0.46], 1.0, 1),
         ([0.01, 0.01, 0.0, 0.0], np.nan, np.nan),
+        ([0.5, np.nan, 0.4, 0.1], np.nan, np.nan),
     ],
 )
 def test_largest_tau_by_hand(gains, tau, side):
