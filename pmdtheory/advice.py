@@ -268,7 +268,7 @@ def exponents(table: "pd.DataFrame", method: str = OURS, draws: int = 999) -> li
     known = _known(_seen(regimes(table)), method)
     fitted, count = _tobit(*known), len(known[0])
     numbers = np.random.default_rng(0).integers(count, size=(draws, count))
-    drawn = [_tobit(*(values[some] for values in known), fitted)[:-1] for some in numbers]
+    drawn = [_tobit(*(values[some] for values in known), start=fitted)[:-1] for some in numbers]
     ends = np.quantile(drawn, [0.025, 0.975], axis=0)
     return [Interval(*map(float, row)) for row in zip(fitted, *ends)]
 
