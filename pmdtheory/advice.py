@@ -265,10 +265,10 @@ def exponents(table: "pd.DataFrame", method: str = OURS, draws: int = 999) -> li
     list of Interval
         Of a, b, c, d, e.
     """
-    known = _known(_seen(regimes(table)), method)
-    fitted, count = _tobit(*known), len(known[0])
-    numbers = np.random.default_rng(0).integers(count, size=(draws, count))
-    drawn = [_tobit(*(values[some] for values in known), start=fitted)[:-1] for some in numbers]
+    X, y, side = _known(_seen(regimes(table)), method)
+    fitted = _tobit(X, y, side)
+    numbers = np.random.default_rng(0).integers(len(y), size=(draws, len(y)))
+    drawn = [_tobit(X[some], y[some], side[some], fitted)[:-1] for some in numbers]
     ends = np.quantile(drawn, [0.025, 0.975], axis=0)
     return [Interval(*map(float, row)) for row in zip(fitted, *ends)]
 
