@@ -97,8 +97,8 @@ check: .venv/theory  ## run every theorem on random problems
 	@touch $@
 
 docs: .venv/docs  ## the site into build/site, to be opened from disk; a warning or a link that leads nowhere is an error
+	rm -rf build/site-source build/site
 	$(BIN)/python -m docs.generate build/site-source
-	rm -rf build/site
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/site-doctrees build/site-source build/site
 	@echo "build/site/index.html"
 

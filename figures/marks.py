@@ -6,18 +6,8 @@ import pandas as pd
 from pmdtheory import plotting
 from pmdtheory.comparisons import improvement
 from pmdtheory.intervals import ANYTHING, interquartile_mean, over_seeds
+from pmdtheory.plotting import NAMES
 from pmdtheory.survival import Costs, restricted_mean
-
-NAMES = {
-    "pmd-mean": "PMD-mean",
-    "pmd-mean-loo": "PMD-mean",
-    "pmd-part": "PMD-part",
-    "pmd-part-loo": "PMD-part",
-    "grpo": "GRPO",
-    "gspo": "GSPO",
-    "rloo": "RLOO",
-}
-"""Names of the methods in pictures and findings; a caption says where the estimates leave one out."""
 
 UPDATES = {"mean": ("PMD-mean", plotting.MEAN), "kl": ("KL update", plotting.KL)}
 """Name and line of the two exact updates, by their names in the tables."""
@@ -251,7 +241,8 @@ def costs_of(rows, cost="tokens"):
 
 def horizon(rows, by=("method",), cost="tokens"):
     """How far the restricted means of all cells are known: to the largest budget of one whose last run is cut short."""
-    last = rows.assign(spent=rows[cost].fillna(rows.budget)).sort_values("spent").groupby(list(by)).tail(1)
+    spent = rows.assign(spent=rows[cost].fillna(rows.budget))
+    last = spent.sort_values(["spent", cost]).groupby(list(by)).tail(1)  # of equal ones one that is cut short
     return last.budget[last[cost].isna()].min() if last[cost].isna().any() else rows.budget.max()
 
 

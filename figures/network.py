@@ -5,6 +5,7 @@ interval (of logarithms, where the axis is logarithmic).
 """
 
 from pmdtheory import plotting
+from pmdtheory.intervals import mean_interval
 
 from . import marks
 from .harness import Columns
@@ -45,6 +46,19 @@ def select(rows, experiment, **columns):
     for name, value in columns.items():
         chosen = chosen[chosen[name] == value]
     return chosen
+
+
+def on_law(rows, law, near, least, r2="r2_law"):
+    """1 if the seeds of a setting are on a law, −1 if they are not, 0 if they are too few to tell.
+
+    They are on it if both 95% intervals over seeds lie within the tolerances, that of f (`SHARES`) within `near` of the
+    law's and that of the column `r2` above `least`; they are not if one of the two lies outside. A mean alone would
+    hide how far seeds scatter, and every seed alone what the next one would do. One seed has no interval: 0.
+    """
+    f, explained = mean_interval(rows.share), mean_interval(rows[r2])
+    if SHARES[law] - near < f.low and f.high < SHARES[law] + near and explained.low >= least:
+        return 1
+    return -1 if f.high < SHARES[law] - near or SHARES[law] + near < f.low or explained.high < least else 0
 
 
 def points(axis, rows, x, column, log=False, **style):

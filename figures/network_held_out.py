@@ -15,9 +15,9 @@ from pmdtheory.intervals import mean_interval
 
 from .harness import Columns
 from .marks import key
-from .network import LABELS, LOSSES, OWN, SHARES, handles, laws, log_ticks, look, select
+from .network import LABELS, LOSSES, OWN, handles, laws, log_ticks, look, on_law, select
 
-__all__ = ["NEAR", "R2", "STUDY", "TABLES", "finding", "last", "on_law", "plot"]
+__all__ = ["NEAR", "R2", "STUDY", "TABLES", "finding", "last", "plot"]
 
 STUDY = "validate_held_out"
 CELL = "tau n size seed share r2_law"
@@ -26,7 +26,7 @@ TABLES = {
     "validate_held_out_steps": Columns("experiment algorithm reward split", f"{CELL} evaluations"),
 }
 NEAR, R2 = 0.05, 0.98
-"""A loss's law is reached where f is within so much of the law's and R² at least so much."""
+"""Tolerances of `network.on_law`."""
 ENDS = {"train": None, "held-out": "white"}
 
 
@@ -76,17 +76,10 @@ def last(table, split="held-out"):
     return rows[rows["size"] == rows["size"].max()]
 
 
-def on_law(rows, algorithm):
-    """Whether a loss is on its law: the interval of f over the seeds ends near it, and R² is high at every seed."""
-    own = rows[rows.algorithm == algorithm]
-    f, law = mean_interval(own.share), SHARES[OWN[algorithm]]
-    return law - NEAR < f.low and f.high < law + NEAR and own.r2_law.min() >= R2
-
-
 def title(table, steps):
     """Whether f of unseen prompts after the most training prompts is its law's."""
     rows = last(table)
-    reached = [on_law(rows, algorithm) for algorithm in LOSSES]
+    reached = [on_law(rows[rows.algorithm == name], OWN[name], NEAR, R2) > 0 for name in LOSSES]
     size = f"{rows['size'].max():,.0f}"
     means = [rows[rows.algorithm == name].share.mean() for name in LOSSES]
     f = " and ".join(f"{round(mean, 2) + 0.0:.2f}" for mean in means)  # no −0.00

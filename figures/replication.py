@@ -25,7 +25,7 @@ from . import (
     training_temperature,
 )
 from .marks import NAMES, above, below_base, costs_of, horizon, restricted
-from .network import LABELS, LOSSES, OWN, SHARES
+from .network import LABELS, LOSSES, OWN, SHARES, on_law
 from .training_staleness import TARGET, UPDATES, reaching_target
 from .verdicts import Claim, counted
 
@@ -81,21 +81,23 @@ def law():
 def further():
     """The same of SmolLM2-135M, of prompts that an update does not see, and of ordinary training at its best.
 
-    A case holds if the interval of f is near its law's, fails if it is elsewhere or R² is too low.
+    A case holds or fails as `network.on_law` says.
     """
     cells, unseen = _read("validate_pretrained"), network_held_out.last(_read("validate_held_out", network_held_out))
     cells, parts, cases = cells[cells.experiment == "population"], [], {}
     for algorithm, rows in cells.groupby("algorithm"):
-        cases[f"for SmolLM2-135M and the {LABELS[algorithm]} loss"] = _near(rows, SHARES[OWN[algorithm]], 0.05)
+        own = OWN[algorithm]
+        on = on_law(rows, own, network_held_out.NEAR, network_held_out.R2, f"r2_{own}")
+        cases[f"for SmolLM2-135M and the {LABELS[algorithm]} loss"] = on
         parts.append(
             f"SmolLM2-135M, {LABELS[algorithm]} loss: f {mean_interval(rows.share):.3f}, R² at least "
-            f"{rows[f'r2_{OWN[algorithm]}'].min():.4f} (last block, {rows['size'].iloc[0]} prompts a seed, "
+            f"{rows[f'r2_{own}'].min():.4f} (last block, {rows['size'].iloc[0]} prompts a seed, "
             f"{rows.seed.nunique()} seeds, graded reward, τ = {rows.tau.max():g}; `pmd-llm validate --preset "
             "smollm2-135m`)"
         )
     for algorithm, rows in unseen.groupby("algorithm"):
-        near = _near(rows, SHARES[OWN[algorithm]], network_held_out.NEAR, rows.r2_law, network_held_out.R2)
-        cases[f"for unseen prompts and the {LABELS[algorithm]} loss"] = near
+        on = on_law(rows, OWN[algorithm], network_held_out.NEAR, network_held_out.R2)
+        cases[f"for unseen prompts and the {LABELS[algorithm]} loss"] = on
         parts.append(
             f"unseen prompts after {rows['size'].max():,.0f} others, {LABELS[algorithm]} loss: f "
             f"{mean_interval(rows.share):.3f}, R² at least {rows.r2_law.min():.3f} ({rows.seed.nunique()} seeds; "
@@ -104,23 +106,14 @@ def further():
     settings = list(network_training.settings(_read("training_map", network_training)))
     if settings:
         (updates, n, tau, rate), rows = max(settings, key=lambda item: item[1].r2_lambert.mean())
-        near = _near(rows, 1.0, network_training.NEAR, rows.r2_lambert, network_training.R2)
-        cases["for ordinary training at its best"] = near
+        on = on_law(rows, "lambert", network_training.NEAR, network_training.R2, "r2_lambert")
+        cases["for ordinary training at its best"] = on
         parts.append(
             f"ordinary training, best of {len(settings)} settings (n = {n}, U = {updates}, τ = {tau:g}, "
             f"rate {rate:g}): f {mean_interval(rows.share):.2f}, R² {mean_interval(rows.r2_lambert):.2f} "
             f"({rows.seed.nunique()} seeds; *network training*)"
         )
     return Claim("so do SmolLM2-135M, unseen prompts, and ordinary training", "; ".join(parts) or "none", cases)
-
-
-def _near(rows, law, within, r2=None, least=0.0):
-    """1 if the interval of f ends `within` of a law's and R² is at least so much, −1 if either cannot be, else 0."""
-    f = mean_interval(rows.share)
-    explained = mean_interval(rows.share * 0 + 1 if r2 is None else r2)
-    inside = law - within < f.low and f.high < law + within
-    outside = f.high < law - within or law + within < f.low or explained.high < least
-    return 1 if inside and explained.value >= least else -1 if outside else 0
 
 
 def family():

@@ -59,7 +59,10 @@ class Muon(torch.optim.AdamW):
 
     def _move(self, parameter, rate, decay):
         gradient, state = parameter.grad, self.state[parameter]
-        momentum = state.setdefault("momentum", torch.zeros_like(gradient))
+        if not state:
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(gradient)}  # AdamW looks for a step
+        state["step"] += 1
+        momentum = state["momentum"]
         momentum.lerp_(gradient, 1 - MOMENTUM)
         direction = orthogonal(gradient.lerp(momentum, MOMENTUM))
         parameter.mul_(1 - rate * decay).sub_(direction, alpha=0.2 * rate * max(parameter.shape[-2:]) ** 0.5)

@@ -13,8 +13,13 @@ batch when it is used up, U (1 + lag) updates, has to be at least the one, the s
 .. math:: \log τ_\max = a + b \log U(1 + \text{lag}) + c \log B + d \log \frac{J}{1 - J} + e \log n
 
 for B batches and n rollouts per prompt, fitted by maximum likelihood with normal errors; where all values of τ that
-were tried, or only the smallest, keep nine tenths, τ_max is known from one side only (a Tobit model). The factor within
-which nine of ten held-out regimes have their τ_max is part of the answer.
+were tried, or only the smallest, keep nine tenths, τ_max is known from one side only (a Tobit model). With one update
+in a batch's life τ has no influence on PMD-mean, and its rule leaves such regimes out. Exponents have bootstrap
+intervals over regimes.
+
+The factor within which nine of ten held-out regimes have their τ_max is part of the answer. A τ_max known from one side
+is at least as far from the rule's as where it is cut off: the factor is a quantile of Kaplan and Meier's estimate. What
+the rules say ends where the values of τ that were tried end.
 """
 
 from dataclasses import dataclass, fields
@@ -25,20 +30,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import simplex
-from .intervals import proportion
+from .intervals import Interval, proportion
 from .posttraining import Regime
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MARGIN", "Advice", "Rule", "advise", "fit", "read", "regimes"]
+__all__ = ["MARGIN", "Advice", "Rule", "advise", "exponents", "fit", "read", "regimes"]
 
 TABLE = Path(__file__).resolve().parent.parent / "figures" / "data" / "where_it_pays.csv"
 MARGIN, KEPT = 0.02, 0.9
 """Success rate that counts as a lead; share of the best gain that a τ has to keep."""
 OURS, RIVALS, CLIPPED = "pmd-mean", ("part", "clipped"), ("grpo", "rloo")
 REGIME = [field.name for field in fields(Regime)]
-COLUMNS = ["kind", *REGIME, "split", "method", "knob", "gain", "lead", "lead_half"]
+LEADS = "lead", "lead_half"
+COLUMNS = ["kind", *REGIME, "split", "method", "knob", "gain", *LEADS]
 RANGES = {"rollouts": "n", "success": "J", "updates": "U", "batches": "B", "lag": "lag", "flips": "flips"}
 _SUCCESS = np.round(np.arange(0.1, 0.91, 0.05), 2)
 
@@ -49,7 +55,7 @@ def read(path: Path | None = None) -> "pd.DataFrame":
     Raises
     ------
     ValueError
-        There is no such table, or it is another one.
+        There is no such table, it is another one, or a number is missing; the message names it.
     """
     import pandas as pd
 
@@ -62,6 +68,12 @@ def read(path: Path | None = None) -> "pd.DataFrame":
         table = pd.DataFrame()
     if missing := [name for name in COLUMNS if name not in table]:
         raise ValueError(f"table {path} lacks {', '.join(missing)}: name a copy of figures/data/{TABLE.name}.")
+    ends = (table.split == "evaluation") & (table.method != OURS)
+    for name, there in {**dict.fromkeys((*REGIME, "knob", "gain"), table.index), **dict.fromkeys(LEADS, ends)}.items():
+        numbers = pd.to_numeric(table[name][there], errors="coerce")
+        if numbers.isna().any():
+            line = numbers.index[numbers.isna()][0] + 2
+            raise ValueError(f"table {path} must have a number for {name} in line {line}: name a copy of {TABLE.name}.")
     return table
 
 
@@ -113,7 +125,7 @@ def largest_tau(taus: np.ndarray, gains: np.ndarray) -> tuple[float, float]:
     -------
     tau, side : float
         Side 1 where the largest τ tried keeps enough, −1 where the smallest one alone does; NaN if the best gain is at
-        most `MARGIN`.
+        most `MARGIN`, or a gain is NaN.
 
     Examples
     --------
@@ -122,7 +134,7 @@ def largest_tau(taus: np.ndarray, gains: np.ndarray) -> tuple[float, float]:
     (0.3162, 0.0)
     """
     least = KEPT * gains.max()
-    if gains.max() <= MARGIN:
+    if not gains.max() > MARGIN:
         return np.nan, np.nan
     last = int(np.flatnonzero(gains >= least)[-1])
     if last == len(taus) - 1:
@@ -159,7 +171,8 @@ class Rule:
     coefficients : dict of str to ndarray
         a, b, c, d, e of log τ_max for pmd-mean and pmd-part.
     factor : dict of str to float
-        Nine of ten held-out regimes have τ_max within this factor of the rule's, both cut to the range that was tried.
+        Nine of ten held-out regimes have τ_max within this factor of the rule's; infinite where too many of them are
+        known from one side.
     trust : dict
         (pays, rival) → `Trust`, rivals being ``part`` and ``clipped``.
     ranges : dict of str to tuple
@@ -204,7 +217,7 @@ def fit(table: "pd.DataFrame") -> Rule:
         The table has no regimes to be fitted, or none held out.
     """
     cells = regimes(table)
-    seen, held_out = cells[cells.kind.isin(("map", "fitted"))], cells[cells.kind == "held-out"]
+    seen, held_out = _seen(cells), cells[cells.kind == "held-out"]
     if not (cells.kind == "fitted").any() or held_out.empty:
         raise ValueError("the table must have the kinds 'fitted' and 'held-out': write it whole.")
     ages = np.unique(seen.age)
@@ -222,17 +235,42 @@ def fit(table: "pd.DataFrame") -> Rule:
         float(age),
         float(success),
         {"fitted": scores[age, success], "held-out": _right(held_out, says)},
-        {method: _tobit(seen, method) for method in (OURS, "pmd-part")},
+        {method: _tobit(*_known(seen, method))[:-1] for method in (OURS, "pmd-part")},
         {},
         trust,
         {name: (float(seen[name].min()), float(seen[name].max())) for name in RANGES},
         limits,
     )
     for method in (OURS, "pmd-part"):
-        known = held_out.dropna(subset=f"tau_{method}")
+        known = _influenced(held_out, method)
         off = np.abs(np.log(known[f"tau_{method}"] / rule.tau(known, method)))
-        rule.factor[method] = float(np.exp(np.quantile(off, 0.9)))
+        rule.factor[method] = float(np.exp(_quantile(off, known[f"side_{method}"] != 0, 0.9)))
     return rule
+
+
+def exponents(table: "pd.DataFrame", method: str = OURS, draws: int = 999) -> list[Interval]:
+    """Return the coefficients of the rule of τ_max with their 95% bootstrap intervals.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `read` returns it.
+    method : str
+        ``pmd-mean`` or ``pmd-part``.
+    draws : int
+        How often the regimes of the fit are drawn anew, the same ones every time.
+
+    Returns
+    -------
+    list of Interval
+        Of a, b, c, d, e.
+    """
+    X, y, side = _known(_seen(regimes(table)), method)
+    fitted = _tobit(X, y, side)
+    numbers = np.random.default_rng(0).integers(len(y), size=(draws, len(y)))
+    drawn = [_tobit(X[some], y[some], side[some], fitted)[:-1] for some in numbers]
+    ends = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return [Interval(*map(float, row)) for row in zip(fitted, *ends)]
 
 
 def leads(cells: "pd.DataFrame") -> "pd.Series":
@@ -250,21 +288,50 @@ def _design(cells):
     return np.stack([np.ones(np.shape(logit)), *columns], axis=-1)
 
 
-def _tobit(cells, method):
-    """Maximum likelihood of log τ_max, normal, some of them known from one side."""
-    from scipy.optimize import minimize
-    from scipy.stats import norm
+def _seen(cells):
+    """The regimes of the fit."""
+    return cells[cells.kind.isin(("map", "fitted"))]
 
+
+def _influenced(cells, method):
+    """Regimes in which something is gained and τ has an influence on a method."""
     cells = cells.dropna(subset=f"tau_{method}")
-    X, y, side = _design(cells), np.log(cells[f"tau_{method}"].to_numpy()), cells[f"side_{method}"].to_numpy()
+    return cells[cells.age > 1] if method == OURS else cells
+
+
+def _known(cells, method):
+    """Design, log τ_max and the side on which it is not bounded."""
+    cells = _influenced(cells, method)
+    return _design(cells), np.log(cells[f"tau_{method}"].to_numpy()), cells[f"side_{method}"].to_numpy()
+
+
+def _tobit(X, y, side, start=None):
+    """Maximum likelihood of log τ_max, normal, some of them known from one side; the last number is log σ."""
+    from scipy.optimize import minimize
+    from scipy.special import log_ndtr
+
+    exact = side == 0
 
     def loss(parameters):
         z = (y - X @ parameters[:-1]) / np.exp(parameters[-1])
-        exact = norm.logpdf(z) - parameters[-1]
-        return -np.select([side > 0, side < 0], [norm.logsf(z), norm.logcdf(z)], exact).mean()
+        tail = log_ndtr(-side * z)
+        pull = np.where(exact, z, side * np.exp(-z * z / 2 - tail) / np.sqrt(2 * np.pi))  # −dℓ/dz
+        value = np.where(exact, z * z / 2 + parameters[-1], -tail).mean()
+        return value, np.append(-(pull @ X) / np.exp(parameters[-1]), (exact - pull * z).sum()) / len(y)
 
-    start = np.append(np.linalg.lstsq(X, y, rcond=None)[0], 0.0)
-    return minimize(loss, start, method="BFGS").x[:-1]
+    start = np.append(np.linalg.lstsq(X, y, rcond=None)[0], 0.0) if start is None else start
+    return minimize(loss, start, jac=True, method="BFGS").x
+
+
+def _quantile(distances, beyond, level):
+    """A quantile of distances, some of which lie `beyond` what is known of them, by Kaplan and Meier's estimate."""
+    from scipy.stats import CensoredData, ecdf
+
+    if not len(distances):
+        return np.inf
+    found = ecdf(CensoredData.right_censored(np.asarray(distances), np.asarray(beyond))).cdf
+    enough = found.quantiles[found.probabilities >= level - 1e-12]
+    return enough[0] if len(enough) else np.inf
 
 
 @dataclass(frozen=True)
@@ -276,7 +343,10 @@ class Advice:
     pays : bool
         Whether PMD-mean is expected to lead PMD-part and the clipped policy gradients by more than `MARGIN`.
     tau : dict of str to tuple
-        τ_max of pmd-mean and pmd-part with the ends of its interval, reward units; None where τ has no influence.
+        τ_max of pmd-mean and pmd-part with the ends of its interval, reward units, all within `tried`; None where τ has
+        no influence.
+    tried : tuple of float
+        Smallest and largest τ that was tried.
     trust : dict of str to Trust
         What became of the same advice in held-out regimes, against ``part`` and ``clipped``.
     outside : tuple of str
@@ -285,6 +355,7 @@ class Advice:
 
     pays: bool
     tau: dict
+    tried: tuple
     trust: dict
     outside: tuple
 
@@ -295,13 +366,20 @@ class Advice:
                 lines.append(f"{name}: with one update per batch τ has no influence on it.")
             else:
                 tau, low, high = self.tau[method]
-                lines.append(f"{name}: τ at most {tau:.2g} ({low:.2g} to {high:.2g}) times the range of the reward.")
+                line = f"{name}: τ at most {tau:.2g} ({low:.2g} to {high:.2g}) times the range of the reward"
+                lines.append(f"{line}{self._cut(low, high)}.")
         for rival, name in (("part", "PMD-part"), ("clipped", "the better of GRPO and RLOO")):
             lines.append(f"The same advice against {name}: PMD-mean {self.trust[rival]}.")
         if self.outside:
             lines.append(f"This extrapolates: {'; '.join(self.outside)}.")
         lines.append("docs/practitioners.md says what of this carried over to a network, and what did not.")
         return "\n".join(lines)
+
+    def _cut(self, low, high):
+        """Which ends of an interval are where the values of τ that were tried end, in words."""
+        least, most = self.tried
+        words = [f"less than {least:g}"] * (low <= least) + [f"more than {most:g}"] * (high >= most)
+        return f"; {' and '.join(words)} was not tried" if words else ""
 
 
 @cache
@@ -374,7 +452,7 @@ def advise(
     taus: dict[str, tuple | None] = {}
     for method in (OURS, "pmd-part"):
         tau, factor = float(rule.tau(cell, method)), rule.factor[method]
-        taus[method] = (tau, tau / factor, tau * factor)
+        taus[method] = tuple(float(end) for end in np.clip([tau, tau / factor, tau * factor], *rule.limits))
     if cell["age"] == 1:
         taus[OURS] = None
-    return Advice(pays, taus, {rival: rule.trust[pays, rival] for rival in RIVALS}, outside)
+    return Advice(pays, taus, rule.limits, {rival: rule.trust[pays, rival] for rival in RIVALS}, outside)

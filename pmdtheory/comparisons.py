@@ -7,6 +7,8 @@ Wilcoxon's rank-sum test, or the scores of another test, as in `pmdtheory.surviv
 Of several tests of one claim each has to hold after Holm's correction: the probability that any of those that hold does
 so by chance is at most the level. The probability of improvement says by how much one method is ahead, not whether:
 the chance that one of its runs ends above one of the other's, ties half, a mean over settings.
+
+A run without a value, NaN, decides nothing: tests refuse it, and estimates that it has a part in are NaN.
 """
 
 from collections.abc import Sequence
@@ -41,6 +43,11 @@ def rank_test(first: ArrayLike, second: ArrayLike) -> Difference:
     Difference
         Its p-value is 1 with less than two values on a side.
 
+    Raises
+    ------
+    ValueError
+        A value is NaN; the message names the argument.
+
     Examples
     --------
     >>> rank_test([6, 7, 8, 9, 9], [1, 2, 3, 4, 5])  # 2 of the 252 divisions
@@ -48,7 +55,7 @@ def rank_test(first: ArrayLike, second: ArrayLike) -> Difference:
     """
     from scipy.stats import rankdata
 
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    first, second = _values(first, "first"), _values(second, "second")
     ranks = rankdata([*first, *second])
     return permutation(ranks[: first.size], ranks[first.size :])
 
@@ -67,10 +74,15 @@ def permutation(first: ArrayLike, second: ArrayLike) -> Difference:
     -------
     Difference
         Its p-value is 1 with less than two scores on a side.
+
+    Raises
+    ------
+    ValueError
+        A score is NaN; the message names the argument.
     """
     from scipy.stats import permutation_test
 
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    first, second = _values(first, "first"), _values(second, "second")
     if min(first.size, second.size) < 2:
         return Difference(0, 1.0)
     test = permutation_test(
@@ -85,13 +97,18 @@ def student_test(mean: float, half_width: float, count: int) -> Difference:
     Parameters
     ----------
     mean, half_width : float
-        As of `pmdtheory.intervals.Estimate`; without an interval there is no difference.
+        As of `pmdtheory.intervals.Estimate`; without an interval, NaN, there is no difference.
     count : int
         Number of seeds.
 
     Returns
     -------
     Difference
+
+    Raises
+    ------
+    ValueError
+        The half-width is negative, or the mean NaN beside an interval; the message names the argument.
 
     Examples
     --------
@@ -100,8 +117,11 @@ def student_test(mean: float, half_width: float, count: int) -> Difference:
     """
     from scipy.stats import t as student
 
-    if not half_width >= 0 or count < 2:
+    if half_width < 0:
+        raise ValueError(f"half_width must be nonnegative, or NaN for no interval, got {half_width}.")
+    if np.isnan(half_width) or count < 2:
         return Difference(0, 1.0)
+    _values(mean, "mean")
     quantile = student.ppf(0.975, count - 1)
     far = abs(mean) / half_width if half_width else np.inf if mean else 0.0
     return Difference(int(np.sign(mean)), round(float(2 * student.sf(far * quantile, count - 1)), 12))
@@ -119,6 +139,11 @@ def holm(pvalues: ArrayLike) -> np.ndarray:
     ndarray (k,)
         The i-th smallest is multiplied by k + 1 − i, and is at least the one before and at most 1.
 
+    Raises
+    ------
+    ValueError
+        A p-value is NaN.
+
     Examples
     --------
     >>> print(holm([0.03, 0.01, 0.5]))
@@ -128,7 +153,7 @@ def holm(pvalues: ArrayLike) -> np.ndarray:
     ----------
     S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6 (1979).
     """
-    pvalues = np.asarray(pvalues, dtype=float)
+    pvalues = _values(pvalues, "pvalues")
     order = np.argsort(pvalues)
     corrected = np.empty_like(pvalues)
     corrected[order] = np.maximum.accumulate(pvalues[order] * np.arange(len(order), 0, -1)).clip(max=1.0)
@@ -176,3 +201,10 @@ def improvement(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Inter
         return np.mean([((x > y) + 0.5 * (x == y)).mean((-2, -1)) for x, y in pairs], axis=0)
 
     return stratified(above, [*ours, *theirs])
+
+
+def _values(value, name):
+    array = np.asarray(value, dtype=float)
+    if missing := np.isnan(array).sum():
+        raise ValueError(f"{name} must be without NaN, got {missing} of {array.size}: leave out what lacks a value.")
+    return array

@@ -18,8 +18,11 @@ two sums over the actions.
 
 Arguments are tensors (..., K) and (...), of one dtype and device; float64 is as good as `pmdtheory.updates` in q, while
 λ is exact to rounding of 1 rather than of itself, and with it s where q is below that. Rows at the limits of
-floating-point numbers are refused rather than solved. In float32 q is good to about 1e-5 (L1). Nothing is checked that
-would wait for a GPU but that the solution is one.
+floating-point numbers are refused rather than solved. In float32 q is good to about 1e-5 (L1).
+
+What `pmdtheory.updates` refuses is refused with the same words: on a CPU always, and so is a τ, b or κ that is a Python
+number. On a GPU `kl` waits for nothing, and NaN passes through it; the others wait for their solution, and say what is
+wrong with τ, κ, or whatever left no solution.
 
 References
 ----------
@@ -29,6 +32,8 @@ Statements 1, 2, 3 and 10.
 from typing import NamedTuple
 
 import torch
+
+from . import simplex
 
 __all__ = ["Solution", "baseline", "kl", "mixed", "pmd_mean"]
 
@@ -52,7 +57,10 @@ def kl(policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float) ->
     >>> kl(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]), 1.0).policy
     tensor([0.2689, 0.7311])
     """
-    p, r, tau = _arguments(policy, reward, tau)
+    return _kl(*_arguments(policy, reward, tau))
+
+
+def _kl(p, r, tau):
     log_z = torch.where(p > 0, p, 1).log().masked_fill(p <= 0, -torch.inf)
     log_z = torch.logsumexp(log_z + r / tau[..., None], dim=-1)
     s = torch.where(p > 0, r / tau[..., None] - log_z[..., None], 0)
@@ -72,7 +80,7 @@ def pmd_mean(policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | flo
     tensor([-0.1615,  0.1615], dtype=torch.float64)
     """
     p, r, tau = _arguments(policy, reward, tau)
-    return _with_baseline(p, r, tau, (p * r).sum(-1))
+    return _with_baseline(p, r, tau)
 
 
 def baseline(
@@ -85,24 +93,22 @@ def baseline(
     ValueError
         A baseline is above τ log Z (Statement 11 is left to `pmdtheory.baseline_update`).
     """
-    p, r, tau = _arguments(policy, reward, tau)
-    b = torch.as_tensor(baseline, dtype=p.dtype, device=p.device).expand(tau.shape)
-    limit = kl(p.detach(), r.detach(), tau.detach()).baseline
+    p, r, tau, b = _arguments(policy, reward, tau, baseline=baseline)
+    limit = _kl(p.detach(), r.detach(), tau.detach()).baseline
     above = b.detach() > limit + 64 * torch.finfo(p.dtype).eps * (1 + limit.abs() + b.detach().abs())
     if above.any():
         raise ValueError(
             f"baseline must be at most tau * log Z = {limit[above][0]:.6g}, got {b.detach()[above][0]:.6g}: above it "
             "use pmdtheory.baseline_update."
         )
-    return _with_baseline(p, r, tau, b)
+    return _with_baseline(p, r, tau, baseline=b)
 
 
 def mixed(
     policy: torch.Tensor, reward: torch.Tensor, tau: torch.Tensor | float, chi2_coef: torch.Tensor | float
 ) -> Solution:
     """The update with a fixed χ² penalty κ ≥ 0, reward units."""
-    p, r, tau = _arguments(policy, reward, tau)
-    kappa = torch.as_tensor(chi2_coef, dtype=p.dtype, device=p.device).expand(tau.shape)
+    p, r, tau, kappa = _arguments(policy, reward, tau, chi2_coef=chi2_coef)
     a = kappa / tau
     D = torch.where(p > 0, (r - (p * r).sum(-1, keepdim=True)) / tau[..., None], 0)
     with torch.no_grad():
@@ -111,10 +117,11 @@ def mixed(
         s, weight, n = _root(p, D, a, low - a, log_z - a, finds_weight=False)
         s, _, n = _implicit(p, D, s, weight, n, finds_weight=False)
     s, _, n = _implicit(p, D, s, a, n, finds_weight=False)
-    return _solution(p, s, a, (p * r).sum(-1) + tau * n)
+    return _solution((p, r, tau), s, a, (p * r).sum(-1) + tau * n, chi2_coef=kappa)
 
 
-def _with_baseline(p, r, tau, b):
+def _with_baseline(p, r, tau, **given):
+    b = given.get("baseline", (p * r).sum(-1))
     D = torch.where(p > 0, (r - b[..., None]) / tau[..., None], 0)
     with torch.no_grad():
         mean = (p * D).sum(-1)
@@ -124,7 +131,7 @@ def _with_baseline(p, r, tau, b):
         s, weight, shift = _root(p, D, zero, zero, high, finds_weight=True)
         s, weight, _ = _implicit(p, D, s, weight, shift, finds_weight=True)
     s, weight, _ = _implicit(p, D, s, weight, torch.zeros_like(weight), finds_weight=True)
-    return _solution(p, s, weight, b)
+    return _solution((p, r, tau), s, weight, b, **given)
 
 
 def _implicit(p, D, s, weight, shift, finds_weight):
@@ -140,27 +147,52 @@ def _implicit(p, D, s, weight, shift, finds_weight):
     return s, weight, shift
 
 
-def _solution(p, s, weight, baseline):
+def _solution(problem, s, weight, b, **given):
+    p, _, tau = problem
     q = p * s.exp()
     off = (q.detach().sum(-1) - 1).abs().max() if q.numel() else torch.zeros(())
-    if not off < 1e4 * torch.finfo(p.dtype).eps:
+    valid = (tau > 0).all() & (given.get("chi2_coef", tau) >= 0).all()
+    if not (valid & (off < 1e4 * torch.finfo(p.dtype).eps)):
+        _refuse(*problem, **given)
         raise ValueError(
             f"tau must be larger, or policy have no probabilities near 0, for {p.dtype}: the update is off by "
             f"{float(off):.2g}; pmdtheory.updates solves such rows."
         )
-    return Solution(q, s, weight, baseline)
+    return Solution(q, s, weight, b)
 
 
-def _arguments(policy, reward, tau):
-    """Broadcast p and r to (..., K) and tau to (...)."""
+def _arguments(policy, reward, tau, **given):
+    """Broadcast p and r to (..., K), tau and those given to (...); refuse what can be seen without a GPU."""
     p = torch.as_tensor(policy)
     if not p.is_floating_point() or p.ndim == 0:
         raise ValueError(f"policy must be a tensor (..., K) of real numbers, got {p.dtype}, {tuple(p.shape)}.")
-    r, tau = (torch.as_tensor(x, dtype=p.dtype, device=p.device) for x in (reward, tau))
+    typed = {name: x for name, x in {"tau": tau, **given}.items() if not torch.is_tensor(x)}
+    r, tau, *others = (torch.as_tensor(x, dtype=p.dtype, device=p.device) for x in (reward, tau, *given.values()))
     if r.ndim == 0 or r.shape[-1] != p.shape[-1]:
         raise ValueError(f"reward must have one entry per action, {p.shape[-1]}, got shape {tuple(r.shape)}.")
-    batch = torch.broadcast_shapes(p.shape[:-1], r.shape[:-1], tau.shape)
-    return p.expand(*batch, p.shape[-1]), r.expand(*batch, p.shape[-1]), tau.expand(batch)
+    if _at_hand(p):
+        _refuse(p, r, tau, **dict(zip(given, others)))
+    for name, value in typed.items():
+        _ACCEPTED[name](value, name)
+    batch = torch.broadcast_shapes(p.shape[:-1], r.shape[:-1], *(x.shape for x in (tau, *others)))
+    return p.expand(*batch, p.shape[-1]), r.expand(*batch, p.shape[-1]), *(x.expand(batch) for x in (tau, *others))
+
+
+def _at_hand(tensor):
+    """Whether looking at values waits for nothing."""
+    return tensor.device.type == "cpu"
+
+
+_ACCEPTED = {"tau": simplex.positive, "baseline": simplex.finite, "chi2_coef": simplex.nonnegative}
+
+
+def _refuse(p, r, tau, **given):
+    """Raise what `pmdtheory.updates` raises of such arguments."""
+    p, r, tau, *others = (x.detach().double().cpu().numpy() for x in (p, r, tau, *given.values()))
+    given = dict(zip(given, others))
+    for name, value in given.items():
+        _ACCEPTED[name](value, name)
+    simplex.problem(p, r, tau, **given)
 
 
 def _largest(p, x):

@@ -214,7 +214,7 @@ def interquartile_mean(settings: Sequence[ArrayLike]) -> Interval:
     Returns
     -------
     Interval
-        Its ends are NaN if a setting has less than two runs.
+        NaN if the value of a run is; its ends are NaN if a setting has less than two runs.
 
     Examples
     --------
@@ -244,12 +244,14 @@ def stratified(statistic: Callable[..., Any], samples: Sequence[ArrayLike]) -> I
     Returns
     -------
     Interval
-        NaN without a value in each sample; its ends are NaN if a sample has less than two.
+        NaN without a value in each sample, or where a value is NaN; its ends are NaN if a sample has less than two.
     """
     from scipy.stats import bootstrap
 
     arrays = [np.asarray(sample, dtype=float) for sample in samples]
     fewest = min((len(array) for array in arrays), default=0)
+    if any(np.isnan(array).any() for array in arrays):
+        return Interval(math.nan, math.nan, math.nan)
     value = float(statistic(*arrays, axis=-1)) if fewest else math.nan
     if fewest < 2:
         return Interval(value, math.nan, math.nan)

@@ -55,6 +55,16 @@ METHODS = {
     "annealed-tau": {"color": WINE, "linestyle": ":"},
 }
 """Colour and line style of a method; the leave-one-out forms have the colour of the plain ones."""
+NAMES = {
+    "pmd-mean": "PMD-mean",
+    "pmd-mean-loo": "PMD-mean",
+    "pmd-part": "PMD-part",
+    "pmd-part-loo": "PMD-part",
+    "grpo": "GRPO",
+    "gspo": "GSPO",
+    "rloo": "RLOO",
+}
+"""Names of methods in pictures, where tables have others; that an estimate leaves one out is not said."""
 LAWS = {"lambert": {"color": VERMILION}, "kl_law": {"color": BLUE}}
 """Colour of the Lambert-W law and of the KL law: those of the updates that they are of."""
 

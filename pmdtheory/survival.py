@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import simplex
 from .comparisons import Difference, permutation
 from .intervals import Estimate, half_width
 
@@ -40,12 +41,17 @@ def restricted_mean(costs: Costs, horizon: float) -> Estimate:
     ----------
     costs : Costs
     horizon : float
-        At most the largest budget of a run that is cut short, beyond which nothing is known.
+        Positive; where the run that spent most is cut short, at most its budget, beyond which nothing is known.
 
     Returns
     -------
     Estimate
         In the units of the costs, its interval cut to [0, h].
+
+    Raises
+    ------
+    ValueError
+        The horizon is not as described, or a cost is NaN; the message names it.
 
     Examples
     --------
@@ -57,7 +63,11 @@ def restricted_mean(costs: Costs, horizon: float) -> Estimate:
     P. K. Andersen, M. G. Hansen and J. P. Klein, Regression analysis of restricted mean survival time based on
     pseudo-observations, Lifetime Data Analysis 10 (2004).
     """
-    spent, reached = np.asarray(costs.spent, dtype=float), np.asarray(costs.reached, dtype=bool)
+    spent, reached = _checked(costs, "costs")
+    last = spent.max(initial=0.0)
+    known = np.inf if reached[spent == last].all() else last
+    if not 0 < horizon <= known:
+        raise ValueError(f"horizon must be positive, at most what is known, {known:g}, got {horizon:g}.")
     count, everyone = spent.size, np.ones(spent.size, dtype=bool)
     if not count:
         return Estimate(np.nan, np.nan, (0.0, horizon))
@@ -69,8 +79,14 @@ def restricted_mean(costs: Costs, horizon: float) -> Estimate:
     return Estimate(mean, float(half_width(np.std(pseudo, ddof=1), count)), (0.0, horizon))
 
 
+def _checked(costs, name):
+    """What was spent and which runs got there, as arrays."""
+    spent = simplex.nonnegative(costs.spent, f"{name}.spent")
+    return spent, np.broadcast_to(np.asarray(costs.reached, dtype=bool), spent.shape)
+
+
 def _area(spent, reached, horizon):
-    """∫₀ʰ S(t) dt under Kaplan and Meier's curve."""
+    """∫₀ʰ S(t) dt under Kaplan and Meier's curve, which stays where it is after the last run."""
     from scipy.stats import CensoredData, ecdf
 
     survival = ecdf(CensoredData.right_censored(spent, ~reached)).sf
@@ -94,6 +110,11 @@ def log_rank_test(first: Costs, second: Costs) -> Difference:
     Difference
         Its sign is 1 if the first method is later.
 
+    Raises
+    ------
+    ValueError
+        A cost is NaN, infinite or negative; the message names the argument.
+
     Examples
     --------
     >>> log_rank_test(Costs.of([5, 6, 7, 8, np.nan], 9), Costs.of([1, 2, 3, 4, 4], 9))
@@ -103,7 +124,7 @@ def log_rank_test(first: Costs, second: Costs) -> Difference:
     ----------
     R. Peto and J. Peto, Asymptotically efficient rank invariant test procedures, JRSS A 135 (1972).
     """
-    spent, reached = (np.concatenate(parts) for parts in zip(first, second))
+    spent, reached = (np.concatenate(parts) for parts in zip(_checked(first, "first"), _checked(second, "second")))
     times = np.unique(spent[reached])
     hazard = [np.sum(reached & (spent == time)) / np.sum(spent >= time) for time in times]
     scores = (times <= spent[:, None]) @ np.array(hazard) - reached

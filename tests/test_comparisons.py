@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from pmdtheory.comparisons import Difference, holm, improvement, permutation, rank_test, signs, student_test
-from pmdtheory.intervals import mean_interval
+from pmdtheory.intervals import interquartile_mean, mean_interval
 
 
 def enumerated(scores, size):
@@ -99,3 +99,21 @@ def test_improvement_against_all_pairs():
 def test_improvement_is_certain_where_all_runs_are_above_and_infinite_values_tie():
     assert list(improvement([[3.0, 4.0]], [[1.0, 2.0]])) == [1.0, 1.0, 1.0]
     assert improvement([[math.inf, 1.0]], [[math.inf, math.inf]]).value == 0.25
+
+
+def test_a_missing_value_decides_nothing():
+    """Tests name the argument that has it; an estimate that it has a part in is NaN."""
+    whole, lacking = [0.1, 0.2, 0.3], [0.9, math.nan, 0.8]
+    for test in (rank_test, permutation):
+        for pair, name in (((whole, lacking), "second"), ((lacking, whole), "first")):
+            with pytest.raises(ValueError, match=f"^{name} must be without NaN, got 1 of 3: leave out"):
+                test(*pair)
+    with pytest.raises(ValueError, match=r"^pvalues must be without NaN, got 1 of 2"):
+        holm([0.01, math.nan])
+    with pytest.raises(ValueError, match=r"^mean must be without NaN, got 1 of 1"):
+        student_test(math.nan, 0.1, 5)
+    with pytest.raises(ValueError, match=r"^half_width must be nonnegative, or NaN for no interval, got -0.1"):
+        student_test(0.2, -0.1, 5)
+    for pair in (([lacking], [whole]), ([whole], [lacking]), ([whole, lacking], [whole, whole])):
+        assert all(math.isnan(number) for number in improvement(*pair))
+        assert all(math.isnan(number) for number in interquartile_mean([*pair[0], *pair[1]]))

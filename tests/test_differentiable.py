@@ -109,9 +109,75 @@ def test_a_network_is_trained_through_an_update():
         (lambda: differentiable.kl(torch.tensor([1, 0]), torch.tensor([0.0, 1.0]), 1.0), "policy must be a tensor"),
         (lambda: differentiable.kl(torch.ones(2) / 2, torch.ones(3), 1.0), "reward must have one entry per action, 2"),
         (lambda: differentiable.baseline(torch.ones(2) / 2, torch.tensor([0.0, 1.0]), 1.0, 0.9), "at most tau"),
-        (lambda: differentiable.pmd_mean(torch.tensor([0.5, 0.5]), torch.tensor([0.0, torch.nan]), 1.0), "off by nan"),
+        (lambda: differentiable.pmd_mean(torch.ones(2) / 2, torch.tensor([0.0, torch.nan]), 1.0), "reward must be fin"),
+        (lambda: differentiable.pmd_mean(torch.ones(2) / 2, torch.tensor([0.0, 1.0]), 1e-40), "tau must be larger"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+BAD = {
+    "NaN reward": {"r": [0.0, np.nan, 1.0]},
+    "infinite reward": {"r": [0.0, np.inf, 1.0]},
+    "no distribution": {"p": [0.5, 0.5, 0.5]},
+    "negative probability": {"p": [-0.5, 1.0, 0.5]},
+    "NaN probability": {"p": [np.nan, 0.5, 0.5]},
+    "negative tau": {"tau": -0.3},
+    "tau 0": {"tau": 0.0},
+    "NaN tau": {"tau": np.nan},
+    "one negative tau": {"tau": [0.5, -0.3]},
+    "tau too small": {"tau": 1e-309},
+    "shapes": {"p": [[0.2, 0.3, 0.5]] * 2, "tau": [1.0, 1.0, 1.0]},
+}
+EXTRA_BAD = [("baseline", np.nan), ("baseline", np.inf), ("mixed", -0.1), ("mixed", np.nan)]
+
+
+def refused(call, *arguments):
+    with pytest.raises(ValueError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+@each
+@pytest.mark.parametrize("bad", BAD)
+def test_refused_with_the_words_of_the_core(name, bad):
+    core, extra = CORE[name]
+    p, r, tau = ({"p": [0.2, 0.3, 0.5], "r": [0.0, 0.5, 1.0], "tau": 0.7} | BAD[bad]).values()
+    said = refused(core, p, r, tau, *extra)
+    assert refused(getattr(differentiable, name), *tensors(p, r, tau), *extra) == said
+    if not isinstance(tau, list):
+        assert refused(getattr(differentiable, name), *tensors(p, r), tau, *extra) == said
+
+
+@pytest.mark.parametrize(("name", "value"), EXTRA_BAD)
+def test_what_only_one_update_takes_is_refused_with_the_words_of_the_core(name, value):
+    problem = [0.2, 0.3, 0.5], [0.0, 0.5, 1.0], 0.7
+    said = refused(CORE[name][0], *problem, value)
+    assert refused(getattr(differentiable, name), *tensors(*problem), value) == said
+    assert refused(getattr(differentiable, name), *tensors(*problem, value)) == said
+
+
+@pytest.mark.parametrize("name", ["pmd_mean", "baseline", "mixed"])
+@pytest.mark.parametrize("bad", ["NaN reward", "negative tau", "NaN tau", "one negative tau"])
+def test_where_looking_would_wait_the_solution_says_what_was_wrong(monkeypatch, name, bad):
+    """As on a GPU: nothing is looked at before, and the same is said after."""
+    core, extra = CORE[name]
+    monkeypatch.setattr(differentiable, "_at_hand", lambda tensor: False)
+    p, r, tau = ({"p": [0.2, 0.3, 0.5], "r": [0.0, 0.5, 1.0], "tau": 0.7} | BAD[bad]).values()
+    extra = (-3.0,) if name == "baseline" else extra
+    assert refused(getattr(differentiable, name), *tensors(p, r, tau), *extra) == refused(core, p, r, tau, *extra)
+
+
+def test_a_number_is_checked_on_any_device(monkeypatch):
+    monkeypatch.setattr(differentiable, "_at_hand", lambda tensor: False)
+    monkeypatch.setattr(differentiable, "_refuse", None)  # nothing of the tensors is looked at
+    p, r = tensors([0.5, 0.5], [0.0, 1.0])
+    for call, name in (
+        (lambda: differentiable.kl(p, r, -1.0), "tau must be positive, got -1.0"),
+        (lambda: differentiable.baseline(p, r, 1.0, float("nan")), "baseline must be finite, got nan"),
+        (lambda: differentiable.mixed(p, r, 1.0, -0.5), "chi2_coef must be nonnegative, got -0.5"),
+    ):
+        assert name in refused(call)
+    assert differentiable.kl(p, r * torch.nan, 1.0).policy.isnan().all()

@@ -4,10 +4,12 @@ import csv
 import doctest
 import importlib
 import inspect
+import itertools
 import math
 import pkgutil
 import re
 import statistics
+import subprocess
 import types
 
 import pmdllm
@@ -210,6 +212,35 @@ def test_the_table_of_temperatures_against_the_rows_of_the_file():
     assert [(cell.split()[0], cell.split()[-1]) for cell in cells] == expected
 
 
+def test_few_rollouts_against_many_by_divisions_counted_out():
+    """At each τ five seeds against five: how many of the 252 divisions have rank sums as far out; Holm's correction."""
+    with (ROOT / "figures" / "data" / "study_temperature.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["estimator"] == "pmd-part-loo"]
+    found = []
+    for tau in {row["tau"] for row in rows}:
+        own = [row for row in rows if row["tau"] == tau]
+        few, many = ([float(row["test/avg@8"]) for row in own if row["n"] == n] for n in ("4", "16"))
+        values = few + many
+        ranks = [sum(x < y for x in values) + (values.count(y) + 1) / 2 for y in values]
+        sums = [sum(some) for some in itertools.combinations(ranks, len(few))]
+        own = sum(ranks[: len(few)])
+        tail = min(sum(x >= own for x in sums), sum(x <= own for x in sums)) / len(sums)
+        found.append((min(2 * tail, 1), own > sum(sums) / len(sums)))
+    holding, higher = 0, 0
+    for number, (p, up) in enumerate(sorted(found)):
+        if p * (len(found) - number) >= 0.05:
+            break
+        holding, higher = holding + 1, higher + up
+    assert f"PMD-part {higher} and {holding - higher} of {len(found)}. " in computed.few_or_many_rollouts()
+
+
+def test_numbers_of_runs_are_computed_not_typed():
+    """Prose of the practitioners' page counts nothing that is trained anew now and then."""
+    prose = re.sub(r"```.*?```|^<!-- .* -->$", "", (ROOT / "docs" / "practitioners.md").read_text(), flags=re.M | re.S)
+    number = r"(\d[\d.,]*|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty|sixty)"
+    assert not re.search(rf"\b{number} (runs|seeds|regimes|cells|updates|rollouts|trials)\b", prose)
+
+
 def test_the_gallery_says_where_it_comes_from():
     assert (ROOT / GALLERY).read_text().split("\n\n")[1] in gallery.page()
 
@@ -219,3 +250,9 @@ def test_a_folder_with_something_else_is_not_emptied(tmp_path):
     with pytest.raises(ValueError, match="holds something else"):
         site.write(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_make_docs_replaces_what_any_earlier_version_has_made():
+    """Even a source without the mark that it may be emptied."""
+    target = subprocess.run(["make", "--dry-run", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert target.index("rm -rf build/site-source") < target.index("docs.generate build/site-source")

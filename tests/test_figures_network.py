@@ -196,6 +196,31 @@ def test_unseen_prompts_are_drawn_from_whatever_is_there(held_out, seeds, sizes,
     assert "Prompts" in picture and picture.count('<g id="axes_') <= 4
 
 
+def scatter(mean, half):
+    """Three values with this mean and this half-width of Student's interval, t₀.₉₇₅ = 4.3027 of two degrees."""
+    return mean + half * np.array([-1, 0, 1]) * np.sqrt(3) / 4.302652729749464
+
+
+@pytest.mark.parametrize(
+    "f, half, r2, r2_half, expected",
+    [
+        (1.03, 0.015, 0.99, 0.005, 1),
+        (1.03, 0.025, 0.99, 0.005, 0),  # the mean is near, its interval reaches beyond
+        (1.07, 0.03, 0.99, 0.005, 0),  # the mean is not, its interval reaches into what is
+        (1.07, 0.01, 0.99, 0.005, -1),
+        (1.00, 0.01, 0.99, 0.015, 0),
+        (1.00, 0.01, 0.96, 0.015, -1),
+        (0.00, 0.01, 0.99, 0.005, -1),  # the other law
+    ],
+)
+def test_on_a_law_are_seeds_whose_intervals_lie_within(f, half, r2, r2_half, expected):
+    rows = pd.DataFrame({"share": scatter(f, half), "r2_law": scatter(r2, r2_half)})
+    assert network.on_law(rows, "lambert", 0.05, 0.98) == expected
+    mirrored = rows.assign(share=rows.share - 1)
+    assert network.on_law(mirrored, "kl_law", 0.05, 0.98) == expected
+    assert network.on_law(rows[:1], "lambert", 0.05, 0.98) == 0
+
+
 def test_the_title_follows_from_the_unseen_prompts(held_out):
     table, steps = held_out
     assert "left out of the update obey the law of their loss after 16" in network_held_out.title(table, steps)

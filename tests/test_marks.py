@@ -22,6 +22,8 @@ def test_means_are_restricted_to_where_all_methods_are_known():
     assert marks.horizon(COSTS[COSTS.method == "b"]) == 70e3
     late = COSTS.assign(tokens=COSTS.tokens.where(COSTS.seed > 0, 85e3))  # a's last run gets there after that budget
     assert marks.horizon(late) == 95e3
+    tied = COSTS.assign(tokens=[10e3, 80e3, math.nan, 30e3, 40e3, 50e3])  # one gets there where another is cut short
+    assert marks.horizon(tied) == marks.horizon(tied[::-1]) == 80e3
     assert marks.restricted(COSTS[COSTS.method == "a"], 80e3) == "37 [0, 80] (2/3)"  # (10 + 20 + 80)/3
     assert marks.restricted(COSTS[:0], 80e3) == "–"
 

@@ -94,3 +94,30 @@ def test_few_early_runs_are_not_ahead_of_many_late_ones():
     assert log_rank_test(Costs.of([10, 11, 12, 13, 14], 200), late).sign == -1
     assert log_rank_test(Costs.of([10, 11, 12, 13, 14], 200), late).pvalue == pytest.approx(2 / 252)
     assert log_rank_test(Costs.of([NEVER] * 5, 200), Costs.of([NEVER] * 5, 200)).pvalue == 1
+
+
+@pytest.mark.parametrize("horizon", [101.0, np.inf, 0.0, -1.0, np.nan])
+def test_a_horizon_beyond_what_is_known_is_refused(horizon):
+    with pytest.raises(ValueError, match=r"^horizon must be positive, at most what is known, 100, got "):
+        restricted_mean(Costs.of([10, NEVER, NEVER], [100.0, 100.0, 50.0]), horizon)
+
+
+def test_where_the_last_run_gets_there_all_is_known():
+    """Nobody is left: the mean is that of the costs, however far the horizon."""
+    assert restricted_mean(Costs.of([10, 20, 60], 100.0), 1e6).value == pytest.approx(30)
+    late = Costs.of([10, NEVER, 60], [100.0, 50.0, 100.0])  # cut short at 50, before the last one gets there
+    assert restricted_mean(late, 1e6).value == pytest.approx(10 + 2 / 3 * 50)
+    with pytest.raises(ValueError, match="at most what is known, 100, got 101"):
+        restricted_mean(Costs.of([100, NEVER], 100.0), 101.0)  # at the same cost one gets there, one is cut short
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_costs_that_are_none_are_refused(bad):
+    wrong, right = Costs(np.array([1.0, bad]), np.array([True, False])), Costs.of([1, 2], 9)
+    for call, name in (
+        (lambda: restricted_mean(wrong, 1.0), "costs"),
+        (lambda: log_rank_test(wrong, right), "first"),
+        (lambda: log_rank_test(right, wrong), "second"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}\.spent must be (finite|nonnegative), got .* at index \(1,\)"):
+            call()

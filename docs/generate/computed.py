@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from figures import harness, replication, simulation, training_pretrained, training_staleness, training_temperature
-from figures.marks import NAMES, below_base
+import numpy as np
+
+from figures import (
+    harness,
+    replication,
+    simulation,
+    training_pretrained,
+    training_staleness,
+    training_temperature,
+    where_it_pays,
+)
+from figures.marks import NAMES, below_base, span
 from pmdtheory import advice, kl_update, pmd_mean_update
+from pmdtheory.comparisons import rank_test, signs
 from pmdtheory.intervals import SHARE, Estimate, interquartile_mean, mean_interval
 
 from . import markdown
@@ -21,6 +32,7 @@ PARTS = {}
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results.csv"
 _MEAN, _PART = "pmd-mean-loo", "pmd-part-loo"
 _LEARNT = 0.85
+_LEADERS = "pmd-mean", "clipped", "part"
 _WATCHED = {
     "lambda/mean": "λ, mean over prompts",
     "log_ratio/std": "spread of the log-ratio s",
@@ -123,9 +135,43 @@ def updates():
 
 
 @part
+def few_or_many_rollouts():
+    """Whether few rollouts for each of many prompts end higher than many for few, at one budget."""
+    runs = _read("study_temperature", training_temperature)
+    few, many = runs.n.min(), runs.n.max()
+    parts = []
+    for method in (_MEAN, _PART):
+        own = runs[runs.estimator == method]
+        pairs = [[some[some.n == n]["test/avg@8"] for n in (few, many)] for _, some in own.groupby("tau")]
+        found = signs([rank_test(*pair) for pair in pairs])
+        parts.append(f"{NAMES[method]} {found.count(1)} and {found.count(-1)} of {len(found)}")
+    return (
+        f"At one budget of {runs.rollouts.max():,} rollouts, n = {few} ends higher and lower than n = {many} at so "
+        f"many values of τ, by exact rank tests with Holm's correction: {', '.join(parts)}. Below n = {few} nothing "
+        "was measured on the network."
+    )
+
+
+@part
+def who_leads():
+    """In how many regimes of the maps each method is told apart, and where those lie in which another one leads."""
+    cells = where_it_pays.mapped(_read("where_it_pays"))
+    counts = cells.verdict.value_counts()
+    rivals = cells[cells.verdict.isin(("part", "clipped"))]
+    places = [
+        f"J = {cell.success:g}, U = {cell.updates:g}, n = {cell.rollouts}, {cell.flips:.0%} of the verdicts wrong"
+        for cell in rivals.itertuples()
+    ]
+    said = ", ".join(f"{where_it_pays.VERDICTS[name][0]} in {counts.get(name, 0)}" for name in _LEADERS)
+    where = f" ({'; '.join(places)})" if places else ""
+    return f"Of the {len(cells)} regimes on the three maps: {said}{where}; the others are not told apart."
+
+
+@part
 def regimes():
     """What the tiny language model gained at both ends of the map, beside what the simulated runs said."""
     runs, simulated = _read("study_regimes"), _read("where_it_pays")
+    runs = runs.dropna(subset="test/avg@8")
     simulated = simulated[(simulated.kind == "trained") & (simulated.split == "evaluation")]
     rows = []
     for regime, updates in (("best", 64), ("worst", 1)):
@@ -140,7 +186,21 @@ def regimes():
                 leads = [f"{found:+.2f}", f"{lead:+.2f}", "yes" if met else "no"]
             rows.append([f"U = {updates}", NAMES[method], f"{mean_interval(own[method].dropna(), SHARE):.2f}", *leads])
     titles = ["updates per batch", "method", "test accuracy", "lead of PMD-mean", "in simulated runs", "carried over"]
-    return markdown.table(titles, [[cell.replace("± +", "± ") for cell in row] for row in rows])
+    table = markdown.table(titles, [[cell.replace("± +", "± ") for cell in row] for row in rows])
+    return f"{table}\n\nEach with {span(runs.updates, 0)} updates, {runs.seed.nunique()} seeds."
+
+
+@part
+def exponents():
+    """How the largest τ of both methods depends on the regime, in simulated runs."""
+    table = _read("where_it_pays")
+    rows = [
+        [NAMES[method], f"{np.exp(scale.value):.2g}", *(f"{power:.2f}" for power in powers)]
+        for method in (advice.OURS, "pmd-part")
+        for scale, *powers in [advice.exponents(table, method)]
+    ]
+    titles = ["largest τ is", "a number", "U(1 + lag) to the", "B to the", "J/(1 − J) to the", "n to the"]
+    return markdown.table(titles, rows)
 
 
 @part
@@ -163,8 +223,11 @@ def largest_tau():
             tau, side = advice.largest_tau(gains.index.to_numpy(), gains.to_numpy())
             said, low, high = advice.advise(16, before, int(U), int(batches)).tau[advice.OURS]
             seen = f"at least {tau:.2g}, the largest tried" if side > 0 else f"{tau:.2g}"
-            rows.append([f"{U:g}", f"{batches:g}", f"{said:.2g} ({low:.2g} to {high:.2g})", seen])
-    return markdown.table(["updates per batch", "batches", "largest τ by the rule", "on the language model"], rows)
+            met = tau <= high and (low <= tau or side > 0)
+            said = f"{said:.2g} ({low:.2g} to {high:.2g})"
+            rows.append([f"{U:g}", f"{batches:g}", said, seen, "yes" if met else "no"])
+    titles = ["updates per batch", "batches", "largest τ by the rule", "on the language model", "carried over"]
+    return markdown.table(titles, rows)
 
 
 @part

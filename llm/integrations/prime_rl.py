@@ -54,8 +54,11 @@ def pmd_loss(
     Raises
     ------
     ValueError
-        Advantages or weights vary along the sequence, as those of algorithms that give tokens credit of their own.
+        τ is not positive, or advantages or weights vary along the sequence, as those of algorithms that give tokens
+        credit of their own.
     """
+    if not 0 < tau < float("inf"):
+        raise ValueError(f"tau must be positive and finite, got {tau}.")
     mask = inputs.loss_mask.bool()[None]
     advantage = of_completions(inputs.advantages[None], mask, "advantages")
     if group_size is not None:

@@ -131,7 +131,7 @@ def policy_loss(
     Raises
     ------
     ValueError
-        τ is missing, or a mode or a weight of tokens is given to a loss of completions.
+        τ is missing or not positive, or a mode or a weight of tokens is given to a loss of completions.
     """
     mask, tau = response_mask.bool(), _given(config.policy_loss, "tau", name)
     if loss_agg_mode not in NORMALIZATIONS:
@@ -158,9 +158,11 @@ def policy_loss(
 
 def _given(section, name, user):
     value = section.get(name) if section is not None else None
+    where = {"tau": "actor.policy_loss.tau"}.get(name, f"algorithm.{name}")
     if value is None:
-        where = {"tau": "actor.policy_loss.tau"}.get(name, f"algorithm.{name}")
         raise ValueError(f"{where} must be given for {user}; see docs/engines.md.")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{where} must be positive and finite, got {value}.")
     return value
 
 

@@ -112,7 +112,7 @@ def estimates(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, In
     """Return each algorithm with its rows, and with its estimates over the seeds.
 
     These are the interquartile mean of each accuracy, and, ``above``, the probability that a run of it ends above one
-    of the first algorithm.
+    of the first algorithm; NaN where a run lacks the accuracy.
     """
     names, found, first = [accuracy(table, "test"), "test/greedy"], [], None
     for algorithm, rows in table.groupby("algorithm", sort=False):

@@ -17,7 +17,7 @@ from pmdtheory.sweeps import outcomes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["known", "rates", "speed"]
+__all__ = ["known", "rates", "speed", "words"]
 
 WORK = ["rollouts", "iteration", "updates"]
 SHORTEST = 3.0  # seconds that a piece is predicted to take at least
@@ -72,6 +72,18 @@ def speed(cell: Any, table: "pd.DataFrame", jobs: int = 1, backend: str = "loky"
         if error:
             raise ValueError(error[0])
     return float(np.mean([seconds for _, seconds, _ in ended])) / piece.training(table)
+
+
+def words(seconds: float) -> str:
+    """Return a duration in hours, or in whole minutes, rounded up, below one hour; what rounding made negative is none.
+
+    Examples
+    --------
+    >>> words(9000), words(61), words(-1e-9)
+    ('2.5 h', '2 min', '0 min')
+    """
+    minutes = math.ceil(max(seconds, 0) / 60 - 1e-6)
+    return f"{minutes} min" if minutes < 60 else f"{seconds / 3600:.1f} h"
 
 
 def _timed(runs, piece):

@@ -1,11 +1,13 @@
-"""The panels of the paper for any study: reward, accuracies, length, entropy and log-ratio over the iterations."""
+"""Six panels for any study: reward, two accuracies, length, entropy and log-ratio over the iterations."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
-__all__ = ["draw", "panels"]
+__all__ = ["draw", "labels", "panels"]
 
 
 def quantities(curves):
@@ -13,7 +15,7 @@ def quantities(curves):
     k = next(name for name in curves if name.startswith("validation/avg@")).partition("@")[2]
     labels = {
         "reward": "training reward",
-        **{f"validation/{name}@{k}": f"{name}@{k}, validation" for name in ("avg", "pass", "maj")},
+        f"validation/avg@{k}": f"avg@{k}, validation",
         "validation/greedy": "greedy, validation",
         "length": "response length, tokens",
         "entropy": "entropy, nats",
@@ -23,9 +25,10 @@ def quantities(curves):
 
 
 def draw(axes: Any, curves: "pd.DataFrame", by: str, styles: dict[str, Any]) -> Any:
-    """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations, on eight axes or more.
+    """Draw the mean over seeds, with its 95% interval, of every quantity over the iterations, on six axes or more.
 
-    Returns a line for each value of the column `by` that `styles` has keyword arguments of ``axis.plot`` for.
+    Returns a line for each value of the column `by` that `styles` has keyword arguments of ``axis.plot`` for, a label
+    among them.
     """
     from pmdtheory import plotting
 
@@ -33,7 +36,7 @@ def draw(axes: Any, curves: "pd.DataFrame", by: str, styles: dict[str, Any]) -> 
         for name, style in styles.items():
             rows = curves[curves[by] == name].dropna(subset=[column])
             if len(rows):
-                plotting.band(axis, "iteration", rows, column, by="seed", label=name, **style)
+                plotting.band(axis, "iteration", rows, column, by="seed", **style)
         axis.set(xlabel="iteration", ylabel=label)
         if column.startswith("validation/"):  # an interval may leave the range, a share cannot
             axis.set_ylim(-0.02, 1.02)
@@ -43,10 +46,29 @@ def draw(axes: Any, curves: "pd.DataFrame", by: str, styles: dict[str, Any]) -> 
 
 
 def panels(curves: "pd.DataFrame", by: str) -> Any:
-    """Return a figure of eight panels (`draw`) and a legend."""
+    """Return a figure of six panels (`draw`) and a legend."""
     from pmdtheory import plotting
 
-    figure, axes = plotting.panels(2, 4, height=2.0)
-    lines = draw(axes, curves, by, {name: plotting.method(name) for name in curves[by].unique()})
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
+    figure, axes = plotting.panels(2, 3, height=2.0)
+    styles = {name: plotting.method(name) | {"label": label} for name, label in labels(curves[by].unique()).items()}
+    lines = draw(axes, curves, by, styles)
+    plotting.drop_empty(figure)
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4))
     return figure
+
+
+def labels(methods: "Sequence[str]") -> dict[str, str]:
+    """Return the names of methods in pictures; those that would share one are told apart by what tables call them.
+
+    Examples
+    --------
+    >>> labels(["pmd-mean", "pmd-mean-loo", "grpo", "mine"])
+    {'pmd-mean': 'PMD-mean', 'pmd-mean-loo': 'PMD-mean (pmd-mean-loo)', 'grpo': 'GRPO', 'mine': 'mine'}
+    """
+    from pmdtheory.plotting import NAMES
+
+    found: dict[str, str] = {}
+    for method in methods:
+        name = NAMES.get(method, method)
+        found[method] = f"{name} ({method})" if name in found.values() else name
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmdtheory.sweeps import attempt, outcomes
 
-from .hours import known, speed
+from .hours import known, speed, words
 from .tables import claim, writable
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ def describe(
             log(f"{study.name}: {columns}, seed {cell['seed']}, with the options that tuning chooses")
         total += hours
         where = f", not of this machine ({planned['untimed']})" if planned["untimed"] else ""
-        log(f"{study.name}: {len(now) + len(later)} cells, {len(later)} of them after tuning; {hours:.1f} h{where}\n")
-    log(f"{total:.1f} h in all, {jobs} at a time")
+        count, lasts = len(now) + len(later), words(3600 * hours)
+        log(f"{study.name}: {count} cells, {len(later)} of them after tuning; {lasts}{where}\n")
+    log(f"{words(3600 * total)} in all, {jobs} at a time")
 
 
 def compute(
@@ -122,7 +123,7 @@ def compute(
         for cell in group
     )
     if cells:
-        log(f"{len(cells)} cell{'s' * (len(cells) > 1)} to run, {jobs} at a time, about {left / jobs / 3600:.1f} h")
+        log(f"{len(cells)} cell{'s' * (len(cells) > 1)} to run, {jobs} at a time, about {words(left / jobs)}")
     for number, (cell, seconds, error) in enumerate(chain(baseless, ended), start=1):
         left -= cell.seconds(told)
         if error is None:
@@ -134,8 +135,8 @@ def compute(
             log(f"[{number}/{len(cells)}] {cell}: FAILED: {error[0]} (all of it: {_write_error(cell, runs, error[1])})")
             continue
         spent, expected = spent + seconds, expected + cell.seconds(told)
-        hours = left * spent / expected / jobs / 3600
-        log(f"[{number}/{len(cells)}] {cell}: {cell.headline(rows)}; {seconds:.0f} s, about {hours:.1f} h left")
+        ahead = words(left * spent / expected / jobs)
+        log(f"[{number}/{len(cells)}] {cell}: {cell.headline(rows)}; {seconds:.0f} s, about {ahead} left")
     return failed
 
 

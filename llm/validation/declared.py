@@ -30,6 +30,7 @@ import torch
 
 from pmdtheory.intervals import mean_interval
 
+from .. import models
 from ..config import COUNT, COUNT_OR_0, RATE, TEMPERATURE, THREADS, check, from_preset, must_be, option
 from ..study.tables import Stage, Table, appearing, made_on, of
 from .experiments import EXPERIMENTS, Cell
@@ -202,7 +203,8 @@ class Fit:
         return (base(self.config, self.seed, runs / self.config.study, self.cell.task),)
 
     def validate(self, runs: Path) -> None:
-        """Raise ValueError if the cell cannot be run; its configuration has been checked."""
+        """Raise ValueError if its device is not there; the rest of its configuration has been checked."""
+        models.device(self.config.device)
 
     @property
     def group(self) -> Any:

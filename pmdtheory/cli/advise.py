@@ -27,7 +27,8 @@ def _advise(arguments):
     found = advice.advise(**{name: getattr(arguments, name) for name in names}, path=arguments.table)
     if arguments.json:
         trust = {name: trust._asdict() for name, trust in found.trust.items()}
-        print_json({"pays": found.pays, "tau": found.tau, "held_out": trust, "outside": list(found.outside)})
+        said = {"pays": found.pays, "tau": found.tau, "tried": found.tried}
+        print_json(said | {"held_out": trust, "outside": list(found.outside)})
     else:
         print(found)
     return 0

@@ -128,11 +128,14 @@ def numbers_in(value):
     return [value] if isinstance(value, int | float) else []
 
 
+NO_GPU = "meta" if torch.cuda.is_available() else "cuda"
 JSON = {
     "train --preset {preset} --output {folder}/run": {"before/avg@2", "test/avg@2", "output"},
     "evaluate --prompts 4 --samples 2": {"avg@2", "greedy"},
     "compare --preset {preset} --algorithms pmd-mean,grpo --seeds 0-1 --output {folder}/both": {"algorithms", "runs"},
     "warmup --task arithmetic:terms=4,modulus=6 --steps 2 --eval-prompts 4 --output {folder}/base": {"command"},
+    "warmup --optimizer muon --hidden-size 16 --layers 1 --heads 2 --steps 3 --eval-prompts 4 --output {folder}/muon":
+        {"command"},
     "validate --experiments population --rewards graded --taus 1 --prompts 2 --output {folder}/laws":
         {"results", "departures"},
     "law pmd-mean": {"law", "tau", "sentence"},
@@ -198,6 +201,8 @@ def test_study(capsys, preset, tmp_path, monkeypatch):
         ("train --device meta", "device must be auto, cpu or a GPU of this machine, got 'meta'"),
         ("train --report_to nonsense", "report_to must be none or names among"),
         ("train --output /dev/null/run", "output must be a folder that can be written, got '/dev/null/run'"),
+        *((f"validate --device {NO_GPU} {more}", f"device must be auto, cpu or a GPU of this machine, got '{NO_GPU}'")
+          for more in ("", "--preset held-out", "--preset smollm2-135m", "--experiments training")),
         ("warmup --heads 3", "hidden_size must be a multiple of heads = 3"),
         ("warmup --output /dev/null", "output must be a folder that can be written, got '/dev/null'"),
         ("evaluate --model ./nowhere", "model must be 'base', a folder"),

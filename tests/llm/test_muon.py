@@ -1,5 +1,7 @@
 """Muon against the singular value decomposition, against PyTorch's own, and without matrices against AdamW."""
 
+import copy
+
 import pytest
 import torch
 from pmdllm import models
@@ -68,6 +70,31 @@ def test_without_matrices_it_is_adamw():
     found = moved(Muon(zip("ab", own), set(), **options), own)
     for value, expected in zip(found, moved(torch.optim.AdamW(other, **options), other)):
         assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["from a file", "pickled whole"])
+def test_it_goes_on_from_a_saved_state_bit_for_bit(copied, tmp_path):
+    """Matrices and others, with a rate that a schedule has changed, after seven steps as without the break."""
+
+    def started():
+        values = some((6, 4), (3, 5, 2), (4,))
+        return values, Muon(zip("abc", values), {"a", "b"}, lr=0.1, weight_decay=0.1, betas=(0.9, 0.98))
+
+    through, optimizer = started()
+    moved(optimizer, through, steps=3)
+    optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.03
+    torch.save([through, optimizer.state_dict()], tmp_path / "state.pt")
+    if copied:
+        again, other = copy.deepcopy((through, optimizer))
+    else:
+        again, other = started()
+        values, state = torch.load(tmp_path / "state.pt")
+        for value, saved in zip(again, values):
+            value.data.copy_(saved)
+        other.load_state_dict(state)
+    for found, expected in zip(moved(other, again, steps=4), moved(optimizer, through, steps=4)):
+        assert torch.equal(found, expected)
+    assert {float(state["step"]) for state in other.state.values()} == {7.0}
 
 
 def test_the_matrices_of_a_model_are_those_of_its_layers():

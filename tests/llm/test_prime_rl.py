@@ -5,6 +5,7 @@ over sequences, micro-batches and ranks, divided by the number of tokens under t
 """
 
 import importlib
+import math
 import sys
 from dataclasses import dataclass, fields, replace
 from types import ModuleType, SimpleNamespace
@@ -122,5 +123,8 @@ def test_outputs_and_refusals(pmd_loss, batch):
     for name in ("advantages", "loss_weights"):
         with pytest.raises(ValueError, match=f"{name} must be the same at all tokens"):
             pmd_loss(replace(inputs, loss_mask=torch.ones(T, dtype=torch.bool), **{name: varying}), tau=TAU)
+    for tau in (0.0, -TAU, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"tau must be positive and finite, got {tau}"):
+            pmd_loss(inputs, tau=tau)
     with pytest.raises(ValueError, match="group_size must be at least 2"):
         pmd_loss(inputs, tau=TAU, group_size=1)

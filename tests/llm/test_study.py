@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import shlex
 import shutil
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import cli, models, study
 from pmdllm.config import Config, parse
-from pmdllm.study import Setting, Study, Table, grid, hours
+from pmdllm.study import Setting, Study, Table, compare, grid, hours, panels
 from pmdllm.study.declared import ON_REQUEST, STUDIES
 from pmdllm.study.tables import appearing, claim
 from pmdllm.tasks import load
@@ -143,7 +144,8 @@ def test_finished_cells_are_not_trained_again(small, trained, monkeypatch):
     other = replace(small, settings=(Setting({"method": "a"}, short),), seeds=(1,))
     log = Log()
     study.run(other, trained, trained / "runs", log=log)
-    assert len(log) == 2 and log[0].startswith("1 cell to run, 1 at a time, about 0.0 h")
+    assert len(log) == 2 and log[0].startswith("1 cell to run, 1 at a time, about 1 min")
+    assert log[1].endswith("about 0 min left")
     table = pd.read_csv(results)
     assert len(table) == 4
     assert table[table.options.str.contains("tau=0.7")][["method", "seed"]].to_numpy().tolist() == [["a", 1]]
@@ -605,6 +607,14 @@ def test_what_cannot_be_timed_is_predicted_and_said(small, tmp_path):
         assert "not of this machine" in log[-2] and reason in log[-2]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-1e-9, "0 min"), (0, "0 min"), (1, "1 min"), (60, "1 min"), (3540.0, "59 min"), (3541, "1.0 h"), (5400, "1.5 h")],
+)
+def test_durations_in_words(seconds, said):
+    assert hours.words(seconds) == said
+
+
 @pytest.mark.parametrize(("variable", "option"), [("DRY", "--dry-run"), ("FAST", "--check")])
 def test_make_study_has_a_variable_for_each_option(variable, option):
     """What `make` would run; its own --dry-run is another thing."""
@@ -646,3 +656,34 @@ def test_declared_studies(declared):
 def test_the_committed_tables_are_complete(declared):
     """Nothing is left to train: the tables hold every cell with the options that the study declares."""
     assert study.plan(declared, DATA) == ([], [])
+
+
+def test_a_comparison_is_drawn_in_six_panels_with_the_names_of_pictures():
+    """Two forms of one method are told apart, and what nobody has measured has no panel."""
+    names = ["pmd-mean-loo", "pmd-mean", "grpo", "free-baseline"]
+    numbers = ["reward", "length", "entropy", "log_ratio/std"]
+    numbers += [f"validation/{name}" for name in ("avg@4", "pass@4", "maj@4", "greedy")]
+    curves = pd.DataFrame([
+        {"algorithm": name, "seed": seed, "iteration": step} | dict.fromkeys(numbers, 0.1 * seed + 0.2 * step)
+        for name in names for seed in (0, 1) for step in (1, 2)
+    ])  # fmt: skip
+    figure = panels.panels(curves, "algorithm")
+    assert len(figure.axes) == 6
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "PMD-mean", "PMD-mean (pmd-mean)", "GRPO", "free-baseline",
+    ]  # fmt: skip
+    assert len(panels.panels(curves.assign(entropy=np.nan), "algorithm").axes) == 5
+
+
+def test_a_run_without_an_accuracy_is_not_passed_over():
+    """Its estimates are missing, on paper and as records; the others stay."""
+    rows = [
+        {"algorithm": name, "test/avg@4": value, "test/greedy": 0.5} | dict.fromkeys(compare.SPENDING, 1.0)
+        for name, values in {"a": (0.4, 0.6), "b": (0.5, np.nan)}.items() for value in values
+    ]  # fmt: skip
+    first, second = compare.records(pd.DataFrame(rows))
+    assert first["test/avg@4"] == 0.5 and second["test/greedy"] == 0.5
+    assert all(math.isnan(second[name]) for name in ("test/avg@4", "test/avg@4_low", "above", "above_high"))
+    line = next(line for line in compare.comparison(pd.DataFrame(rows)).splitlines() if line.startswith("b "))
+    assert line.split()[2:5] == ["nan", "0.500", "[0.500,"] and line.count("nan") == 2

@@ -154,10 +154,11 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("place", ["update", "measured"])
-@pytest.mark.parametrize("scratch", [True, False])
-def test_resumed_after_any_end(pretrained, tmp_path, monkeypatch, scratch, place):
+@pytest.mark.parametrize("begun", ["from scratch", "by Muon", "from a model"])
+def test_resumed_after_any_end(pretrained, tmp_path, monkeypatch, begun, place):
     """A warm-up cut off again and again ends with the bits of a whole one, and leaves no checkpoint."""
-    whole = replace(MINI, steps=4) if scratch else started(pretrained, micro_batch=3)
+    whole = started(pretrained, micro_batch=3) if begun == "from a model" else replace(MINI, steps=4)
+    whole = replace(whole, optimizer="muon") if begun == "by Muon" else whole
     whole = replace(whole, output=str(tmp_path / "whole"), checkpoint_seconds=0)
     cut, real, left = replace(whole, output=str(tmp_path / "cut")), getattr(Warmup, place), 0
 

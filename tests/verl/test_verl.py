@@ -223,6 +223,7 @@ def test_what_is_refused(verl, batch):
     for changes, message in (
         ({"loss_agg_mode": "token-mean"}, "loss_agg_mode must be one of seq-mean-token-sum"),
         ({"config": configuration(verl, "seq-mean-token-sum", tau=None)}, "actor.policy_loss.tau must be given"),
+        ({"config": configuration(verl, "seq-mean-token-sum", tau=-0.1)}, "loss.tau must be positive and finite"),
         ({"config": configuration(verl, "seq-mean-token-sum", dp_size=2)}, "must hold global_batch_size"),
         (normed | {"config": configuration(verl, **normed, loss_scale_factor=None)}, "loss_scale_factor must be given"),
         ({"advantages": torch.randn(P * N, T)}, "advantages must be the same at all tokens"),
