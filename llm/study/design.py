@@ -292,7 +292,8 @@ def choose(setting: Setting, tuning: "pd.DataFrame", seeds: Sequence[int]) -> di
 
     It has the largest mean validation avg@k over the seeds, itself and the trials with the next smaller and the next
     larger learning rate: the best single rate is often the last one before the runs collapse. So the smallest and the
-    largest rate of three or more are not chosen; with less than three a trial stands for itself.
+    largest rate of three or more are not chosen; with less than three a trial stands for itself. A run without an
+    accuracy counts as one that has 0.
     """
     if len(setting.trials) == 1:
         return setting.trials[0]
@@ -301,7 +302,7 @@ def choose(setting: Setting, tuning: "pd.DataFrame", seeds: Sequence[int]) -> di
         rows = of(tuning, (setting.tuned_as or setting.columns) | trial)
         if not set(seeds) <= set(rows.get("seed", ())):
             return None
-        scores.append(rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].mean())
+        scores.append(rows[rows["seed"].isin(seeds)][accuracy(rows, "validation")].fillna(0.0).mean())
     means = {number: sum(scores[i] for i in near) / len(near) for number, near in _neighbours(setting.trials)}
     return setting.trials[max(means, key=means.__getitem__)]
 

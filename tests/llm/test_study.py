@@ -305,6 +305,19 @@ def test_choice_avoids_the_last_rate_before_the_cliff():
     assert study.choose(Setting({}, {}, trials), pd.DataFrame(rows).assign(m="m"), (100,)) == trials[1]
 
 
+def test_a_run_without_an_accuracy_counts_as_zero():
+    """Neither is the other seed's accuracy taken for the trial's, nor does the order of the trials decide."""
+    trials = grid(tau=(0.1, 0.5))
+    for first, second in itertools.permutations(((0.9, math.nan), (0.6, 0.5))):
+        rows = [
+            trial | {"m": "m", "seed": seed, "validation/avg@8": value}
+            for trial, values in zip(trials, (first, second))
+            for seed, value in zip((100, 101), values)
+        ]
+        chosen = study.choose(Setting({}, {}, trials), pd.DataFrame(rows), (100, 101))
+        assert chosen == trials[(first, second).index((0.6, 0.5))]
+
+
 def test_a_candidate_that_diverges_is_not_chosen(preset, tmp_path):
     """It has a row of accuracy 0 and is not tried again; a chosen one that diverges fails, and says so."""
     trials = ({"learning_rate": 1e-3}, {"learning_rate": 1e9})
