@@ -1,7 +1,9 @@
 r"""The updates compiled by Numba: the equations of `solver`, solved by passes over the actions, each one loop.
 
 For rows of p and r with targets D, E_p[D] = 0, and λ = k v + a, the root v of Ψ(v) = v, Ψ = E_p[e^s − 1 − s], is found
-by Halley's method: for k = 1 on log Ψ − log v in log v, for k = 0 on log E_p[e^s] = log(1 + (Ψ − v)/(1 + λ)) in v.
+by Halley's method: for k = 1 on log Ψ − log v in log v, but where a < 0, that is 0 < λ < v, on 1/E_p[e^s] in λ; for
+k = 0 on log E_p[e^s] in v. Here E_p[e^s] = 1 + (Ψ − v)/(1 + λ).
+
 Each pass has all actions take one Householder step to their s at the present v. The first passes run in 32 bits, twice
 as many numbers to an instruction: one from a fit of Wright's ω, which is taken again after large moves, the others from
 the last solutions. A pass in 64 bits, mostly one, then finds s, q and v to rounding, and the last change of v moves s
@@ -11,8 +13,8 @@ All loops over actions are free of branches and run over blocks that fit the fir
 them into vector instructions; the elementary functions are written out for the same reason. Short rows are laid side by
 side, the first action of each before the second of any, so that what is done once a row is a vector instruction too.
 
-Rows at the limits of floating-point numbers and rows that do not converge at once are not decided here: they are not
-`done`, and NumPy's path solves or refuses them.
+Rows at the limits of floating-point numbers, rows with λ < 0 and rows that do not converge at once are not decided
+here: they are not `done`, and NumPy's path solves or refuses them.
 """
 
 import os
@@ -377,12 +379,13 @@ def _begin(k, baselines, given, D32, rows, g, state):
     for i in range(rows):
         own, tau, variance, above = g[i + _OWN], g[i + _TAU], g[i + _FIRST], g[i + _SECOND]
         a = (own - given[i]) / tau + g[i + _MEAN] if baselines else given[i]
-        half = variance / (2.0 * (1.0 + a) * (1.0 + a))
-        large = above / (1.0 + a) if k == 1.0 else 0.5 * variance / above
-        v = half / np.sqrt(1.0 + (half / large) * (half / large)) if k == 1.0 else min(half, large)
+        c = max(-a, 0.0)
+        half = 0.5 * variance / ((1.0 + a) * (1.0 + a) if c == 0.0 else c + np.sqrt(c * c + variance))
+        large = above / (1.0 + a + c) if k == 1.0 else 0.5 * variance / above
+        v = c + half / np.sqrt(1.0 + (half / large) * (half / large)) if k == 1.0 else min(half, large)
         rounding = 1e-14 * abs(own) / tau
         fine = half > 1e-25 and variance < 1e30 and variance > rounding * rounding
-        state[i] = 1 if fine and 0.0 <= a < 1e15 else -1
+        state[i] = 1 if fine and -256.0 < a < 1e15 else -1
         if above == 0.0 and 0.0 <= a < 1e300 and _equal(D32, i, rows):  # nothing moves
             equal = baselines and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
             state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
@@ -405,6 +408,23 @@ def _newton_in_log(rows, g):
         newton = min(max(newton, min(0.5 * value, value)), max(0.5 * value, value))
         growth, _ = _exponential(newton)
         g[i + _CHANGE], g[i + _MOVE] = v * growth, abs(newton)
+
+
+@loop
+def _newton_in_weight(least, rows, g):
+    """Where a < 0, Halley's step of 1/E_p[e^s] in λ, which stays above 0; moves are relative to λ or `least` v."""
+    for i in range(rows):
+        if g[i + _A] < 0.0:
+            v, excess, over = g[i + _V], g[i + _PSI] - g[i + _V], 1.0 + g[i + _WEIGHT]
+            weight, mass = g[i + _WEIGHT], 1.0 + excess / over
+            first = -(g[i + _SLOPE] + mass) / over
+            second = (g[i + _CURVE] - 2.0 * first) / over
+            newton = -(excess / over) * (mass / first)
+            bend = newton * (first / mass - 0.5 * second / first)
+            newton /= 1.0 - (bend if abs(bend) < 0.5 else 0.0)
+            beyond = newton < 0.0 and weight < 1e-6 * min(v, 1.0)
+            newton = min(max(newton, -0.9 * weight), 9.0 * weight)
+            g[i + _CHANGE], g[i + _MOVE] = newton, np.nan if beyond else abs(newton) / max(weight, least * v)
 
 
 @loop
@@ -480,6 +500,7 @@ def _solve_rows(k, baselines, given, p, r, s, q, p32, D32, s32, pull, rows, g, s
             _sum_up(c, end - start, rows, g)
         if k == 1.0:
             _newton_in_log(rows, g)
+            _newton_in_weight(1e-4, rows, g)
         else:
             _newton(rows, g)
         farthest = _moved(rows, g, state)
@@ -500,6 +521,7 @@ def _solve_rows(k, baselines, given, p, r, s, q, p32, D32, s32, pull, rows, g, s
         fresh = False
         if k == 1.0:
             _newton_in_log(rows, g)
+            _newton_in_weight(0.0, rows, g)
         else:
             _newton(rows, g)
         farthest = _moved(rows, g, state)
@@ -596,8 +618,9 @@ def _solve(k, baselines, p, r, tau, a, q, s, v, weight, mean, done):
         for i in range(rows):
             row, own, m = start + i, g[i + _OWN], g[i + _MEAN]
             v[row], weight[row], mean[row] = g[i + _V], k * g[i + _V] + g[i + _A], own + tau[row] * m
-            near = g[i + _MOVE] < 2e-5 and abs(g[i + _MASS] - 1.0) < 1e-12 and (v[row] < 256.0 or k == 1.0)
-            done[row] = state[i] == 0 or (state[i] == 1 and near)
+            near = g[i + _MOVE] < 2e-5 and abs(g[i + _MASS] - 1.0) < 1e-12
+            cancels = v[row] > 256.0 and (k == 0.0 or g[i + _A] < 0.0)  # D − v
+            done[row] = state[i] == 0 or (state[i] == 1 and near and not cancels)
             if state[i] == 0:
                 s[row], q[row], v[row] = 0.0, p[row], 0.0
                 weight[row] = (own - a[row]) / tau[row] + m if baselines else a[row]
@@ -795,7 +818,7 @@ def pmd_mean(p, r, tau):
 
 
 def with_baseline(p, r, tau, b):
-    """The update with baseline `b`, shape (N,), up to the mean; those above it are not done."""
+    """The update with baseline `b`, shape (N,); those above τ log Z are not done."""
     q, s, _, weight, _, done = _of_levels(1.0, True, p, r, tau, b)
     return q, s, weight, b.copy(), done
 

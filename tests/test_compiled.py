@@ -7,10 +7,12 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
-from tests.problems import hard_problems, on
+from tests.problems import hard_problems, on, problems
 
 UPDATES = {
     "kl": kl_update, "pmd-mean": pmd_mean_update, "mixed": lambda *problem: mixed_update(*problem, 0.3),
@@ -58,6 +60,38 @@ def test_ordinary_problems_are_solved_without_numpy_and_alike(name, tau, shape):
         same(fast, UPDATES[name](policy, reward, tau))
 
 
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[-1] > 1], ids=str)
+@pytest.mark.parametrize("tau", [3.0, 0.1, 1 / 30])
+@pytest.mark.parametrize("share", [1e-6, 0.5, 0.99])
+def test_baselines_between_the_mean_and_the_log_partition(share, tau, shape):
+    """There 0 < λ < KL(p‖q); a rounding of λ moves s + λ e^s by ρ of it."""
+    policy, reward = ordinary(shape)
+    ideal, mean = kl_update(policy, reward, tau).baseline, pmd_mean_update(policy, reward, tau)
+    baseline = mean.baseline + share * (ideal - mean.baseline)
+    fast = alone(baseline_update, policy, reward, tau, baseline)
+    assert np.all((fast.chi2_weight > 0) & (fast.chi2_weight < mean.chi2_weight))
+    target = (reward - baseline[..., None]) / tau
+    ratio = np.exp(fast.log_ratio)
+    residual = fast.log_ratio + fast.chi2_weight[..., None] * ratio - target
+    assert np.abs(residual / (1 + ratio))[policy > 0].max() < 1e-13
+    with on("NumPy"):
+        same(fast, baseline_update(policy, reward, tau, baseline), 1e-11)
+
+
+@settings(max_examples=60)
+@given(problems(smallest_exponent=-30, zeros=True), st.floats(-1, 1))
+def test_any_baseline_up_to_the_log_partition_alike(problem, share):
+    policy, reward, tau = problem
+    mean, ideal = policy @ reward, float(kl_update(*problem).baseline)
+    baseline = mean + share * (ideal - mean)
+    fast = baseline_update(*problem, baseline)
+    with on("NumPy"):
+        plain = baseline_update(*problem, baseline)
+    rounding = 1e-14 * (np.abs(reward).max() / tau + 1)
+    assert np.abs(fast.policy - plain.policy).sum() < 1e-12 + rounding
+    assert fast.chi2_weight == pytest.approx(plain.chi2_weight, rel=1e-9, abs=10 * rounding)
+
+
 @pytest.mark.parametrize("name", UPDATES)
 def test_two_levels_of_reward(name):
     """With a level that a row lacks, actions without probability at a third, and steps that are tiny."""
@@ -99,6 +133,12 @@ def test_hard_problems_are_mostly_decided():
         for policy, reward, tau in hard_problems(np.random.default_rng(3), 200)
     ]
     assert np.mean(done) > 0.6
+    between = [
+        bool(compiled.with_baseline(p[None], r[None], np.array([tau]), np.array([b]))[-1][0])
+        for p, r, tau in hard_problems(np.random.default_rng(3), 200)
+        for b in [(p @ r + kl_update(p, r, tau).baseline) / 2]
+    ]
+    assert np.mean(between) > 0.5
 
 
 @pytest.mark.parametrize("kind", ["float32", "integers", "strided", "read-only"])
