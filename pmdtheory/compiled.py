@@ -931,10 +931,12 @@ def _apart(s_beside, q_beside, mass, s, q):
             s[i, j], q[i, j] = s_beside[j * rows + i], q_beside[j * rows + i] * scale
 
 
-@loop
 def _together(K):
     """How many rows of K actions are solved side by side."""
     return min(_BLOCK, 8 * max(1, 64 // K)) if K <= _SIDE else 1
+
+
+_side = loop(_together)
 
 
 @_kept(
@@ -964,7 +966,7 @@ def _solve(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, g, t
     """
     k = 1.0 if law in (MEAN, BASELINE) else 0.0
     N, K = p.shape
-    most = min(_together(K), N)
+    most = min(_side(K), N)
     b, c = np.empty(17 * _BLOCK), np.empty(17 * _BLOCK, dtype=np.float32)
     columns = np.empty((4, most * K if most > 1 else 0))
     state = at[4:]
@@ -1125,7 +1127,7 @@ def _parts(K):
 
 def _workspace(N, K):
     """What `_solve` works in."""
-    together = min(_together.py_func(K), N)
+    together = min(_together(K), N)
     return np.empty(17 * _BLOCK), np.empty((_parts(K), 4 * together)), np.zeros(4 + together, dtype=np.int64)
 
 
@@ -1136,7 +1138,7 @@ def _over_threads(law, p, r, tau, a):
     """
     N, K = p.shape
     inputs, outputs = (p, r, tau, a), [np.empty((N, K)), np.empty((N, K)), *np.empty((3, N)), np.empty(N, dtype=bool)]
-    shares, together = N * K // _SHARE, _together.py_func(K)
+    shares, together = N * K // _SHARE, _together(K)
     groups = -(-N // together)
     workers = min(threads(), shares) if shares > 1 else 1
     if workers > groups and K > _PART:
