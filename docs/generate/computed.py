@@ -7,9 +7,8 @@ import functools
 import re
 from pathlib import Path
 
-import pandas as pd
-
 import numpy as np
+import pandas as pd
 
 from figures import (
     harness,
