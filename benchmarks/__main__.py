@@ -90,7 +90,7 @@ def main(names):
         others = kept(name)
         rows = BENCHMARKS[name].rows()
         show(rows)
-        threads = str(os.cpu_count()) if name == "training" else os.environ.get("OMP_NUM_THREADS", "all")
+        threads = getattr(BENCHMARKS[name], "THREADS", os.environ.get("OMP_NUM_THREADS", "all"))
         own = {"machine": processor(), "threads": threads, "versions": versions()}
         new = pd.DataFrame(rows).assign(benchmark=name, **own)
         table = pd.concat([*others, new], ignore_index=True)

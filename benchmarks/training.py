@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from .rows import row, show
 
+THREADS = str(os.cpu_count())  # those of `measured`, whatever the environment says
 PROMPTS, ROLLOUTS, TOKENS, UPDATES, ITERATIONS = 16, 8, 16, 4, 3
 PRETRAINED, TINY = "SmolLM2-135M", "tiny-cpu"
 
