@@ -320,11 +320,16 @@ def preset_values(preset: str, kind: str = "train") -> dict[str, Any]:
 
 
 def _read(cls, preset, kind):
-    """Values of a preset; texts turned into what their options hold, where that can be read: `check` says the rest."""
+    """Values of a preset for the options `cls`."""
     read = preset_values(preset, kind)
     _refuse_unknown(cls, read, f"preset {preset}")
+    return _numbers(cls, read)
+
+
+def _numbers(cls, values):
+    """Turn texts into what their options hold, where that can be read; `check` says what is wrong with the others."""
     kinds = {declared.name: _kind(declared) for declared in fields(cls)}
-    return {name: _number(kinds[name], value) if isinstance(value, str) else value for name, value in read.items()}
+    return {name: _number(kinds[name], value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _number(kind, text):
