@@ -71,8 +71,9 @@ def _range(array, name):
 
 def positive(value: Any, name: str) -> np.ndarray:
     """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
-    array = finite(value, name)
-    if not array.min(initial=1.0) > 0:
+    array = _floats(value, name, copy=True)
+    if not (array.min(initial=1.0) > 0 and array.max(initial=0.0) < math.inf):
+        _range(array, name)
         _reject(array <= 0, array, name, "positive")
     return array
 
@@ -127,14 +128,16 @@ def distribution(value: Any, name: str = "policy", copy: bool = True) -> np.ndar
         raise ValueError(
             f"{name} must have at least one action in its last axis, got an array of shape {array.shape}."
         )
-    with np.errstate(invalid="ignore"):
-        total = array.sum(axis=-1)
-    off = np.abs(total - 1)
-    if not (array.min(initial=0.0) >= 0 and off.max(initial=0.0) <= SUM_TOLERANCE):
+    if not array.min(initial=0.0) >= 0:
         nonnegative(array, name, copy=False)
+    total = array.sum(axis=-1)
+    off = np.abs(total - 1)
+    farthest = off.max(initial=0.0)
+    if not farthest <= SUM_TOLERANCE:
+        finite(array, name, copy=False)
         accepted = f"1 within {SUM_TOLERANCE:g} (divide it by its sum)"
         _reject(off > SUM_TOLERANCE, total, f"{name} summed over its last axis", accepted)
-    if not off.max(initial=0.0) > ROUNDING:
+    if not farthest > ROUNDING:
         return array
     return array / np.where(off > ROUNDING, total, 1.0)[..., None]
 
@@ -179,7 +182,7 @@ def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.
             f"reward must have one entry per action: policy has shape {p.shape}, reward has shape {r.shape}."
         )
     try:
-        batch = np.broadcast_shapes(p.shape[:-1], r.shape[:-1], *(v.shape for v in per_context.values()))
+        batch = _common_shape(p.shape[:-1], r.shape[:-1], *(v.shape for v in per_context.values()))
     except ValueError:
         shapes = ", ".join(f"{k} {v.shape}" for k, v in per_context.items())
         raise ValueError(
@@ -194,6 +197,10 @@ def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.
         accepted = "large enough for (max reward - min reward) / tau to be finite"
         _reject(~np.isfinite(spread), scalars[0], "tau", accepted)
     return p, r, *scalars
+
+
+def _common_shape(*shapes):
+    return shapes[0] if len(set(shapes)) == 1 else np.broadcast_shapes(*shapes)
 
 
 def _spread_over(array, shape):

@@ -7,16 +7,18 @@ import sys
 import mpmath
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
-from tests.problems import hard_problems, on
+from tests.problems import hard_problems, on, problems
 
 UPDATES = {
     "kl": kl_update, "pmd-mean": pmd_mean_update, "mixed": lambda *problem: mixed_update(*problem, 0.3),
     "baseline": lambda *problem: baseline_update(*problem, -4.0),
 }  # fmt: skip
-SHAPES = [(1, 5000), (300, 7), (5, 256), (3, 257), (40, 1), (1, 2), (7, 1000), (2, 3, 4)]
+SHAPES = [(1, 70_000), (1, 5000), (300, 7), (5, 256), (3, 257), (40, 1), (1, 2), (7, 1000), (2, 3, 4)]
 
 
 def ordinary(shape, seed=0):
@@ -56,6 +58,38 @@ def test_ordinary_problems_are_solved_without_numpy_and_alike(name, tau, shape):
     fast = alone(UPDATES[name], policy, reward, tau)
     with on("NumPy"):
         same(fast, UPDATES[name](policy, reward, tau))
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[-1] > 1], ids=str)
+@pytest.mark.parametrize("tau", [3.0, 0.1, 1 / 30])
+@pytest.mark.parametrize("share", [1e-6, 0.5, 0.99])
+def test_baselines_between_the_mean_and_the_log_partition(share, tau, shape):
+    """There 0 < λ < KL(p‖q); a rounding of λ moves s + λ e^s by ρ of it."""
+    policy, reward = ordinary(shape)
+    ideal, mean = kl_update(policy, reward, tau).baseline, pmd_mean_update(policy, reward, tau)
+    baseline = mean.baseline + share * (ideal - mean.baseline)
+    fast = alone(baseline_update, policy, reward, tau, baseline)
+    assert np.all((fast.chi2_weight > 0) & (fast.chi2_weight < mean.chi2_weight))
+    target = (reward - baseline[..., None]) / tau
+    ratio = np.exp(fast.log_ratio)
+    residual = fast.log_ratio + fast.chi2_weight[..., None] * ratio - target
+    assert np.abs(residual / (1 + ratio))[policy > 0].max() < 1e-13
+    with on("NumPy"):
+        same(fast, baseline_update(policy, reward, tau, baseline), 1e-11)
+
+
+@settings(max_examples=60)
+@given(problems(smallest_exponent=-30, zeros=True), st.floats(-1, 1))
+def test_any_baseline_up_to_the_log_partition_alike(problem, share):
+    policy, reward, tau = problem
+    mean, ideal = policy @ reward, float(kl_update(*problem).baseline)
+    baseline = mean + share * (ideal - mean)
+    fast = baseline_update(*problem, baseline)
+    with on("NumPy"):
+        plain = baseline_update(*problem, baseline)
+    rounding = 1e-14 * (np.abs(reward).max() / tau + 1)
+    assert np.abs(fast.policy - plain.policy).sum() < 1e-12 + rounding
+    assert fast.chi2_weight == pytest.approx(plain.chi2_weight, rel=1e-9, abs=10 * rounding)
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -99,6 +133,12 @@ def test_hard_problems_are_mostly_decided():
         for policy, reward, tau in hard_problems(np.random.default_rng(3), 200)
     ]
     assert np.mean(done) > 0.6
+    between = [
+        bool(compiled.with_baseline(p[None], r[None], np.array([tau]), np.array([b]))[-1][0])
+        for p, r, tau in hard_problems(np.random.default_rng(3), 200)
+        for b in [(p @ r + kl_update(p, r, tau).baseline) / 2]
+    ]
+    assert np.mean(between) > 0.5
 
 
 @pytest.mark.parametrize("kind", ["float32", "integers", "strided", "read-only"])
@@ -146,12 +186,13 @@ def test_updates_in_threads_that_outlive_the_main_one():
         "from pmdtheory import kl_update\n"
         "def late():\n"
         "    time.sleep(0.3)\n"
-        "    print(kl_update(np.full((2000, 300), 1 / 300), np.zeros((2000, 300)), 1.0).policy.shape)\n"
+        "    for shape in (2000, 300), (1, 600_000):\n"
+        "        print(kl_update(np.full(shape, 1 / shape[1]), np.zeros(shape), 1.0).policy.shape)\n"
         "threading.Thread(target=late).start()\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout == "(2000, 300)\n", done.stderr
+    assert done.stdout == "(2000, 300)\n(1, 600000)\n", done.stderr
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
@@ -164,7 +205,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("name", UPDATES)
-@pytest.mark.parametrize("shape", [(300, 7), (5, 257)], ids=str)
+@pytest.mark.parametrize("shape", [(300, 7), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
 def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
     problem = *ordinary(shape), 0.3
     monkeypatch.setattr(compiled, "_SHARE", 8)
@@ -172,6 +213,7 @@ def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
     for threads in ("1", "2", "3", "64"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         found.append(alone(UPDATES[name], *problem))
+    assert compiled._parts(70_000) == 3  # that threads share
     for other in found[1:]:
         for field in ("policy", "log_ratio", "chi2_weight", "baseline"):
             np.testing.assert_array_equal(getattr(found[0], field), getattr(other, field))
@@ -199,15 +241,15 @@ def test_a_first_solution_and_rough_steps(weight):
         exact = [x + weight - mpmath.lambertw(weight * mpmath.exp(x + weight)).real for x in map(mpmath.mpf, d)]
         size = [mpmath.expm1(s) - s for s in exact]
     D, s, pull, p = (x.astype(np.float32) for x in (d, d, d, np.ones(d.size)))
-    b = np.zeros(16 * block, dtype=np.float32)
+    b = np.zeros(17 * block, dtype=np.float32)
     for at, number in ((compiled._V, 0.0), (compiled._WEIGHT, weight), (compiled._LOG, np.log(weight))):
         b[at : at + block] = number
-    compiled._start(D, s, pull, b)
+    compiled._starts_of_block(D, s, pull, b)
     assert np.abs(s - np.array(exact, dtype=float)).max() < 0.06
-    compiled._rough(p, D, s, pull, np.float32(1), b)
+    compiled._roughs_of_block(p, D, s, pull, np.float32(1), b)
     exact, size = np.array(exact, dtype=float), np.array(size, dtype=float)
     np.testing.assert_allclose(s, exact, rtol=1e-5, atol=3e-8)
-    compiled._rough(p, D, s, pull, np.float32(1), b)
+    compiled._roughs_of_block(p, D, s, pull, np.float32(1), b)
     np.testing.assert_allclose(s, exact, rtol=1e-5, atol=1e-14)
     np.testing.assert_allclose(b[compiled._PSI : compiled._PSI + d.size], size, rtol=5e-4)
 
