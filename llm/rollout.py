@@ -128,15 +128,20 @@ def sample(
     Raises
     ------
     ValueError
-        No prompts, a prompt that the tokenizer cannot encode, a completion that would exceed the model's longest
-        sequence, or a tokenizer without padding or end-of-sequence token.
+        No prompts, a number out of its range, a prompt that the tokenizer cannot encode, a completion that would
+        exceed the model's longest sequence, or a tokenizer without padding or end-of-sequence token.
     FloatingPointError
         The model's logits are not numbers: its weights have diverged or are damaged.
     """
     if not prompts:
         raise ValueError("prompts is empty, but at least one prompt is needed.")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
+    for name, count in (("n", n), ("max_new_tokens", max_new_tokens)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive, got {temperature}; greedy completions take generator=None.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}.")
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError("tokenizer needs a padding and an end-of-sequence token: set pad_token and eos_token.")
     prompt_ids, prompt_mask = (

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 if TYPE_CHECKING:
     from ..losses import Algorithm
 
-__all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "presets"]
+__all__ = ["Config", "Parser", "check", "from_preset", "must_be", "option", "parse", "preset_values", "presets"]
 
 CONFIGS = Path(__file__).parent
 KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
@@ -300,24 +300,30 @@ def parse(
     return cls(**usual | typed)
 
 
-def _read(cls, preset, kind):
-    """Values of a preset."""
+def preset_values(preset: str, kind: str = "train") -> dict[str, Any]:
+    """Names and values in a preset as they stand there; ``ValueError`` if it is not there or cannot be read."""
     import yaml
 
     path = Path(preset) if Path(preset).suffix in (".yaml", ".yml") else CONFIGS / kind / f"{preset}.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         names = ", ".join(presets(kind))
         raise ValueError(f"preset must be one of {names} or the path of a YAML file, got {str(preset)!r}.") from None
     except Exception as error:  # whatever a file that is no YAML makes of its reader
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(f"preset {str(preset)!r} cannot be read: {reason}.") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(values).__name__}.")
-    _refuse_unknown(cls, values, f"preset {preset}")
-    return _numbers(cls, values)
+    read = {} if read is None else read
+    if not isinstance(read, dict):
+        raise ValueError(f"preset {preset} must hold one 'name: value' per line, got {type(read).__name__}.")
+    return read
+
+
+def _read(cls, preset, kind):
+    """Values of a preset for the options `cls`."""
+    read = preset_values(preset, kind)
+    _refuse_unknown(cls, read, f"preset {preset}")
+    return _numbers(cls, read)
 
 
 def _numbers(cls, values):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import Config, from_preset
+from ..config import Config, from_preset, preset_values
 from ..run.folder import write_atomically
 from . import tables
 from .hours import rates
@@ -29,6 +29,7 @@ UNIDENTIFYING = ("output", "overwrite", "seed", "device", "threads", "checkpoint
 OFF = (0, None, False, "auto", "none")
 OPTIONAL = frozenset(option.name for option in fields(Config) if option.default is None)
 RATE = "learning_rate"
+AROUND_A_WARMUP = ("output", "workers", "checkpoint_seconds", "eval_prompts", "eval_samples")  # nothing to its model
 
 SECONDS = 0.0013, 0.0005  # of a training completion and an evaluated one, at tiny-cpu on one core
 
@@ -118,7 +119,9 @@ class Cell:
 
     def base(self, runs: Path) -> Path | None:
         """Return the folder of the regenerated model, None if there is none to be made."""
-        return None if self.base_seed is None else runs / "bases" / f"{Path(self.preset).stem}-{self.base_seed}"
+        if self.base_seed is None:
+            return None
+        return runs / "bases" / f"{Path(self.preset).stem}-{self.base_seed}-{_recipe(self.preset)}"
 
     def make_base(self, runs: Path) -> None:
         """Regenerate the model in the folder ``base(runs)``."""
@@ -184,12 +187,18 @@ class Cell:
 
     @functools.cached_property
     def identity(self) -> str:
-        """The options that are switched on and decide the outcome, the seed apart; the shipped base by its digest."""
-        model = self.resolved["model"]
-        config = self.resolved | {"model": f"base:{_shipped()}" if model == "base" else model}
+        """The options that are switched on and decide the outcome, the seed apart; a base of ours by a digest."""
+        config = self.resolved | {"model": self._model}
         on = {name: value is not None if name in OPTIONAL else value not in OFF for name, value in config.items()}
         decisive = [name for name in config if on[name] and name not in UNIDENTIFYING]
         return " ".join(f"{name}={config[name]}" for name in decisive)
+
+    @property
+    def _model(self):
+        model = self.resolved["model"]
+        if self.base_seed is not None:
+            return f"{model}:{_recipe(self.preset)}"
+        return f"base:{_shipped()}" if model == "base" else model
 
     def _rates(self, table):
         timed = table if table.empty else table[table["seconds"] > 0]  # one that diverged has no time
@@ -207,6 +216,13 @@ class Cell:
 def _shipped():
     weights = Path(__file__).parent.parent / "models" / "base" / "model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+
+
+@functools.cache
+def _recipe(preset):
+    """Digest of the warm-up of a preset, as far as it decides the model."""
+    decisive = {name: value for name, value in preset_values(preset, "warmup").items() if name not in AROUND_A_WARMUP}
+    return hashlib.sha256(repr(sorted(decisive.items())).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

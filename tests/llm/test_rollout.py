@@ -149,6 +149,12 @@ def test_bad_input(policy):
     model, tokenizer = policy
     with pytest.raises(ValueError, match="prompts is empty"):
         sample(model, tokenizer, [], 2, 4, seeded())
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        sample(model, tokenizer, PROMPTS, 0, 4, seeded())
+    with pytest.raises(ValueError, match="temperature must be positive, got 0; greedy"):
+        sample(model, tokenizer, PROMPTS, 2, 4, seeded(), temperature=0)
+    with pytest.raises(ValueError, match="top_p must be in"):
+        sample(model, tokenizer, PROMPTS, 2, 4, seeded(), top_p=0.0)
 
     class Bare:
         eos_token_id, pad_token_id = 1, None

@@ -228,7 +228,7 @@ def test_regenerated_base(tmp_path, monkeypatch):
     words = shlex.split(cell.command(tmp_path / "runs"))
     assert words[:2] == ["pmd-llm", "warmup"]
     assert words[words.index("--output") + 1] == first.model
-    assert "model=warmup:7" in cell.identity
+    assert "model=warmup:7:" in cell.identity
     study.run(declared, tmp_path, tmp_path / "runs", log=Log())
     assert len(made) == 5
 
@@ -242,6 +242,19 @@ def test_a_filter_at_zero_identifies_a_run():
 
     assert identity() == identity(filter_low=None) != identity(filter_low=0.0)
     assert identity(filter_low=0.0, filter_high=1.0) != identity(filter_high=1.0)
+
+
+def test_the_recipe_of_a_base_identifies_a_run(tmp_path):
+    """Another number of steps makes another base, in another folder; what only writes it does not."""
+
+    def of(name, **values):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"task": "arithmetic", "learning_rate": 1e-3} | values))
+        declared = Study("one", (Setting({}, {"model": "warmup:0"}),), seeds=(0,), preset=str(path))
+        (cell,) = declared.final_cells(pd.DataFrame())
+        return re.search(r" model=\S+", cell.identity)[0], cell.base(tmp_path).name.removeprefix(name)
+
+    assert of("a", iterations=1) == of("b", iterations=1, checkpoint_seconds=9.0) != of("c", iterations=2)
 
 
 def test_a_base_that_cannot_be_made_fails_its_cells_alone(preset, tmp_path, monkeypatch):
