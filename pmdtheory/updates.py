@@ -15,7 +15,7 @@ and the updates differ in which of the χ² weight λ and the baseline b is give
 
 How the root is found is told in ``solver.py``. Where Numba is installed (``pip install pmdtheory[fast]``) the updates
 run compiled, several times as fast, large problems on OMP_NUM_THREADS threads; NumPy then does only what
-``compiled.py`` leaves to it, and everything if ``PMDTHEORY_COMPILED=0`` is in the environment. The very first call
+``compiled/`` leaves to it, and everything if ``PMDTHEORY_COMPILED=0`` is in the environment. The very first call
 compiles, for about half a minute; the result is kept on disk, and loaded in half a second by later processes.
 
 Rewards of the support that differ by rounding only, 1e-15 of

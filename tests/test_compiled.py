@@ -1,6 +1,7 @@
 """The compiled updates: that they are used, agree with NumPy's, and leave what they should."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
+from pmdtheory.compiled import beside, elementary, kept, layout, levels, solve, threads
 from tests.problems import hard_problems, on, problems
 
 UPDATES = {
@@ -208,12 +210,12 @@ def test_a_row_does_not_depend_on_its_neighbours():
 @pytest.mark.parametrize("shape", [(300, 7), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
 def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
     problem = *ordinary(shape), 0.3
-    monkeypatch.setattr(compiled, "_SHARE", 8)
+    monkeypatch.setattr(threads, "_SHARE", 8)
     found = []
-    for threads in ("1", "2", "3", "64"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    for number in ("1", "2", "3", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
         found.append(alone(UPDATES[name], *problem))
-    assert compiled._parts(70_000) == 3  # that threads share
+    assert threads._parts(70_000) == 3  # that threads share
     for other in found[1:]:
         for field in ("policy", "log_ratio", "chi2_weight", "baseline"):
             np.testing.assert_array_equal(getattr(found[0], field), getattr(other, field))
@@ -224,40 +226,70 @@ def test_elementary_functions():
     with mpmath.workdps(40):
         for x in np.concatenate([np.linspace(-700, 700, 301), np.geomspace(1e-300, 1, 40), -np.geomspace(1e-9, 1, 40)]):
             exact, one_less = mpmath.exp(mpmath.mpf(float(x))), mpmath.expm1(mpmath.mpf(float(x)))
-            less, ratio = compiled._exponential(x)
+            less, ratio = elementary.exponential(x)
             assert abs(less - one_less) <= 6e-16 * abs(one_less) and abs(ratio - exact) <= 6e-16 * exact
         near = np.geomspace(1e-12, 0.9)
         for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), near - 1, -near]):
             exact = mpmath.log1p(mpmath.mpf(float(x)))
-            assert abs(compiled._log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
+            assert abs(elementary.log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
 
 
 @pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])
 def test_a_first_solution_and_rough_steps(weight):
     """s + λ (e^s − 1) = d by Lambert's function: the start within 0.06, then each step gains single precision."""
-    block = compiled._BLOCK
+    block = layout.BLOCK
     d = np.concatenate([np.linspace(-90, 80, 180), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
     with mpmath.workdps(40):
         exact = [x + weight - mpmath.lambertw(weight * mpmath.exp(x + weight)).real for x in map(mpmath.mpf, d)]
         size = [mpmath.expm1(s) - s for s in exact]
     D, s, pull, p = (x.astype(np.float32) for x in (d, d, d, np.ones(d.size)))
-    b = np.zeros(17 * block, dtype=np.float32)
-    for at, number in ((compiled._V, 0.0), (compiled._WEIGHT, weight), (compiled._LOG, np.log(weight))):
+    b = np.zeros(layout.QUANTITIES * block, dtype=np.float32)
+    for at, number in ((layout.V, 0.0), (layout.WEIGHT, weight), (layout.LOG, np.log(weight))):
         b[at : at + block] = number
-    compiled._starts_of_block(D, s, pull, b)
+    beside._starts_of_block(D, s, pull, b)
     assert np.abs(s - np.array(exact, dtype=float)).max() < 0.06
-    compiled._roughs_of_block(p, D, s, pull, np.float32(1), b)
+    beside._roughs_of_block(p, D, s, pull, np.float32(1), b)
     exact, size = np.array(exact, dtype=float), np.array(size, dtype=float)
     np.testing.assert_allclose(s, exact, rtol=1e-5, atol=3e-8)
-    compiled._roughs_of_block(p, D, s, pull, np.float32(1), b)
+    beside._roughs_of_block(p, D, s, pull, np.float32(1), b)
     np.testing.assert_allclose(s, exact, rtol=1e-5, atol=1e-14)
-    np.testing.assert_allclose(b[compiled._PSI : compiled._PSI + d.size], size, rtol=5e-4)
+    np.testing.assert_allclose(b[layout.PSI : layout.PSI + d.size], size, rtol=5e-4)
 
 
 def test_where_nothing_can_be_written(monkeypatch):
     """Numba refuses to keep what it compiles if it finds no folder for it."""
     monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    assert compiled._kept(types.int64)(lambda x: 2 * x)(21) == 42
+    assert kept.kept(types.int64)(lambda x: 2 * x)(21) == 42
+
+
+def test_what_is_kept_on_disk_is_made_anew_when_any_file_of_the_package_changes(tmp_path):
+    """Numba itself looks at the file of a compiled function only, not at those of the functions that it calls."""
+    package = tmp_path / "package"
+    package.mkdir()
+    shutil.copy(kept.__file__, package / "kept.py")
+    (package / "__init__.py").touch()
+    (package / "entry.py").write_text(
+        "from numba import types\n"
+        "from .kept import kept\n"
+        "from .sibling import times\n"
+        "@kept(types.int64)\n"
+        "def entry(x):\n"
+        "    return times(x)\n"
+    )
+    code = "from package.entry import entry; print(entry(7), sum(entry.stats.cache_hits.values()))"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    found = []
+    for factor in (2, 2, 3):
+        (package / "sibling.py").write_text(f"import numba\n@numba.njit\ndef times(x):\n    return {factor} * x\n")
+        run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, "-c", code], **run)
+        found.append((done.stdout.split(), len(list(tmp_path.rglob("*.nbc")))))
+    assert found == [(["14", "0"], 1), (["14", "1"], 1), (["21", "0"], 2)], done.stderr
+
+
+def test_all_that_is_kept_on_disk_hangs_on_the_files_of_the_package():
+    for function in (solve.solve_rows, levels.merged_levels, levels.spread_levels):
+        assert [cell.cell_contents for cell in function.py_func.__closure__] == [kept._SOURCES]
 
 
 @pytest.mark.parametrize("how", ["environment", "no numba", "no compiler"])

@@ -1,0 +1,69 @@
+"""Rewards with two levels: their actions are merged, and each is given the s of its level."""
+
+import numpy as np
+
+from .elementary import loop, summing
+from .kept import GIVEN_ROWS, ROWS, kept
+
+
+@summing
+def _extremes(p, r):
+    """The least and the largest reward of the support."""
+    low, high = 1e308, -1e308
+    for j in range(p.size):
+        low, high = min(low, r[j] if p[j] > 0 else 1e308), max(high, r[j] if p[j] > 0 else -1e308)
+    return low, high
+
+
+@summing
+def _masses(p, r, low, high):
+    """The probabilities of two rewards, and of all others."""
+    lower = upper = others = 0.0
+    for j in range(p.size):
+        lower += p[j] if r[j] == low else 0.0
+        upper += p[j] if r[j] == high else 0.0
+        others += p[j] if r[j] != low and r[j] != high else 0.0
+    return lower, upper, others
+
+
+@kept(GIVEN_ROWS, GIVEN_ROWS)
+def merged_levels(p, r):
+    """Merge the actions of rows with at most two rewards on their support.
+
+    Returns
+    -------
+    mass, reward : ndarray, shape (N, 2)
+        Total probability and reward of the lower and the higher level; empty if some row has more levels.
+    """
+    N, K = p.shape
+    none = np.empty((0, 2))
+    head, head_r = p[0, : min(K, 64)], r[0, : min(K, 64)]
+    low, high = _extremes(head, head_r)
+    if _masses(head, head_r, low, high)[2] > 0.0:
+        return none, none
+    mass, reward = np.empty((N, 2)), np.empty((N, 2))
+    for i in range(N):
+        low, high = _extremes(p[i], r[i])
+        lower, upper, others = _masses(p[i], r[i], low, high)
+        if others > 0.0:
+            return none, none
+        reward[i, 0], reward[i, 1] = low, high
+        mass[i, 0], mass[i, 1] = lower if low < high else 0.0, upper
+    return mass, reward
+
+
+@loop
+def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, q, s):
+    for j in range(p.size):
+        s[j] = (s_high if r[j] == high else s_low) if p[j] > 0 else 0.0
+        q[j] = p[j] * (factor_high if r[j] == high else factor_low)
+
+
+@kept(*[GIVEN_ROWS] * 6, ROWS, ROWS)
+def spread_levels(p, r, reward, q_levels, s_levels, mass, q, s):
+    """Write q and s of all actions from those of the two levels that `merged_levels` made of them."""
+    for i in range(len(p)):
+        factor_low = q_levels[i, 0] / mass[i, 0] if mass[i, 0] > 0 else 0.0
+        factor_high = q_levels[i, 1] / mass[i, 1] if mass[i, 1] > 0 else 0.0
+        s_low, s_high = s_levels[i]
+        _spread_row(p[i], r[i], reward[i, 1], s_low, s_high, factor_low, factor_high, q[i], s[i])
