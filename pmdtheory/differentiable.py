@@ -18,7 +18,8 @@ two sums over the actions.
 
 Arguments are tensors (..., K) and (...), of one dtype and device; float64 is as good as `pmdtheory.updates` in q, while
 λ is exact to rounding of 1 rather than of itself, and with it s where q is below that. Rows at the limits of
-floating-point numbers are refused rather than solved. In float32 q is good to about 1e-5 (L1).
+floating-point numbers are refused rather than solved. In float32 q is good to about 1e-5 (L1). ``torch.func`` may
+differentiate all of them; of ``torch.func.vmap``, which they do not need, only `kl` can be an argument.
 
 What `pmdtheory.updates` refuses is refused with the same words: on a CPU always, and so is a τ, b or κ that is a Python
 number. On a GPU `kl` waits for nothing, and NaN passes through it; the others wait for their solution, and say what is
@@ -31,6 +32,7 @@ Statements 1, 2, 3 and 10.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from . import simplex
@@ -170,7 +172,7 @@ def _arguments(policy, reward, tau, **given):
     r, tau, *others = (torch.as_tensor(x, dtype=p.dtype, device=p.device) for x in (reward, tau, *given.values()))
     if r.ndim == 0 or r.shape[-1] != p.shape[-1]:
         raise ValueError(f"reward must have one entry per action, {p.shape[-1]}, got shape {tuple(r.shape)}.")
-    if _at_hand(p):
+    if all(_at_hand(x) for x in (p, r, tau, *others)):
         _refuse(p, r, tau, **dict(zip(given, others)))
     for name, value in typed.items():
         _ACCEPTED[name](value, name)
@@ -179,8 +181,8 @@ def _arguments(policy, reward, tau, **given):
 
 
 def _at_hand(tensor):
-    """Whether looking at values waits for nothing."""
-    return tensor.device.type == "cpu"
+    """Whether looking at values waits for nothing, neither for a GPU nor for the other rows of ``torch.func.vmap``."""
+    return tensor.device.type == "cpu" and torch.func.debug_unwrap(tensor).shape == tensor.shape
 
 
 _ACCEPTED = {"tau": simplex.positive, "baseline": simplex.finite, "chi2_coef": simplex.nonnegative}
@@ -188,7 +190,8 @@ _ACCEPTED = {"tau": simplex.positive, "baseline": simplex.finite, "chi2_coef": s
 
 def _refuse(p, r, tau, **given):
     """Raise what `pmdtheory.updates` raises of such arguments."""
-    p, r, tau, *others = (x.detach().double().cpu().numpy() for x in (p, r, tau, *given.values()))
+    tensors = (x.detach().double().cpu() for x in (p, r, tau, *given.values()))
+    p, r, tau, *others = (np.from_dlpack(torch.func.debug_unwrap(x)) for x in tensors)  # of torch.func's too
     given = dict(zip(given, others))
     for name, value in given.items():
         _ACCEPTED[name](value, name)

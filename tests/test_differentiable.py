@@ -71,6 +71,31 @@ def test_derivatives_against_finite_differences(name, output):
     assert torch.autograd.gradgradcheck(function, inputs, rtol=1e-5, atol=1e-6)
 
 
+@each
+def test_functional_derivatives_are_those_of_autograd(name):
+    """By ``torch.func``, forward, backward and twice; what is refused is refused in its words there too."""
+    p, r = tensors([0.2, 0.3, 0.5], [0.4, -0.2, 0.1])
+
+    def best(r):
+        return getattr(differentiable, name)(p, r, 0.5, *CORE[name][1]).policy[0]
+
+    (known,) = torch.autograd.grad(best(r.requires_grad_()), r)
+    curved = torch.autograd.functional.hessian(best, r)
+    r = r.detach()
+    for derivative in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(derivative(best)(r), known, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(torch.func.hessian(best)(r), curved, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="reward must be finite"):
+        torch.func.grad(best)(torch.full_like(r, torch.nan))
+
+
+def test_rows_of_vmap_are_those_of_a_batch():
+    p, r = tensors([0.2, 0.3, 0.5], [[0.4, -0.2, 0.1], [0.0, 1.0, 0.0]])
+    torch.testing.assert_close(
+        torch.func.vmap(lambda r: differentiable.kl(p, r, 0.5).policy)(r), differentiable.kl(p, r, 0.5).policy
+    )
+
+
 def test_without_a_penalty_mixed_is_the_kl_update():
     p, r = tensors([0.1, 0.2, 0.7], [1.0, 0.0, 0.5])
     own, known = differentiable.mixed(p, r, 0.05, 0.0).policy, differentiable.kl(p, r, 0.05).policy
