@@ -79,6 +79,8 @@ NAMES = (
     "training_staleness",
     "training_knob",
     "training_pretrained",
+    "training_sums",
+    "training_word_problems",
     "network_laws",
     "network_family",
     "network_against_theory",

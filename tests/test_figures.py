@@ -6,6 +6,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -390,11 +391,14 @@ def test_help():
 STUDY_FIGURES = tuple(name for name in harness.NAMES if name.startswith("training_"))
 
 
+WHEN, KINDS = ("before", "test"), ("seen", "unseen")
+
+
 def study_tables(name, seeds=range(5)):
     """Tables as a study writes them, with PMD-part below the base where τ < 0.5: results, curves, tuning."""
     rng = np.random.default_rng(0)
     results, curves, tuning = [], [], []
-    k = 4 if name == "pretrained" else 8
+    k = 4 if name in ("pretrained", "sums", "word_problems") else 8
     for seed in seeds:
         for setting in (STUDIES | ON_REQUEST)[name].settings:
             options = {"tau": 1.0} | setting.options | setting.trials[0]
@@ -402,7 +406,8 @@ def study_tables(name, seeds=range(5)):
             row |= {"learning_rate": 6e-4} | {name: options.get(name) for name in ("clip_low", "target_kl")}
             collapses = "part" in options["algorithm"] and options["tau"] < 0.5
             end = (0.1 if collapses else 0.9) + rng.uniform(-0.03, 0.03)
-            row |= {f"before/avg@{k}": 0.3, "before/greedy": 0.35, f"test/avg@{k}": end, "test/greedy": end + 0.05}
+            row |= {f"before/avg@{k}": 0.29, "before/greedy": 0.35, f"test/avg@{k}": end, "test/greedy": end + 0.05}
+            row |= {f"{when}/{kind}/avg@{k}": row[f"{when}/avg@{k}"] for when, kind in product(WHEN, KINDS)}
             results.append(row)
             tuning.append(row)
             for i in range(0, 61, 10):
@@ -449,7 +454,9 @@ def test_study_findings():
     assert "PMD-part τ = 0.1" in found["training_methods"].partition(". Test avg@8")[0]
     assert "PMD-part 15/15" in found["training_staleness"]
     assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2].partition(".")[0]
-    assert found["training_pretrained"].startswith("Test avg@4 from 0.30: ")
+    assert found["training_pretrained"].startswith("Test avg@4 from 0.29: ")
+    assert found["training_sums"].startswith("Test avg@4 from 0.29 to 0.9")
+    assert "PMD-mean 0.6" in found["training_word_problems"]
 
 
 def test_study_messages():
@@ -464,6 +471,14 @@ def test_study_messages():
     assert said["training_temperature"].endswith("none at τ > 0.1 ends below")
     assert "no knob ends clearly above" in said["training_knob"]
     assert "1 of 6 methods can be told from the best" in said["training_methods"]
+    results, curves, _ = study_tables("sums")
+    assert "from 29% to above 95% of held-out sums in 0 of 5 seeds" in said["training_sums"]
+    three = results.assign(**{"test/avg@4": np.where(results.seed < 3, 0.951, 0.95), "test/greedy": 1.0})
+    assert "sums in 3 of 5 seeds, greedily in 5" in harness.title(figures["training_sums"], (three, curves))
+    assert "PMD-mean in 5 of 5 seeds, GRPO in 5 of 5" in said["training_word_problems"]
+    results, curves, _ = study_tables("word_problems")
+    two = results.assign(**{"test/avg@4": results["before/avg@4"] + np.where(results.seed < 2, 0.26, 0.24)})
+    assert "PMD-mean in 2 of 5 seeds" in harness.title(figures["training_word_problems"], (two, curves))
     results, *others = study_tables("knob")
     lifted = results.assign(**{"test/avg@8": results["test/avg@8"] + 0.09 * (results.knob == "annealed-tau")})
     assert "annealed τ ends clearly above" in harness.title(figures["training_knob"], (lifted, others[0]))
