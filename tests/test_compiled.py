@@ -288,7 +288,7 @@ def test_what_is_kept_on_disk_is_made_anew_when_any_file_of_the_package_changes(
 
 
 def test_all_that_is_kept_on_disk_hangs_on_the_files_of_the_package():
-    for function in (solve.solve_rows, levels.merged_levels, levels.spread_levels):
+    for function in (solve.solve_rows, levels.merge_levels, levels.spread_levels):
         assert [cell.cell_contents for cell in function.py_func.__closure__] == [kept._SOURCES]
 
 
