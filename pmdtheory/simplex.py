@@ -69,13 +69,18 @@ def _range(array, name):
     return low, high
 
 
+def _ends(array, low, high):
+    """The least of an array and `low`, the largest of it and `high`; of one number without reductions."""
+    if array.ndim == 0:
+        number = float(array)
+        return min(number, low), max(number, high)
+    return array.min(initial=low), array.max(initial=high)
+
+
 def positive(value: Any, name: str) -> np.ndarray:
     """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
     array = _floats(value, name, copy=True)
-    if array.ndim == 0:
-        low = high = float(array)
-    else:
-        low, high = array.min(initial=1.0), array.max(initial=0.0)
+    low, high = _ends(array, 1.0, 0.0)
     if not (low > 0 and high < math.inf):
         _range(array, name)
         _reject(array <= 0, array, name, "positive")
@@ -196,8 +201,8 @@ def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.
         ) from None
     p, r = (_spread_over(x, (*batch, p.shape[-1])) for x in (p, r))
     scalars = [_spread_over(x, batch) for x in per_context.values()]
-    least = float(per_context["tau"].min(initial=1.0))
-    if not math.isfinite((float(high) - float(low)) / least):
+    least, _ = _ends(per_context["tau"], 1.0, 0.0)
+    if not math.isfinite((float(high) - float(low)) / float(least)):
         with np.errstate(over="ignore"):
             spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
         accepted = "large enough for (max reward - min reward) / tau to be finite"

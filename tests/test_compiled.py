@@ -207,9 +207,11 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("name", UPDATES)
-@pytest.mark.parametrize("shape", [(300, 7), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
-def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
-    problem = *ordinary(shape), 0.3
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("shape", [(300, 7), (100, 10), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
+def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape, binary):
+    policy, reward = ordinary(shape)
+    problem = policy, (reward > 0).astype(float) if binary else reward, 0.3
     monkeypatch.setattr(threads, "_SHARE", 8)
     found = []
     for number in ("1", "2", "3", "64"):
