@@ -234,6 +234,9 @@ def test_elementary_functions():
         for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), near - 1, -near]):
             exact = mpmath.log1p(mpmath.mpf(float(x)))
             assert abs(elementary.log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
+        for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), 1 + near, 1 - near]):
+            exact = mpmath.log(mpmath.mpf(float(x)))
+            assert abs(elementary.log(x) - exact) <= 2e-15 * abs(exact)
 
 
 @pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .elementary import exponential, log_of_one_more, loop
+from .elementary import exponential, log, log_of_one_more, loop
 from .layout import (
     AVERAGE,
     BASELINE,
@@ -180,7 +180,7 @@ def _log_z(rows, g):
         g[i + SECOND], g[i + FIRST], g[i + MASS] = growth, mass, 1.0 / mass
     for i in range(rows):
         if g[i + SECOND] < -0.5:
-            g[i + LOG] = np.log(g[i + FIRST])
+            g[i + LOG] = log(g[i + FIRST])
     return again
 
 
@@ -243,6 +243,6 @@ def follow(at, law, k, given, rows, g, t, state):
         for i in range(rows):
             g[i + WEIGHT] = k * g[i + V] + g[i + SHIFT]
             if at[2]:
-                g[i + LOG] = np.log(g[i + WEIGHT] + 1e-30)
+                g[i + LOG] = log(g[i + WEIGHT] + 1e-30)
     at[0] = following
     at[1] = at[1] if following == stage else 0

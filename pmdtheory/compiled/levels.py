@@ -1,6 +1,5 @@
 """Rewards with two levels: their actions are merged, and each is given the s of its level."""
 
-
 from .elementary import loop, summing
 from .kept import GIVEN_ROWS, ROWS, kept
 
