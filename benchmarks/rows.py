@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-__all__ = ["row", "show", "taking_turns"]
+__all__ = ["repeated", "row", "show", "taking_turns"]
 
 
 def row(what, size, path, seconds=None, memory=None, ratio=None, peer=None):
@@ -32,6 +32,22 @@ def taking_turns(functions, rounds=5):
             function()
             turn[i] = time.perf_counter() - start
     return np.median(seconds, axis=0), np.median(seconds / seconds[:, -1:], axis=0)
+
+
+def repeated(function, least=5e-3):
+    """How often to call a function in a turn, and a function that does: so often that it takes `least` seconds.
+
+    A short call between long ones of others would else be timed with what they left in the caches, as no sweep sees it.
+    """
+    calls, took = 1, 0.0
+    function()
+    while took < least:
+        calls *= 2 if took else 1
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        took = time.perf_counter() - start
+    return calls, lambda: [function() for _ in range(calls)]
 
 
 def show(rows):

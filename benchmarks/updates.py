@@ -13,7 +13,7 @@ from scipy.special import softmax, wrightomega
 
 from pmdtheory import baseline_update, convex, kl_update, mixed_update, pmd_mean_update, updates
 
-from .rows import row, show, taking_turns
+from .rows import repeated, row, show, taking_turns
 
 SHAPES = ((1, 1_000_000), (1000, 1000), (100_000, 10))
 GROWTH = [(1, 10**k) for k in range(1, 7)] + [(10**k, 10) for k in range(1, 6)]
@@ -106,8 +106,9 @@ def over_solvers(contexts=100, actions=10, tau=0.1, rounds=3):
         answer = peer()
         off = np.abs(answer - found[: len(answer)]).sum(axis=-1).max()
         ours = [by(path, lambda: pmd_mean_update(policy, reward, tau)) for path in paths()]
-        seconds, _ = taking_turns([*ours, peer], rounds)
-        seconds = seconds / [*[contexts] * len(paths()), len(answer)]
+        calls, timed = zip(*map(repeated, (*ours, peer)))
+        seconds, _ = taking_turns(timed, rounds)
+        seconds = seconds / calls / [*[contexts] * len(paths()), len(answer)]
         rows += [row(what, size, path, s, ratio=s / seconds[-1], peer=name) for path, s in zip(paths(), seconds)]
         rows.append(row(what, size, f"{name}, {off:.0e} away in L1", seconds[-1]))
     return rows

@@ -69,10 +69,19 @@ def _range(array, name):
     return low, high
 
 
+def _ends(array, low, high):
+    """The least of an array and `low`, the largest of it and `high`; of one number without reductions."""
+    if array.ndim == 0:
+        number = float(array)
+        return min(number, low), max(number, high)
+    return array.min(initial=low), array.max(initial=high)
+
+
 def positive(value: Any, name: str) -> np.ndarray:
     """Return `value` as a float64 array, all finite and above zero (raises ``ValueError`` otherwise)."""
     array = _floats(value, name, copy=True)
-    if not (array.min(initial=1.0) > 0 and array.max(initial=0.0) < math.inf):
+    low, high = _ends(array, 1.0, 0.0)
+    if not (low > 0 and high < math.inf):
         _range(array, name)
         _reject(array <= 0, array, name, "positive")
     return array
@@ -130,7 +139,8 @@ def distribution(value: Any, name: str = "policy", copy: bool = True) -> np.ndar
         )
     if not array.min(initial=0.0) >= 0:
         nonnegative(array, name, copy=False)
-    total = array.sum(axis=-1)
+    # Of short rows the plain sum is as good as the pairwise one, and several times as fast.
+    total = np.einsum("...k->...", array) if array.shape[-1] <= 64 else array.sum(axis=-1)
     off = np.abs(total - 1)
     farthest = off.max(initial=0.0)
     if not farthest <= SUM_TOLERANCE:
@@ -191,7 +201,8 @@ def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.
         ) from None
     p, r = (_spread_over(x, (*batch, p.shape[-1])) for x in (p, r))
     scalars = [_spread_over(x, batch) for x in per_context.values()]
-    if not math.isfinite((float(high) - float(low)) / float(scalars[0].min(initial=1.0))):
+    least, _ = _ends(per_context["tau"], 1.0, 0.0)
+    if not math.isfinite((float(high) - float(low)) / float(least)):
         with np.errstate(over="ignore"):
             spread = (r.max(axis=-1) - r.min(axis=-1)) / scalars[0]
         accepted = "large enough for (max reward - min reward) / tau to be finite"
@@ -204,4 +215,6 @@ def _common_shape(*shapes):
 
 
 def _spread_over(array, shape):
-    return array if array.shape == shape else np.broadcast_to(array, shape)
+    if array.shape == shape:
+        return array
+    return np.full(shape, array) if array.ndim == 0 else np.broadcast_to(array, shape)

@@ -16,9 +16,9 @@ targets. Both are kept inside a bracket: with sd the standard deviation of D und
 
 .. math:: 0 ≤ v ≤ \log E_p[e^D], \qquad λ ≤ \min\{\log E_p[e^D] − c, \max D − c, (\sqrt{c^2 + sd^2} − c)/2\}.
 
-Where v is larger than 1 and than λ, most of p has lost its mass, and targets measured from the mean say little about
-the actions that gained it: D − v cancels. Then the targets are measured from the baseline if that is given, else from
-an action whose own target is small.
+Where v is larger than 256 and than λ, nearly all of p has lost its mass, and targets measured from the mean say little
+about the actions that gained it: D − v cancels. Then, λ given, the targets are measured from an action whose own target
+is small; c given, from the baseline wherever c > 1.
 """
 
 from functools import partial
@@ -31,6 +31,7 @@ from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
 _BLOCK = 2**15  # numbers per array
+_FAR = 256.0  # values of v beyond which D − v loses digits that matter
 _SMALL = 1e-2  # values of v below which E_p[e^s] − 1 is computed without a difference
 _FAILED = "the normalisation did not converge; please report the arguments."
 
@@ -66,11 +67,11 @@ def with_weight(p, D, weight, measured_from):
     s = D - v[:, None]
     with np.errstate(over="ignore"):  # s ≤ −log p of the largest target bounds v from below
         top = np.maximum(np.take_along_axis(p, D.argmax(axis=-1)[:, None], axis=-1)[:, 0], 5e-324)
-        far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, 1.0)
+        far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, _FAR)
     rows = np.flatnonzero((weight > 0) & ~far)
     sd, _ = _spread(p[rows], D[rows])
     s[rows], v[rows] = _in_blocks(partial(_halley, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
-    rows = np.flatnonzero(far | (v > np.maximum(weight, 1.0)))
+    rows = np.flatnonzero(far | (v > np.maximum(weight, _FAR)))
     if rows.size:
         mode, s[rows] = _ideal(p[rows], partial(measured_from, rows))
         curved = weight[rows] > 0

@@ -107,11 +107,15 @@ def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
 
 def _kl(p, r, tau):
     with np.errstate(divide="ignore"):
-        logits = np.log(p) + (r - r.max(axis=-1, keepdims=True)) / tau[..., None]
+        logits = np.log(p)
+    x = r - r.max(axis=-1, keepdims=True)
+    x /= tau[..., None]
+    logits += x
     # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
     x, mode = _measured_from(p, r, np.argmax(logits, axis=-1), tau)
     log_z = partition.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
-    return _update(p, x - log_z[..., None], np.zeros(tau.shape), mode + tau * log_z)
+    x -= log_z[..., None]
+    return _update(p, x, np.zeros(tau.shape), mode + tau * log_z)
 
 
 def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:

@@ -1,10 +1,12 @@
 """The benchmarks of simulators and large MDPs at small sizes: whole rows, and solvers that agree."""
 
+import time
+
 import numpy as np
 import pytest
 
 from benchmarks import differentiable, large_mdp, simulators
-from benchmarks.rows import row, show, taking_turns
+from benchmarks.rows import repeated, row, show, taking_turns
 
 SMALL = {
     "sweep": lambda: simulators.bandit_sweep(seeds=3, contexts=2, actions=3, steps=2, rollouts=4, rounds=1),
@@ -45,3 +47,11 @@ def test_turns_are_taken():
     calls = []
     seconds, ratio = taking_turns([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3)
     assert calls == ["a", "b"] * 4 and seconds.shape == (2,) and ratio[1] == 1
+
+
+def test_short_calls_are_repeated_until_a_turn_takes_milliseconds():
+    seen = []
+    calls, turn = repeated(lambda: seen.append(time.sleep(1e-3)), least=3e-3)
+    before = len(seen)
+    turn()
+    assert len(seen) - before == calls and calls in (1, 2, 4)

@@ -207,9 +207,11 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("name", UPDATES)
-@pytest.mark.parametrize("shape", [(300, 7), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
-def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape):
-    problem = *ordinary(shape), 0.3
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("shape", [(300, 7), (100, 10), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
+def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape, binary):
+    policy, reward = ordinary(shape)
+    problem = policy, (reward > 0).astype(float) if binary else reward, 0.3
     monkeypatch.setattr(threads, "_SHARE", 8)
     found = []
     for number in ("1", "2", "3", "64"):
@@ -232,6 +234,9 @@ def test_elementary_functions():
         for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), near - 1, -near]):
             exact = mpmath.log1p(mpmath.mpf(float(x)))
             assert abs(elementary.log_of_one_more(x) - exact) <= 2e-15 * abs(exact)
+        for x in np.concatenate([np.geomspace(1e-300, 1e300, 501), 1 + near, 1 - near]):
+            exact = mpmath.log(mpmath.mpf(float(x)))
+            assert abs(elementary.log(x) - exact) <= 2e-15 * abs(exact)
 
 
 @pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])
@@ -288,7 +293,7 @@ def test_what_is_kept_on_disk_is_made_anew_when_any_file_of_the_package_changes(
 
 
 def test_all_that_is_kept_on_disk_hangs_on_the_files_of_the_package():
-    for function in (solve.solve_rows, levels.merged_levels, levels.spread_levels):
+    for function in (solve.solve_rows, levels.merge_levels, levels.spread_levels):
         assert [cell.cell_contents for cell in function.py_func.__closure__] == [kept._SOURCES]
 
 

@@ -28,8 +28,8 @@ here: they are not `done`, and NumPy's path solves or refuses them.
 import numpy as np
 
 from .layout import BASELINE, KL, MIXED, PMD_MEAN
-from .levels import merged_levels, spread_levels
-from .threads import over_threads
+from .levels import merge_levels, spread_levels
+from .threads import over_rows, over_threads
 
 
 def kl(p, r, tau):
@@ -72,10 +72,13 @@ def mixed(p, r, tau, a):
 def _of_levels(law, p, r, tau, a):
     """The law, for the two levels of the reward if there are no more."""
     if p.shape[1] > 2:
-        mass, reward = merged_levels(p, r)
-        if len(mass):
+        mass, reward = np.empty((2, len(p), 2))
+        two = []
+        over_rows(lambda rows: two.append(merge_levels(p[rows], r[rows], mass[rows], reward[rows])), *p.shape)
+        if all(two):
             q_levels, s_levels, *rest = over_threads(law, mass, reward, tau, a)
             q, s = np.empty(p.shape), np.empty(p.shape)  # NumPy asks for large pages, Numba does not
-            spread_levels(p, r, reward, q_levels, s_levels, mass, q, s)
+            levels = reward, q_levels, s_levels, mass, q, s
+            over_rows(lambda rows: spread_levels(p[rows], r[rows], *(x[rows] for x in levels)), *p.shape)
             return q, s, *rest
     return over_threads(law, p, r, tau, a)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .elementary import exponential, log_of_one_more, loop
+from .elementary import exponential, log, log_of_one_more, loop
 from .layout import (
     AVERAGE,
     BASELINE,
@@ -14,7 +14,6 @@ from .layout import (
     EXPONENTS,
     FIRST,
     IDEAL,
-    KL,
     LAST,
     LIKELIEST,
     LOG,
@@ -177,8 +176,11 @@ def _log_z(rows, g):
     for i in range(rows):
         growth, mass = g[i + FIRST], g[i + MASS]
         again |= g[i + STEP] > 600.0 or not mass > 1e-10
-        g[i + LOG] = log_of_one_more(growth) if growth > -0.5 else np.log(mass)
-        g[i + FIRST], g[i + MASS] = mass, 1.0 / mass
+        g[i + LOG] = log_of_one_more(max(growth, -0.5))
+        g[i + SECOND], g[i + FIRST], g[i + MASS] = growth, mass, 1.0 / mass
+    for i in range(rows):
+        if g[i + SECOND] < -0.5:
+            g[i + LOG] = log(g[i + FIRST])
     return again
 
 
@@ -189,7 +191,7 @@ def follow(at, law, k, given, rows, g, t, state):
     at[1] += 1
     if stage == BEST:
         _choose(t, g[OWN : OWN + rows])
-        following = LIKELIEST if law == KL else AVERAGE
+        following = AVERAGE
     elif stage == AVERAGE:
         _summed(t, 0, g[MEAN : MEAN + rows])
         for i in range(rows):
@@ -241,6 +243,6 @@ def follow(at, law, k, given, rows, g, t, state):
         for i in range(rows):
             g[i + WEIGHT] = k * g[i + V] + g[i + SHIFT]
             if at[2]:
-                g[i + LOG] = np.log(g[i + WEIGHT] + 1e-30)
+                g[i + LOG] = log(g[i + WEIGHT] + 1e-30)
     at[0] = following
     at[1] = at[1] if following == stage else 0

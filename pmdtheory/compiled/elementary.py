@@ -93,16 +93,34 @@ def exponential(x):
 
 
 @loop
-def log_of_one_more(x):
-    """log(1 + x), 1 + x positive and normal, as 2 artanh((m − 1)/(m + 1)) of its mantissa m in [√½, √2)."""
-    bits = as_bits(1.0 + x) - 0x3FE6A09E667F3BCD  # of √½
+def _parts_of(x):
+    """The exponent of a number whose mantissa m lies in [√½, √2), and m − 1."""
+    bits = as_bits(x) - 0x3FE6A09E667F3BCD  # of √½
     exponent = as_float(((bits >> 52) + 1024) | 0x4330000000000000) - 4503599627371520.0  # 2^52 + 1024
-    m = as_float((bits & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD)
-    less = x if exponent == 0.0 else m - 1.0
+    return exponent, as_float((bits & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD) - 1.0
+
+
+@loop
+def _log(exponent, less):
+    """The logarithm from those, log m as 2 artanh((m − 1)/(m + 1))."""
     z = less / (less + 2.0)
     y = z * z
     series = (((((((a8 * y + a7) * y + a6) * y + a5) * y + a4) * y + a3) * y + a2) * y + a1) * y + a0
     return exponent * 0.6931471805599453 + (2.0 * z + z * y * series)
+
+
+@loop
+def log_of_one_more(x):
+    """log(1 + x), 1 + x positive and normal."""
+    exponent, less = _parts_of(1.0 + x)
+    return _log(exponent, x if exponent == 0.0 else less)
+
+
+@loop
+def log(x):
+    """The logarithm of a positive and normal number."""
+    exponent, less = _parts_of(x)
+    return _log(exponent, less)
 
 
 @summing

@@ -1,7 +1,5 @@
 """Rewards with two levels: their actions are merged, and each is given the s of its level."""
 
-import numpy as np
-
 from .elementary import loop, summing
 from .kept import GIVEN_ROWS, ROWS, kept
 
@@ -26,30 +24,25 @@ def _masses(p, r, low, high):
     return lower, upper, others
 
 
-@kept(GIVEN_ROWS, GIVEN_ROWS)
-def merged_levels(p, r):
-    """Merge the actions of rows with at most two rewards on their support.
+@kept(GIVEN_ROWS, GIVEN_ROWS, ROWS, ROWS)
+def merge_levels(p, r, mass, reward):
+    """Merge the actions of rows with at most two rewards on their support; returns whether all rows are such.
 
-    Returns
-    -------
-    mass, reward : ndarray, shape (N, 2)
-        Total probability and reward of the lower and the higher level; empty if some row has more levels.
+    Writes the total probability and the reward of the lower and the higher level, arrays of shape (N, 2).
     """
     N, K = p.shape
-    none = np.empty((0, 2))
     head, head_r = p[0, : min(K, 64)], r[0, : min(K, 64)]
     low, high = _extremes(head, head_r)
     if _masses(head, head_r, low, high)[2] > 0.0:
-        return none, none
-    mass, reward = np.empty((N, 2)), np.empty((N, 2))
+        return False
     for i in range(N):
         low, high = _extremes(p[i], r[i])
         lower, upper, others = _masses(p[i], r[i], low, high)
         if others > 0.0:
-            return none, none
+            return False
         reward[i, 0], reward[i, 1] = low, high
         mass[i, 0], mass[i, 1] = lower if low < high else 0.0, upper
-    return mass, reward
+    return True
 
 
 @loop
@@ -61,7 +54,7 @@ def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, q, s):
 
 @kept(*[GIVEN_ROWS] * 6, ROWS, ROWS)
 def spread_levels(p, r, reward, q_levels, s_levels, mass, q, s):
-    """Write q and s of all actions from those of the two levels that `merged_levels` made of them."""
+    """Write q and s of all actions from those of the two levels that `merge_levels` made of them."""
     for i in range(len(p)):
         factor_low = q_levels[i, 0] / mass[i, 0] if mass[i, 0] > 0 else 0.0
         factor_high = q_levels[i, 1] / mass[i, 1] if mass[i, 1] > 0 else 0.0

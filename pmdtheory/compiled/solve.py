@@ -16,6 +16,7 @@ from .layout import (
     END,
     FIRST,
     KL,
+    LIKELIEST,
     LOG,
     MASS,
     MEAN,
@@ -43,10 +44,9 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
     for i in range(len(p)):
         own, tau, far = g[i + OWN], g[i + TAU], g[i + MOVE]
         if law == KL:
-            v[i], weight[i], mean[i] = 0.0, 0.0, own + tau * g[i + LOG]
-            done[i] = g[i + FIRST] > 1e-290 and g[i + STEP] < 650.0 and abs(g[i + LOG]) < 1e300
             still = g[i + STEP] * tau <= 1e-15 * abs(own)
-            mean[i] = own if still else mean[i]
+            v[i], weight[i], mean[i] = 0.0, 0.0, own + (0.0 if still else tau * g[i + LOG])
+            done[i] = g[i + FIRST] > 1e-290 and g[i + STEP] < 650.0 and abs(g[i + LOG]) < 1e300
         else:
             v[i], weight[i] = g[i + V], k * g[i + V] + g[i + SHIFT]
             mean[i] = own + tau * g[i + MEAN]
@@ -62,10 +62,24 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
 
 def rows_together(K):
     """How many rows of K actions are solved side by side."""
-    return min(BLOCK, 8 * max(1, 64 // K)) if K <= _SIDE else 1
+    return min(BLOCK * 2 // 3, 8 * max(1, 64 // K)) if K <= _SIDE else 1
 
 
-_side = loop(rows_together)
+def groups_of(N, together):
+    """How many groups N rows are solved in; the last takes what is left over if that is less than half a group."""
+    return max(1, (N + together // 2) // together)
+
+
+_together, _groups = loop(rows_together), loop(groups_of)
+
+
+@loop
+def _first_reward(p, r):
+    """The reward of the first action that has a probability."""
+    j = 0
+    while p[j] == 0.0:
+        j += 1
+    return r[j]
 
 
 @kept(
@@ -95,19 +109,23 @@ def solve_rows(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, 
     """
     k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
     N, K = p.shape
-    most = min(_side(K), N)
+    together = _together(K)
+    groups, beside = _groups(N, together), min(N, together) > 1
     b, c = np.empty(QUANTITIES * BLOCK), np.empty(QUANTITIES * BLOCK, dtype=np.float32)
-    columns = np.empty((4, most * K if most > 1 else 0))
+    columns = np.empty((4, min(N, together + together // 2) * K if beside else 0))
     state = at[4:]
-    for start in range(0, N, most):
-        end = min(start + most, N)
+    for group in range(groups):
+        start = group * together
+        end = start + together if group < groups - 1 else N
         rows = end - start
-        size = rows * K if most > 1 else 0
+        size = rows * K if beside else 0
         P, R, S, Q = columns[0, :size], columns[1, :size], columns[2, :size], columns[3, :size]
         if part in (ALL, START):
-            at[0], at[1], at[2], at[3] = BEST, 0, 0, K > PART
+            at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART
             for i in range(rows):
                 g[i + TAU], g[i + RATE], g[i + MASS] = tau[start + i], 1.0 / tau[start + i], 1.0
+                if law == KL:
+                    g[i + OWN] = _first_reward(p[start + i], r[start + i])
             if rows > 1:
                 side_by_side(p[start:end], P)
                 side_by_side(r[start:end], R)

@@ -8,7 +8,7 @@ from threading import Barrier, BrokenBarrierError, Thread
 import numpy as np
 
 from .layout import ALL, BETWEEN, BLOCK, END, PART, PASS, QUANTITIES, START
-from .solve import rows_together, solve_rows
+from .solve import groups_of, rows_together, solve_rows
 
 _SHARE = 2**18  # numbers that a thread is worth starting for
 
@@ -26,8 +26,9 @@ def _parts(K):
 
 def workspace(N, K):
     """What `solve_rows` works in."""
-    together = min(rows_together(K), N)
-    return np.empty(QUANTITIES * BLOCK), np.empty((_parts(K), 4 * together)), np.zeros(4 + together, dtype=np.int64)
+    together = rows_together(K)
+    rows = min(N, together + together // 2)
+    return np.empty(QUANTITIES * BLOCK), np.empty((_parts(K), 4 * rows)), np.zeros(4 + rows, dtype=np.int64)
 
 
 def over_threads(law, p, r, tau, a):
@@ -37,10 +38,7 @@ def over_threads(law, p, r, tau, a):
     """
     N, K = p.shape
     inputs, outputs = (p, r, tau, a), [np.empty((N, K)), np.empty((N, K)), *np.empty((3, N)), np.empty(N, dtype=bool)]
-    shares, together = N * K // _SHARE, rows_together(K)
-    groups = -(-N // together)
-    workers = min(_threads(), shares) if shares > 1 else 1
-    if workers > groups and K > PART:
+    if K > PART and (workers := _workers(N, K)) > N:
         for i in range(N):
             _one_row(min(workers, _parts(K)), law, *(x[i : i + 1] for x in (*inputs, *outputs)))
         return outputs
@@ -49,18 +47,31 @@ def over_threads(law, p, r, tau, a):
         arguments = [x[rows] for x in (*inputs, *outputs)]
         solve_rows(ALL, 0, _parts(K), law, *arguments, *workspace(*arguments[0].shape))
 
-    workers = min(workers, groups)
+    over_rows(solve, N, K, rows_together(K))
+    return outputs
+
+
+def over_rows(function, N, K, together=1):
+    """Call a function that does not fail with slices of N rows of K actions, one in each thread; groups stay whole."""
+    groups = groups_of(N, together)
+    workers = min(_workers(N, K), groups)
     if workers < 2:
-        solve(slice(None))
-        return outputs
+        function(slice(None))
+        return
     edges = together * np.linspace(0, groups, workers + 1).astype(int)
+    edges[-1] = N
     shares = [slice(*pair) for pair in pairwise(edges)]
-    started = _started(solve, shares[1:])
+    started = _started(function, shares[1:])
     for rows in (shares[0], *shares[1 + len(started) :]):
-        solve(rows)
+        function(rows)
     for thread in started:
         thread.join()
-    return outputs
+
+
+def _workers(N, K):
+    """How many threads N rows of K actions are worth."""
+    shares = N * K // _SHARE
+    return min(_threads(), shares) if shares > 1 else 1
 
 
 def _one_row(workers, law, *arrays):
