@@ -57,6 +57,6 @@ def finding(table, curves):
     after = mean_interval(table["test/avg@4"], (0, 1))
     return (
         f"Test avg@4 from {table['before/avg@4'].mean():.2f} to {after:.2f} (seeds: {span(table['test/avg@4'], 3)}), "
-        f"greedy from {table['before/greedy'].mean():.2f} to {span(table['test/greedy'], 2)}, in "
+        f"greedy from {table['before/greedy'].mean():.2f} (seeds end at {span(table['test/greedy'], 2)}), in "
         f"{table.seconds.mean() / 60:.0f} minutes of training on one core."
     )

@@ -63,7 +63,7 @@ def title(table, curves):
     for method in METHODS:
         own = gains[gains.method == method]
         if len(own):
-            words.append(f"{name_of(method)} in {(own['avg@4'] >= GAIN).sum()} of {len(own)} seed{'s' if len(own) > 1 else ''}")
+            words.append(f"{name_of(method)} in {(own['avg@4'] >= GAIN).sum()} of {_seeds(own)}")
     return (
         f"SmolLM2-135M gets at least {GAIN:.0%} more of held-out word problems right than after its supervised start: "
         f"{', '.join(words)}"
@@ -77,6 +77,9 @@ def finding(table, curves):
         own = gains[gains.method == method]
         if len(own):
             words = (f"{mean_interval(own[name]):.2f} {kind}" for name, kind in PROMPTS.items())
-            count = f"{len(own)} seed{'s' if len(own) > 1 else ''}"
-            parts.append(f"{name_of(method)} {', '.join(words)} ({count})")
+            parts.append(f"{name_of(method)} {', '.join(words)} ({_seeds(own)})")
     return f"Test avg@4 of the start {table['before/avg@4'].mean():.2f}; gains: {'; '.join(parts)}."
+
+
+def _seeds(runs):
+    return f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
