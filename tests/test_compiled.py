@@ -80,6 +80,25 @@ def test_baselines_between_the_mean_and_the_log_partition(share, tau, shape):
         same(fast, baseline_update(policy, reward, tau, baseline), 1e-11)
 
 
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("baseline", [0.1, 0.4454116107454644, 0.6])
+def test_a_small_weight_beside_a_large_divergence_keeps_its_digits(baseline, rows):
+    """λ = v − c cancels where KL(p‖q) = v is in the hundreds; the root of E_p[e^s] = 1, s = d − W(λ e^d), does not."""
+    policy, reward, tau = np.array([1.54e-8, 0.998377407, 1 - 0.998377407 - 1.54e-8]), np.array([1.0, 0.0, 0.0]), 0.0024
+    with mpmath.workdps(40):
+        p, tau_exact = [mpmath.mpf(float(x)) for x in policy], mpmath.mpf(tau)
+        targets = [(mpmath.mpf(float(r)) - mpmath.mpf(baseline)) / tau_exact for r in reward]
+
+        def excess(log_weight):
+            weight = mpmath.exp(log_weight)
+            ratios = (mpmath.lambertw(weight * mpmath.exp(d)).real / weight for d in targets)
+            return mpmath.log(mpmath.fsum(x * ratio for x, ratio in zip(p, ratios)))
+
+        weight = float(mpmath.exp(mpmath.findroot(excess, (-20, -10), solver="anderson", tol=1e-25)))
+    fast = alone(baseline_update, np.tile(policy, (rows, 1)), np.tile(reward, (rows, 1)), tau, baseline)
+    np.testing.assert_allclose(fast.chi2_weight, weight, rtol=1e-12)
+
+
 @settings(max_examples=60)
 @given(problems(smallest_exponent=-30, zeros=True), st.floats(-1, 1))
 def test_any_baseline_up_to_the_log_partition_alike(problem, share):

@@ -89,7 +89,7 @@ def _begin(k, law, given, rows, g, state):
             equal = law == BASELINE and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
             state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
         g[i + V], g[i + SHIFT] = (v, a) if state[i] == 1 else (1.0, 1.0)
-        g[i + CHANGE] = 0.0
+        g[i + WEIGHT], g[i + CHANGE] = k * g[i + V] + g[i + SHIFT], 0.0
         active |= state[i] == 1
     return active
 
@@ -241,7 +241,7 @@ def follow(at, law, k, given, rows, g, t, state):
         following = SCALE if rows == 1 and off and stage != SCALE else END
     if following in (ROUGH, EXACT):
         for i in range(rows):
-            g[i + WEIGHT] = k * g[i + V] + g[i + SHIFT]
+            g[i + WEIGHT] += k * g[i + CHANGE]  # v + a would cancel where a < 0
             if at[2]:
                 g[i + LOG] = log(g[i + WEIGHT] + 1e-30)
     at[0] = following

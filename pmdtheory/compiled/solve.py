@@ -13,6 +13,7 @@ from .layout import (
     BEST,
     BETWEEN,
     BLOCK,
+    CHANGE,
     END,
     FIRST,
     KL,
@@ -31,6 +32,7 @@ from .layout import (
     START,
     STEP,
     TAU,
+    WEIGHT,
     V,
 )
 from .row import pass_of_row
@@ -48,7 +50,7 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
             v[i], weight[i], mean[i] = 0.0, 0.0, own + (0.0 if still else tau * g[i + LOG])
             done[i] = g[i + FIRST] > 1e-290 and g[i + STEP] < 650.0 and abs(g[i + LOG]) < 1e300
         else:
-            v[i], weight[i] = g[i + V], k * g[i + V] + g[i + SHIFT]
+            v[i], weight[i] = g[i + V], g[i + WEIGHT] + k * g[i + CHANGE]
             mean[i] = own + tau * g[i + MEAN]
             near = far < THERE and abs(g[i + MASS] - 1.0) < 1e-12
             cancels = v[i] > 256.0 and (k == 0.0 or g[i + SHIFT] < 0.0)  # D − v
