@@ -2,11 +2,15 @@
 
 Training costs so much a completion, an iteration and an update, all at least 0: least squares of relative errors over
 the rows of the device that most of them were made on, then scaled to their sum. Rows say how settings compare; how fast
-this machine is, with so many processes at a time, a piece of the first cell says, a few iterations that are timed.
+this machine is, with so many processes at a time, a piece of the first cell says, a few iterations that are timed:
+unless they take minutes, as those meant for a GPU do without one.
 """
 
+import contextlib
 import math
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ __all__ = ["known", "rates", "speed", "words"]
 
 WORK = ["rollouts", "iteration", "updates"]
 SHORTEST = 3.0  # seconds that a piece is predicted to take at least
+LONGEST = 120  # seconds after which a piece is given up
 
 
 def known(study: Any, folder: Path) -> "pd.DataFrame":
@@ -59,7 +64,7 @@ def rates(table: "pd.DataFrame") -> np.ndarray:
 def speed(cell: Any, table: "pd.DataFrame", jobs: int = 1, backend: str = "loky") -> float:
     """Return how many times as long training takes here as `table` predicts, from a piece of `cell` in each process.
 
-    A ValueError says why that cannot be told: the piece failed, or its base has to be made first.
+    A ValueError says why that cannot be told: the piece failed or takes too long, or its base has to be made first.
     """
     if cell.base_seed is not None:
         raise ValueError("its base has to be made first")
@@ -87,5 +92,25 @@ def words(seconds: float) -> str:
 
 
 def _timed(runs, piece):
-    piece.run(runs)
+    with _at_most(LONGEST):
+        piece.run(runs)
     return piece.spent(runs)
+
+
+@contextlib.contextmanager
+def _at_most(seconds):
+    """Give up what takes longer; not outside a process's main thread, nor on a system without alarms."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def give_up(*_):
+        raise ValueError(f"a piece of it takes more than {seconds:g} s here")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

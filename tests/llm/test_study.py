@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -631,6 +632,15 @@ def test_what_cannot_be_timed_is_predicted_and_said(small, tmp_path):
         log = Log()
         study.describe([declared], tmp_path, tmp_path, log=log)
         assert "not of this machine" in log[-2] and reason in log[-2]
+
+
+def test_a_piece_that_takes_too_long_is_given_up(small, tmp_path, monkeypatch):
+    """As one of a study for a GPU does on a machine without: the hours of the rows, and why; no alarm is left."""
+    monkeypatch.setattr(hours, "LONGEST", 0.05)
+    log = Log()
+    study.describe([small], tmp_path, tmp_path, log=log)
+    assert "not of this machine" in log[-2] and "a piece of it takes more than 0.05 s here" in log[-2]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0 and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
