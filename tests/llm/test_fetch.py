@@ -288,7 +288,7 @@ def damaged(written, direct, path, how):
 @pytest.mark.parametrize("how", ["truncated", "no GGUF", "empty", "header", "weights missing"])
 def test_a_damaged_file(written, direct, capsys, tmp_path, how):
     line = refused(capsys, damaged(written, direct, tmp_path / "x.gguf", how))
-    assert "x.gguf is no GGUF file of a causal language model, or damaged (" in line
+    assert "x.gguf is no GGUF file of a causal language model, or it or the package gguf is damaged (" in line
     assert how != "weights missing" or "1 weights are missing or of the wrong shape, as model.layers.1.mlp.up" in line
 
 
