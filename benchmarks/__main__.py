@@ -1,7 +1,7 @@
 """Run every benchmark, or those named: a table, whose rows of these benchmarks are replaced, and a picture beside it.
 
 ``make bench`` sets one thread, and all for training. Nothing else should run meanwhile; ratios are within one run,
-seconds of one machine. Each benchmark's rows are written when it ends.
+seconds of one machine. Each benchmark's rows are written when it ends; those of a GPU that is not there now are kept.
 """
 
 import argparse
@@ -75,11 +75,15 @@ def picture(table):
     return figure
 
 
-def kept(name):
-    """Tables of the committed rows of the other benchmarks; none if there is no such table."""
+def kept(name, paths=()):
+    """Tables of the committed rows of the other benchmarks, and of this one on GPUs whose `paths` it did not take now.
+
+    None if there is no such table.
+    """
     try:
         old = pd.read_csv(TABLE)
-        return [old[(old.benchmark != name) & old.benchmark.isin(BENCHMARKS)]]
+        elsewhere = old.path.str.startswith(differentiable.ON_GPU) & ~old.path.isin(paths)
+        return [old[((old.benchmark != name) | elsewhere) & old.benchmark.isin(BENCHMARKS)]]
     except (OSError, ValueError, AttributeError):
         return []
 
@@ -87,8 +91,8 @@ def kept(name):
 def main(names):
     """Run the benchmarks of these names, write ``results.csv`` and ``results.png``, and print the rows."""
     for name in names or BENCHMARKS:
-        others = kept(name)
         rows = BENCHMARKS[name].rows()
+        others = kept(name, {row["path"] for row in rows})
         show(rows)
         threads = getattr(BENCHMARKS[name], "THREADS", os.environ.get("OMP_NUM_THREADS", "all"))
         own = {"machine": processor(), "threads": threads, "versions": versions()}

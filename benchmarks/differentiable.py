@@ -8,6 +8,7 @@ import numpy as np
 
 from .rows import row, show, taking_turns
 
+ON_GPU = "PyTorch on "
 SHAPES, TAU = ((1, 1_000_000), (1000, 1000), (100_000, 10)), 1 / 30
 
 
@@ -17,7 +18,7 @@ def devices():
 
     found = [("cpu", "PyTorch")]
     if torch.cuda.is_available():
-        found.append(("cuda", f"PyTorch on {torch.cuda.get_device_name()}"))
+        found.append(("cuda", ON_GPU + torch.cuda.get_device_name()))
     return found
 
 
@@ -72,7 +73,7 @@ def rows(shapes=SHAPES, rounds=5):
             size = f"{shape[0]:,} × {shape[1]:,}, tau {TAU:.3g}"
             for what, spent, ratio in zip(every, seconds, ratios):
                 rate = f", {2 * reward.nbytes / spent / 1e9:.0f} GB a second" if what == "copy" else ""
-                found.append(row(f"{what}, differentiable", size, path + rate, spent, ratio=ratio, peer="a softmax"))
+                found.append(row(f"{what}{rate}, differentiable", size, path, spent, ratio=ratio, peer="a softmax"))
     return found
 
 

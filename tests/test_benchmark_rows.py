@@ -3,8 +3,10 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from benchmarks import __main__ as main
 from benchmarks import differentiable, large_mdp, simulators
 from benchmarks.rows import repeated, row, show, taking_turns
 
@@ -55,3 +57,13 @@ def test_short_calls_are_repeated_until_a_turn_takes_milliseconds():
     before = len(seen)
     turn()
     assert len(seen) - before == calls and calls in (1, 2, 4)
+
+
+def test_rows_of_a_gpu_that_is_not_there_are_kept(tmp_path, monkeypatch):
+    """A benchmark's own rows are replaced, and those of a GPU only by the same GPU's."""
+    gpu = differentiable.ON_GPU + "A"
+    rows = {"benchmark": ["updates", *["differentiable"] * 3], "path": ["NumPy", "PyTorch", gpu, gpu + "B"]}
+    pd.DataFrame(rows).to_csv(tmp_path / "results.csv", index=False)
+    monkeypatch.setattr(main, "TABLE", tmp_path / "results.csv")
+    (left,) = main.kept("differentiable", {"PyTorch", gpu + "B"})
+    assert left.path.tolist() == ["NumPy", gpu]
