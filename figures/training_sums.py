@@ -15,12 +15,12 @@ from .marks import span
 
 STUDY = "sums"
 TABLES = {
-    "study_sums": Columns("method", "seed seconds before/avg@4 before/greedy test/avg@4 test/greedy"),
-    "study_sums_curves": Columns("method", "seed iteration validation/avg@4 validation/greedy"),
+    "study_sums": Columns("method", "seed seconds before/avg@16 before/greedy test/avg@16 test/greedy"),
+    "study_sums_curves": Columns("method", "seed iteration validation/avg@16 validation/greedy"),
 }
 
 LOW, HIGH = 0.3, 0.95
-LINES = {"avg@4": "-", "greedy": ":"}
+LINES = {"avg@16": "-", "greedy": ":"}
 
 
 def plot(table, curves):
@@ -47,16 +47,16 @@ def title(table, curves):
     """In how many seeds samples, and greedy completions, get above 0.95."""
     samples, greedy = ((table[f"test/{name}"] > HIGH).sum() for name in LINES)
     return (
-        f"SmolLM2-135M goes from {table['before/avg@4'].mean():.0%} to above {HIGH:.0%} of held-out sums in {samples} "
+        f"SmolLM2-135M goes from {table['before/avg@16'].mean():.0%} to above {HIGH:.0%} of held-out sums in {samples} "
         f"of {len(table)} seeds, greedily in {greedy}"
     )
 
 
 def finding(table, curves):
     """Accuracies of samples and greedy before and after, and the time that it took."""
-    after = mean_interval(table["test/avg@4"], (0, 1))
+    after = mean_interval(table["test/avg@16"], (0, 1))
     return (
-        f"Test avg@4 from {table['before/avg@4'].mean():.2f} to {after:.2f} (seeds: {span(table['test/avg@4'], 3)}), "
+        f"Test avg@16 from {table['before/avg@16'].mean():.2f} to {after:.2f} (seeds: {span(table['test/avg@16'], 3)}), "
         f"greedy from {table['before/greedy'].mean():.2f} (seeds end at {span(table['test/greedy'], 2)}), in "
         f"{table.seconds.mean() / 60:.0f} minutes of training on one core."
     )

@@ -37,7 +37,7 @@ PROBED = 128  # tokens of the sequence from which the memory of a token is measu
 
 GB = 2**30
 BYTES_PER_WEIGHT = 18  # float32 weight, gradient and two moments, and a bfloat16 copy
-PROGRAM = GB
+PROGRAM = 1.15 * GB  # and what the allocator keeps
 MOST_REMEMBERED = 16 * GB
 
 _heads, _remembered = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()

@@ -226,7 +226,8 @@ WORD_PROBLEMS = Study(
         Setting(
             {"method": method},
             {"algorithm": method, "task": "word_problems:steps=1", "model": "warmup:0", "iterations": 16}
-            | {"tau": 0.1, "learning_rate": 2e-5, "eval_every": 4, "eval_prompts": 60, "test_prompts": 120},
+            | {"tau": 0.1, "learning_rate": 2e-5, "eval_every": 4}
+            | {"eval_prompts": 60, "test_prompts": 120, "eval_samples": 4},
         )
         for method in ("pmd-mean-loo", "grpo")
     ),
