@@ -398,7 +398,7 @@ def study_tables(name, seeds=range(5)):
     """Tables as a study writes them, with PMD-part below the base where τ < 0.5: results, curves, tuning."""
     rng = np.random.default_rng(0)
     results, curves, tuning = [], [], []
-    k = 4 if name in ("pretrained", "sums", "word_problems") else 8
+    k = {"pretrained": 4, "sums": 16, "word_problems": 4}.get(name, 8)
     for seed in seeds:
         for setting in (STUDIES | ON_REQUEST)[name].settings:
             options = {"tau": 1.0, "algorithm": "pmd-mean-loo"} | setting.options | setting.trials[0]
@@ -455,7 +455,7 @@ def test_study_findings():
     assert "PMD-part 15/15" in found["training_staleness"]
     assert "no knob" in found["training_knob"].partition("the better of the two fixed ones")[2].partition(".")[0]
     assert found["training_pretrained"].startswith("Test avg@4 from 0.29: ")
-    assert found["training_sums"].startswith("Test avg@4 from 0.29 to 0.89 ")
+    assert found["training_sums"].startswith("Test avg@16 from 0.29 to 0.89 ")
     assert "PMD-mean 0.6" in found["training_word_problems"]
 
 
@@ -473,7 +473,7 @@ def test_study_messages():
     assert "1 of 6 methods can be told from the best" in said["training_methods"]
     results, curves, _ = study_tables("sums")
     assert "from 29% to above 95% of held-out sums in 0 of 5 seeds" in said["training_sums"]
-    three = results.assign(**{"test/avg@4": np.where(results.seed < 3, 0.951, 0.95), "test/greedy": 1.0})
+    three = results.assign(**{"test/avg@16": np.where(results.seed < 3, 0.951, 0.95), "test/greedy": 1.0})
     assert "sums in 3 of 5 seeds, greedily in 5" in harness.title(figures["training_sums"], (three, curves))
     assert "PMD-mean in 5 of 5 seeds, GRPO in 5 of 5" in said["training_word_problems"]
     results, curves, _ = study_tables("word_problems")
