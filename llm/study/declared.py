@@ -219,7 +219,13 @@ PRETRAINED = Study(
 
 # The preset as it is, and from a supervised start on word problems of one step; nothing is tuned. Templates that never
 # occur in training count separately.
-SUMS = Study("sums", settings=(Setting({"method": "pmd-mean-loo"}, {}),), seeds=SEEDS, preset="smollm2-135m")
+SUMS = Study(
+    "sums",
+    settings=(Setting({"method": "pmd-mean-loo"}, {}),),
+    seeds=SEEDS,
+    preset="smollm2-135m",
+    guess=(0.08, 0.03),
+)
 WORD_PROBLEMS = Study(
     "word_problems",
     settings=tuple(
@@ -227,6 +233,7 @@ WORD_PROBLEMS = Study(
             {"method": method},
             {"algorithm": method, "task": "word_problems:steps=1", "model": "warmup:0", "iterations": 16}
             | {"tau": 0.1, "learning_rate": 2e-5, "eval_every": 4}
+            | {"prompts_per_batch": 32, "updates_per_batch": 4}
             | {"eval_prompts": 60, "test_prompts": 120, "eval_samples": 4},
         )
         for method in ("pmd-mean-loo", "grpo")

@@ -12,7 +12,8 @@ A prompt of ``shots=2`` is two training problems with their worked solutions, an
     Answer:
 
 All prompts of a task have the same examples in the same order, the same in every process. One that is the question
-itself gives way to the next. A completion ends where the model asks itself the next question.
+itself gives way to the next. A completion ends where the model asks itself the next question, and at the end of its
+line where the examples take one line each.
 """
 
 from collections.abc import Callable
@@ -38,8 +39,9 @@ class FewShot:
 
     def __init__(self, task: Any, shots: int):
         self.task, self.shots, self.spec = task, shots, task.spec
-        self.stop = (*task.stop, NEXT)
         self.examples = _examples(task, shots + 1)
+        self.end = NEXT if any("\n" in solution for _, solution in self.examples) else "\n"
+        self.stop = (*task.stop, self.end)
         if hasattr(task, "demonstrations"):
             self.demonstrations = self._demonstrations
 
@@ -58,8 +60,8 @@ class FewShot:
         return [self._problem(problem) for problem in self.task.held_out(split, count)]
 
     def judge(self, completions: list[str], answers: list[str]) -> Verdict:
-        """Compare completions, up to a next question, as the task does."""
-        return self.task.judge([completion.partition(NEXT)[0] for completion in completions], answers)
+        """Compare completions, up to a next question or line, as the task does."""
+        return self.task.judge([completion.partition(self.end)[0] for completion in completions], answers)
 
     def restrict(self, fits: Callable[[list[str]], list[bool]]) -> None:
         """Leave out problems that do not fit a model together with the examples."""
