@@ -223,7 +223,8 @@ def _reading(path):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{path.name} is no GGUF file of a causal language model, or it or the package gguf is damaged ({reason}).") from error
+        what = "no GGUF file of a causal language model, or it or the package gguf is damaged"
+        raise ValueError(f"{path.name} is {what} ({reason}).") from error
 
 
 def _convert(path, made):

@@ -79,12 +79,21 @@ def test_worked_solutions_of_a_table(gsm8k):
 
 
 def test_what_follows_a_next_question_is_not_judged(gsm8k):
-    for spec in ("word_problems:shots=1", gsm8k):
+    for spec, end in (("word_problems:shots=1", "\n"), (gsm8k, "\n\nQuestion:")):
         task = tasks.load(spec)
-        assert "\n\nQuestion:" in task.stop
+        assert end in task.stop
         completions = [" It is 5.\n\nQuestion: What is 3 + 4?\nAnswer: 7", " It is 7."]
         assert task.judge(completions, ["5", "5"]).correct.tolist() == [True, False]
         assert task.max_new_tokens == task.task.max_new_tokens
+
+
+def test_lines_after_the_first_are_judged_where_examples_have_more(gsm8k):
+    """An answer in one line, as those of sums and word problems, ends with it; one of GSM8K goes on."""
+    completions = [" 1 + 4 = 5\n5 + 2 = 7"]
+    for spec, last in (("sums:shots=1", "5"), ("word_problems:shots=2", "5"), (gsm8k, "7")):
+        task = tasks.load(spec)
+        assert [task.judge(completions, [answer]).correct[0] for answer in "57"] == [last == "5", last == "7"]
+        assert ("\n" in task.stop) == (last == "5")
 
 
 def test_prompts_are_measured_with_their_examples():
