@@ -1,7 +1,7 @@
 """SmolLM2-135M learns sums of one-digit numbers in English, in minutes on two cores.
 
 PMD-mean with the preset smollm2-135m, that is what `make pretrained` trains: a pretrained model with 135 million
-parameters, one example in the prompt, 32 prompts × 4 completions a batch; groups of equal rewards are left out. (a)
+parameters, one example in the prompt, 48 prompts × 4 completions a batch; groups of equal rewards are left out. (a)
 Accuracy on validation prompts that are never trained on, a line for each seed: of samples at temperature 1, and greedy.
 (b) On test prompts before training, where each seed samples anew from the same model, and after; grey: below 0.3
 before, above 0.95 after is what was asked for.
