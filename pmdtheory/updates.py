@@ -41,6 +41,9 @@ from . import overestimated, partition, simplex, solver
 __all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
 
+_BLOCK = 2**14  # numbers per array
+
+
 @dataclass(frozen=True)
 class Update:
     """One step of policy mirror descent, for a batch of contexts.
@@ -112,10 +115,17 @@ def _kl(p, r, tau):
     x /= tau[..., None]
     logits += x
     # Measured from the mode of q, differences of rewards lose nothing where q has its mass.
-    x, mode = _measured_from(p, r, np.argmax(logits, axis=-1), tau)
-    log_z = partition.log_mean_exp(*_rows(p, x)).reshape(tau.shape)
-    x -= log_z[..., None]
-    return _update(p, x, np.zeros(tau.shape), mode + tau * log_z)
+    s, mode = _measured_from(p, r, np.argmax(logits, axis=-1), tau, out=x)
+    q = _times_exp(p, s, out=logits)
+    mass = q.sum(axis=-1)
+    log_z = np.log(mass)
+    near = np.abs(mass - 1) < 0.5
+    if near.any():
+        log_z[near] = partition.log_mean_exp(p[near], s[near])
+    s -= log_z[..., None]
+    np.copyto(s, 0.0, where=p == 0)
+    q = normalised(p, s) if mass.min(initial=1.0) < 1e-10 else np.divide(q, mass[..., None], out=q)  # q may be denormal
+    return Update(q, s, np.zeros(tau.shape), mode + tau * log_z, np.zeros(tau.shape, dtype=bool))
 
 
 def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
@@ -322,23 +332,53 @@ def _compiled():
 def _fastest(plain, name, p, r, *per_context):
     """The compiled update called `name`, and `plain` where that is not there or does not decide."""
     if (compiled := _compiled()) is None or not p.size:
-        return plain(p, r, *per_context)
+        return _in_blocks(plain, p, r, *per_context)
     *found, done = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
     if not done.all():
         if not done.any():
-            return plain(p, r, *per_context)
+            return _in_blocks(plain, p, r, *per_context)
         left = np.flatnonzero(~done)
         try:
-            rest = plain(*(x[left] for x in _rows(p, r, *per_context)))
+            rest = _in_blocks(plain, *(x[left] for x in _rows(p, r, *per_context)))
         except ValueError:
             plain(p, r, *per_context)  # says the same of the right index
             raise
         for array, more in zip(found, (rest.policy, rest.log_ratio, rest.chi2_weight, rest.baseline)):
             array[left] = more
-    q, s, weight, baseline = found
-    batch = p.shape[:-1]
-    weight = weight.reshape(batch)
-    return Update(q.reshape(p.shape), s.reshape(p.shape), weight, baseline.reshape(batch), weight < 0)
+    return _shaped(p.shape, *found)
+
+
+def _in_blocks(plain, p, r, *per_context):
+    """`plain`, run on blocks of contexts that fit a cache.
+
+    Where they have few actions, the first action of each context lies before the second of any, so that what is done
+    once a context is as fast as what is done once an action.
+    """
+    flat = _rows(p, r, *per_context)
+    contexts, actions = flat[0].shape
+    size = max(1, _BLOCK // max(1, actions))
+    if contexts <= 1:
+        return plain(p, r, *per_context)
+    found = *(np.empty(flat[0].shape) for _ in range(2)), *(np.empty(contexts) for _ in range(2))
+    for start in range(0, contexts, size):
+        rows = slice(start, start + size)
+        block = [x[rows] for x in flat]
+        if actions < size:
+            block[:2] = map(np.asfortranarray, block[:2])
+        try:
+            part = plain(*block)
+        except ValueError:
+            plain(p, r, *per_context)  # says the same of the right index
+            raise
+        for array, more in zip(found, (part.policy, part.log_ratio, part.chi2_weight, part.baseline)):
+            array[rows] = more
+    return _shaped(p.shape, *found)
+
+
+def _shaped(shape, q, s, weight, baseline):
+    """The update of contexts that were laid in a row."""
+    weight = weight.reshape(shape[:-1])
+    return Update(q.reshape(shape), s.reshape(shape), weight, baseline.reshape(shape[:-1]), weight < 0)
 
 
 @contextlib.contextmanager
@@ -375,10 +415,10 @@ def centred_targets(p, r, tau):
     return D, top, m
 
 
-def _measured_from(p, r, action, tau):
+def _measured_from(p, r, action, tau, out=None):
     """(r − r₀)/τ (0 where p = 0, and everywhere if the rewards are equal up to rounding) and r₀, that of `action`."""
     own = np.take_along_axis(r, action[..., None], axis=-1)
-    x = r - own
+    x = np.subtract(r, own, out=out)
     np.copyto(x, 0.0, where=p == 0)
     equal = np.maximum(x.max(axis=-1), -x.min(axis=-1)) <= simplex.EQUAL * np.abs(own[..., 0])
     if equal.any():
@@ -420,13 +460,19 @@ def _update(p, s, weight, baseline):
 
 def normalised(p, s):
     """q = p e^s, whose mass must be 1 up to rounding, which is divided away."""
-    with np.errstate(over="ignore"):
-        q = np.exp(s)
-        q *= p
-        if (large := s > 700).any():  # e^s may overflow where p e^s does not
-            q[large] = np.exp(np.log(p[large]) + s[large])
+    q = _times_exp(p, s)
     mass = q.sum(axis=-1, keepdims=True)
     if not np.all(np.abs(mass - 1) < 1e-9):
         raise FloatingPointError("the updated policy is not normalised; please report the arguments.")
     q /= mass
+    return q
+
+
+def _times_exp(p, s, out=None):
+    """p e^s, also where e^s overflows and that does not."""
+    with np.errstate(over="ignore"):
+        q = np.exp(s, out=out)
+        q *= p
+        if s.max(initial=0.0) > 700 and (large := s > 700).any():
+            q[large] = np.exp(np.log(p[large]) + s[large])
     return q
