@@ -25,12 +25,11 @@ from functools import partial
 
 import numpy as np
 
-from . import overestimated, roots
+from . import blocks, overestimated, roots
 from .partition import jensen_gap, log_mean_exp
-from .stationarity import excess, log_ratio
+from .stationarity import excess, expm1, log_ratio
 
 _TINY = np.finfo(float).tiny
-_BLOCK = 2**15  # numbers per array
 _FAR = 256.0  # values of v beyond which D − v loses digits that matter
 _SMALL = 1e-2  # values of v below which E_p[e^s] − 1 is computed without a difference
 _FAILED = "the normalisation did not converge; please report the arguments."
@@ -68,9 +67,9 @@ def with_weight(p, D, weight, measured_from):
     with np.errstate(over="ignore"):  # s ≤ −log p of the largest target bounds v from below
         top = np.maximum(np.take_along_axis(p, D.argmax(axis=-1)[:, None], axis=-1)[:, 0], 5e-324)
         far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, _FAR)
-    rows = np.flatnonzero((weight > 0) & ~far)
+    rows = _these((weight > 0) & ~far)
     sd, _ = _spread(p[rows], D[rows])
-    s[rows], v[rows] = _in_blocks(partial(_halley, 0.0), p[rows], D[rows], weight[rows], v[rows], sd)
+    s[rows], v[rows] = blocks.of_rows(partial(_halley, 0), p[rows], D[rows], weight[rows], v[rows], sd)
     rows = np.flatnonzero(far | (v > np.maximum(weight, _FAR)))
     if rows.size:
         mode, s[rows] = _ideal(p[rows], partial(measured_from, rows))
@@ -121,7 +120,7 @@ def _below_the_mean(p, D, c):
     """Solve for c ≤ 0, where λ = v − c."""
     sd, top = _spread(p, D)
     quarter = np.hypot(c / 4, sd / 4) - c / 4 + _TINY
-    s, v = _in_blocks(partial(_halley, 1.0), p, D, -c, np.minimum(sd / 8 * (sd / quarter), top), sd)
+    s, v = blocks.of_rows(partial(_halley, 1), p, D, -c, np.minimum(sd / 8 * (sd / quarter), top), sd)
     return s, v - c
 
 
@@ -151,85 +150,106 @@ def _above_the_mean(p, D, c, target, rounding, rows):
     return s, weight
 
 
-def _in_blocks(solve, p, D, *per_row):
-    """Run ``solve`` on blocks of rows that fit a cache; it writes s into its last argument, returns an array."""
-    s, unknown = np.empty_like(D), np.empty(len(p))
-    size = max(1, _BLOCK // p.shape[-1])
-    for start in range(0, len(p), size):
-        rows = slice(start, start + size)
-        unknown[rows] = solve(p[rows], D[rows], *(x[rows] for x in per_row), s[rows])
-    return s, unknown
+def _these(chosen):
+    """Index of the chosen rows, which copies nothing if that is all."""
+    return slice(None) if chosen.all() else np.flatnonzero(chosen)
 
 
-def _columns(actions):
-    """Blocks of actions that fit a cache."""
-    return [slice(start, start + _BLOCK) for start in range(0, actions, _BLOCK)]
+def _halley(k, p, D, a, high, sd):
+    """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v.
 
-
-def _halley(k, p, D, a, high, sd, s):
-    """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Writes s and returns v.
-
-    The loop is its own because each step starts from the solutions of the last, moved to second order.
+    The loop is its own because each step starts from the solutions of the last, moved to second order. The first steps
+    are taken in 32 bits, twice as many numbers to an instruction, wherever they lead close to the root.
     """
-    columns = _columns(p.shape[1])
-    for block in columns:
-        s[:, block] = D[:, block] / (1 + a)[:, None]
+    s = D / (1 + a)[:, None]
     half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     v = np.maximum(_first_guess(k, p, s, half_variance), 5e-324)
     tiny = half_variance <= 1e-40
     if tiny.any():  # there Ψ hardly depends on v, unless a large target belongs to a tiny probability
         tiny[tiny] = s[tiny].max(axis=-1) <= 1
         s[tiny], v[tiny] = _hardly_moved(k, p[tiny], D[tiny], a[tiny])
-    rows = np.flatnonzero(~tiny)
-    with np.errstate(divide="ignore"):
+    left = ~tiny
+    with np.errstate(all="ignore"):  # far from the root only
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
-    y_low, warm = np.full(len(p), -np.inf), False
-    for _ in range(200):
-        if not rows.size:
-            return v
-        every = slice(None) if rows.size == len(p) else rows
-        v_now = np.exp(y[rows])
-        points, sums = [], 0.0
-        for block in columns:
-            start = s[every, block] if warm else None
-            point, terms = _along(k, p[every, block], D[every, block], a[rows], v_now, start)
-            points.append(point)
-            sums = sums + terms
-        psi, first, second = sums
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far from the root only
-            first, second = -v_now * (first / psi), v_now * (v_now * (second / psi))
-            value, slope = np.log(psi) - y[rows], first - 1
-            curving = value * (first + second - first * first) / (2 * slope * slope)
-            new = y[rows] - value / slope / (1 - np.where(np.abs(curving) < 0.5, curving, 0.0))
-        low, top = y_low[rows], y_high[rows]
-        new, inside = roots.narrow(y[rows], value, new, low, top)
-        y_low[rows], y_high[rows] = low, top
-        new = np.where(inside, np.maximum(new, y[rows] - 10), np.where(np.isfinite(low), new, top - 5))
-        step, y[rows], v[rows] = new - y[rows], new, np.exp(new)
-        with np.errstate(over="ignore", invalid="ignore"):
-            change = (v_now * np.expm1(step))[:, None]
-            for block, (solution, pull, bend) in zip(columns, points):
-                s[every, block] = solution - change * (pull - change / 2 * bend)
-        # Cubic convergence: after a step of 1e-6 the root is exact.
-        rows = rows[~(np.abs(step) <= np.where(inside, 1e-6, 1e-14))]
-        warm = np.abs(step).max() < 1
+        y_low, warm = np.full(len(p), -np.inf), left.all() and _roughly(k, p, D, a, y, s)
+        y = np.minimum(y, y_high)
+        for _ in range(200):
+            if not left.any():
+                return s, v
+            rows = _these(left)
+            v_now, low, top = np.exp(y[rows]), y_low[rows], y_high[rows]
+            given = (x[rows] for x in ((p, D, s) if warm else (p, D)))
+            points, sums = _pass(k, a[rows], v_now, blocks.of_actions(*given))
+            value, new = _proposal(y[rows], v_now, sums)
+            new, inside = roots.narrow(y[rows], value, new, low, top)
+            y_low[rows], y_high[rows] = low, top
+            new = np.where(inside, np.maximum(new, y[rows] - 10), np.where(np.isfinite(low), new, top - 5))
+            step, y[rows], v[rows] = new - y[rows], new, np.exp(new)
+            for (block,), moved in zip(blocks.of_actions(s), _moved(k, points, v_now, step)):
+                block[rows] = moved
+            # Cubic convergence: after a step of 4e-6 the root is exact.
+            left[rows] = ~(np.abs(step) <= np.where(inside, 4e-6, 1e-14))
+            warm = np.abs(step).max() < 1
     raise FloatingPointError(_FAILED)
 
 
-def _along(k, p, D, a, v, start):
-    """At v: (s, −ds/dv, d²s/dv²), and the sums over the actions of Ψ, −dΨ/dv and d²Ψ/dv²."""
-    weight = (k * v + a)[:, None]
-    s, growth = log_ratio(D - v[:, None], weight, start)
-    with np.errstate(over="ignore", invalid="ignore"):  # far from the root only
-        rho = 1 + growth
-        u = weight * rho
-        inverse = 1 / (1 + u)
-        pull = (1 + k * growth) * inverse
-        bend = pull * inverse * (2 * k * rho - u * pull)
-        first = np.einsum("nk,nk,nk->n", p, growth, pull)
-        second = np.einsum("nk,nk->n", p, rho * pull * pull + growth * bend)
-    return (s, pull, bend), np.stack([_psi(p, s, growth, v), first, second])
+def _roughly(k, p, D, a, y, s):
+    """Move y = log v, and s with it, close to the root by passes in 32 bits. False if they do not lead there."""
+    given = [[x.astype(np.float32) for x in block] for block in blocks.of_actions(p, D)]
+    new = y
+    for _ in range(5):
+        now, v = new, np.exp(new)
+        try:
+            points, sums = _pass(k, a, v, given)
+        except FloatingPointError:
+            return False
+        new = _proposal(now, v, sums)[1]
+        step, moved = np.abs(new - now).max(), _moved(k, points, v, new - now)
+        if step < 0.05:  # and the next one below 1e-5
+            y[:] = new
+            for (block,), x in zip(blocks.of_actions(s), moved):
+                block[:] = x
+            return True
+        if not step < 10:
+            return False
+        given = [(P, T, x) for (P, T, *_), x in zip(given, moved)]
+    return False
+
+
+def _pass(k, a, v, given):
+    """At v: s, −ds/dv and 1/(1 + λ e^s) of each block of actions, and the sums of Ψ, −dΨ/dv and d²Ψ/dv²."""
+    points, sums = zip(*(_along(k, a, v, *block) for block in given))
+    return points, sum(sums)
+
+
+def _along(k, a, v, p, D, start=None):
+    """`_pass` of one block."""
+    v, weight = (x[:, None].astype(p.dtype) for x in (v, k * v + a))
+    s, growth = log_ratio(D - v, weight, start)
+    inverse = 1 / (weight * growth + (1 + weight))
+    pull = inverse + growth * inverse if k else inverse
+    weighted = p * pull
+    first = np.einsum("nk,nk->n", weighted, growth)
+    second = np.einsum("nk,nk->n", weighted * pull, 1 + growth * (inverse + 2 * k))
+    return (s, pull, inverse), np.array([_psi(p, s, growth, v[:, 0]), first, second])
+
+
+def _proposal(y, v, sums):
+    """log Ψ − y, and the next y by Halley's method."""
+    psi, first, second = sums
+    first, second = -v * (first / psi), v * (v * (second / psi))
+    value, slope = np.log(psi) - y, first - 1
+    curving = value * (first + second - first * first) / (2 * slope * slope)
+    return value, y - value / slope / (1 - np.where(np.abs(curving) < 0.5, curving, 0.0))
+
+
+def _moved(k, points, v, step):
+    """s of each block where log v has gained `step`, to second order."""
+    change = (v * np.expm1(step))[:, None].astype(points[0][0].dtype)
+    for s, pull, inverse in points:
+        moved = change * pull
+        yield s - moved * (1 - moved * (inverse + (2 * k - 1)) / 2)
 
 
 def _hardly_moved(k, p, D, a):
@@ -244,9 +264,7 @@ def _hardly_moved(k, p, D, a):
 
 def _first_guess(k, p, x, half_variance):
     """The v with v (1 + 2 k v) = log E_p[e^x]: for λ = k v the root, through fourth order in x."""
-    blocks = _columns(p.shape[1])
-    growth = sum(np.einsum("nk,nk->n", p[:, b], np.expm1(np.minimum(x[:, b], 700.0))) for b in blocks)
-    log_z = np.log1p(growth)
+    log_z = np.log1p(sum(np.einsum("nk,nk->n", P, expm1(X)) for P, X in blocks.of_actions(p, x)))
     log_z = np.where(log_z > 1e-12, log_z, half_variance)  # below, log_z is rounding
     return 2 * log_z / (1 + np.sqrt(1 + 8 * k * log_z))
 
@@ -351,8 +369,8 @@ def _from_an_action(p, weight, m, measured_from):
 def _psi(p, s, growth, v):
     """E_p[e^s − 1 − s]; cancellation in its terms matters only where v, which it approaches, is small."""
     psi = np.einsum("nk,nk->n", p, growth - s)
-    small = np.flatnonzero(v < 1e-5)
-    if small.size:
+    if v.min(initial=1.0) < 1e-5:
+        small = np.flatnonzero(v < 1e-5)
         psi[small] = np.einsum("nk,nk->n", p[small], excess(s[small], growth[small]))
     return psi
 
@@ -362,7 +380,7 @@ def _spread(p, D):
     top = D.max(axis=-1)
     scale = np.maximum(np.maximum(top, -D.min(axis=-1)), _TINY)
     variance = 0.0
-    for block in _columns(D.shape[1]):
-        x = D[:, block] / scale[:, None]
-        variance = variance + np.einsum("nk,nk,nk->n", p[:, block], x, x)
+    for P, T in blocks.of_actions(p, D):
+        x = T / scale[:, None]
+        variance = variance + np.einsum("nk,nk->n", P, x * x)
     return scale * np.sqrt(variance), top

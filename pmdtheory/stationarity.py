@@ -16,10 +16,19 @@ import numpy as np
 _SERIES = [1 / factorial(k) for k in range(2, 12)]
 
 
+def expm1(s):
+    """e^s − 1, of s near the largest whose power is a number where it is not; for any normal p, p e^s is above 1 there."""
+    largest = 709.7 if s.dtype == np.float64 else 88.7
+    return np.expm1(s if s.max(initial=0.0) <= largest else np.minimum(s, largest))
+
+
 def excess(s, expm1_s):
     """e^s − 1 − s ≥ 0 with full relative accuracy; `expm1_s` is np.expm1(s)."""
-    near = np.clip(s, -0.1, 0.1)
-    return np.where(np.abs(s) < 0.1, near * near * np.polynomial.polynomial.polyval(near, _SERIES), expm1_s - s)
+    result = np.asarray(expm1_s - s)
+    small = np.abs(s) < 0.1
+    near = s[small]
+    result[small] = near * near * np.polynomial.polynomial.polyval(near, _SERIES)
+    return result
 
 
 def log_ratio(d, weight, start=None):
@@ -28,7 +37,7 @@ def log_ratio(d, weight, start=None):
     Parameters
     ----------
     d : ndarray, shape (N, K)
-        Targets.
+        Targets, in 64 or 32 bits, as the others.
     weight : ndarray, shape (N, 1)
         λ ≥ 0 of each row; slightly negative ones need a `start`.
     start : ndarray, shape (N, K), optional
@@ -39,28 +48,28 @@ def log_ratio(d, weight, start=None):
     s, expm1_s : ndarray, shape (N, K)
         The solution and e^s − 1.
     """
+    precision = np.finfo(d.dtype).eps
     with np.errstate(all="ignore"):  # a start too far away may overflow; then the next one is used
         cancels = weight.max(initial=0.0) > 1e6  # λ (e^s − 1) − d, where d is close to −λ
         for s in (start, None):
             s = _start(d, weight) if s is None else s
             for iteration in range(6):
-                growth = np.expm1(np.minimum(s, 709.7))  # e^s overflows beyond; p e^s is above 1 there for any normal p
-                u = weight * (growth + 1)
-                residual = s + weight * growth - d
+                growth = expm1(s)
+                gained = weight * growth
+                slope = gained + (1 + weight)
+                newton = (gained + s - d) / slope
                 if cancels:
-                    rho = np.exp(np.minimum(s, 709.7))
-                    u = weight * rho
-                    residual = np.where(s < -1, s + u - (d + weight), residual)
-                newton = residual / (1 + u)
-                bend = newton * u / (1 + u)
-                step = newton * (1 - bend / 2) / (1 - bend + newton * bend / 6)
+                    u = weight * np.exp(np.minimum(s, 709.7))
+                    slope = 1 + u
+                    newton = np.where(s < -1, s + u - (d + weight), gained + s - d) / slope
+                bend = newton - newton / slope
+                step = newton * (1 - bend / 2) / (1 - bend * (1 - newton / 6))
                 if iteration > 1:  # huge d and λ leave s uncertain by their rounding: do not chase it
-                    noise = 1e-15 * (np.abs(d) + weight) / (1 + u)
+                    noise = 5 * precision * (np.abs(d) + weight) / slope
                     step = np.where((np.abs(step) <= noise) | (s > 709.7), 0.0, step)
                 s = s - step
-                if np.all(np.abs(step) < 1e-4):  # fourth-order convergence: s is exact
-                    shrink = -step * (1 - step / 2 * (1 - step / 3))
-                    return s, growth + (1 + growth) * shrink
+                if max(step.max(initial=0.0), -step.min(initial=0.0)) < precision**0.25:  # of fourth order: s is exact
+                    return s, growth + (1 + growth) * (step * (step * (0.5 - step / 6) - 1))
     raise FloatingPointError("s + weight * (exp(s) - 1) = d did not converge; please report the arguments.")
 
 
@@ -68,12 +77,13 @@ def _start(d, weight):
     """The solution within 4e-5: a rational fit of W(x) for x = e^z ≤ e; above, one of ω and a Newton step in log ω."""
     log_weight = np.log(weight)
     z = (d + weight) + log_weight
-    x = np.exp(np.minimum(z, 1.0))
+    x = np.exp(np.minimum(z, 1))
     omega = x * (1 + x * (1.67666 + 0.351145 * x)) / (1 + x * (2.67666 + x * (1.53565 + 0.126332 * x)))
     low = d + weight - omega
-    if not (large := z > 1).any():
+    if not z.max(initial=0) > 1:
         return low
-    z = np.maximum(z, 1.0)
+    large = z > 1
+    z = np.maximum(z, 1)
     omega = z - 4.21463 * ((z - 1) / (z + 7.82567))
     log_omega = np.log(omega)
     return np.where(large, log_omega + (z - log_omega - omega) / (1 + omega) - log_weight, low)

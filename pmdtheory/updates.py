@@ -36,12 +36,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import overestimated, partition, simplex, solver
+from . import blocks, overestimated, partition, simplex, solver
 
 __all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
 
-_BLOCK = 2**14  # numbers per array
+def _in_blocks(update):
+    """The update, run on blocks of contexts."""
+
+    def of_rows(*block):
+        found = update(*block)
+        return found.policy, found.log_ratio, found.chi2_weight, found.baseline
+
+    @functools.wraps(update)
+    def of_batch(p, r, *per_context):
+        try:
+            return _shaped(p.shape, *blocks.of_rows(of_rows, *_rows(p, r, *per_context)))
+        except ValueError:
+            update(p, r, *per_context)  # says the same of the right index
+            raise
+
+    return of_batch
+
+
+def _of_levels(update):
+    """The update, of one action for each level of the reward if no context has more than two (binary rewards)."""
+
+    def spread(p, r, high, s):
+        s = np.where(r == high[:, None], s[:, 1:], s[:, :1])
+        np.copyto(s, 0.0, where=p == 0)
+        return normalised(p, s), s
+
+    @functools.wraps(update)
+    def of_batch(p, r, *per_context):
+        flat_p, flat_r = _rows(p, r)
+        if p.shape[-1] > 2 and p.size and len(np.unique(flat_r[0, :64][flat_p[0, :64] > 0])) <= 2:
+            mass, levels, two = blocks.of_rows(_levels, flat_p, flat_r)
+            if two.all():
+                found = update(*(x.reshape(*p.shape[:-1], 2) for x in (mass, levels)), *per_context)
+                q, s = blocks.of_rows(spread, flat_p, flat_r, levels[:, 1], found.log_ratio.reshape(-1, 2))
+                return _shaped(p.shape, q, s, found.chi2_weight, found.baseline)
+        return update(p, r, *per_context)
+
+    return of_batch
+
+
+def _levels(p, r):
+    """Mass and reward of the lowest and the highest level of the reward, (n, 2), and whether there are no others."""
+    high = np.where(p > 0, r, -np.inf).max(axis=-1, keepdims=True)
+    low = np.where(p > 0, r, np.inf).min(axis=-1, keepdims=True)
+    is_high = r == high
+    two = (is_high | (r == low) | (p == 0)).all(axis=-1)
+    mass = np.stack([np.where(is_high, 0.0, p).sum(axis=-1), np.where(is_high, p, 0.0).sum(axis=-1)], axis=-1)
+    return mass, np.concatenate([low, high], axis=-1), two
 
 
 @dataclass(frozen=True)
@@ -108,6 +155,7 @@ def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     return _fastest(_kl, "kl", p, r, tau)
 
 
+@_in_blocks
 def _kl(p, r, tau):
     with np.errstate(divide="ignore"):
         logits = np.log(p)
@@ -163,13 +211,13 @@ def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Upd
     return _fastest(_pmd_mean, "pmd_mean", p, r, tau)
 
 
+@_of_levels
+@_in_blocks
 def _pmd_mean(p, r, tau):
-    expand, p2, r2 = _merged(p, r)
-    D, top, m = centred_targets(p2, r2, tau)
+    D, top, m = centred_targets(p, r, tau)
     with _failure_named(p, r, tau):
-        s, weight = solver.with_shift(*_rows(p2, D, np.zeros(tau.shape)))
-        del D
-        return _update(p, expand(s), weight, top + tau * m)
+        s, weight = solver.with_shift(*_rows(p, D, np.zeros(tau.shape)))
+        return _update(p, s, weight, top + tau * m)
 
 
 def baseline_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseline: ArrayLike) -> Update:
@@ -209,19 +257,20 @@ def baseline_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseli
     return _fastest(_with_baseline, "with_baseline", p, r, tau, b)
 
 
+@_of_levels
+@_in_blocks
 def _with_baseline(p, r, tau, b):
-    expand, p2, r2 = _merged(p, r)
-    D, top, m = centred_targets(p2, r2, tau)
+    D, top, m = centred_targets(p, r, tau)
     same = ~D.any(axis=-1) & simplex.equal_up_to_rounding(b, top)
     with np.errstate(over="ignore"):
         shift = np.where(same, 0.0, (b - top) / tau - m)
         simplex.finite(shift, "(baseline - reward) / tau")
-        target = np.where(p2 > 0, (r2 - b[..., None]) / tau[..., None], 0.0)
+        target = np.where(p > 0, (r - b[..., None]) / tau[..., None], 0.0) if shift.max(initial=0.0) > 1 else D
         rounding = 4e-16 * (np.abs(b - top) / tau + np.abs(m))
     try:
         with _failure_named(p, r, tau):
-            s, weight = solver.with_shift(*_rows(p2, D, shift, target, rounding))
-            return _update(p, expand(s), weight, b.copy())
+            s, weight = solver.with_shift(*_rows(p, D, shift, target, rounding))
+            return _update(p, s, weight, b.copy())
     except solver.BeyondPrincipalBranchError as error:
         index = np.unravel_index(error.index, tau.shape)
         largest = _below(top[index] + tau[index] * (m[index] + error.largest))
@@ -302,19 +351,20 @@ def mixed_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, chi2_coef
     return _fastest(_mixed, "mixed", p, r, tau, a)
 
 
+@_of_levels
+@_in_blocks
 def _mixed(p, r, tau, a):
-    expand, p2, r2 = _merged(p, r)
-    D, top, m = centred_targets(p2, r2, tau)
-    rewards = np.where(D.any(axis=-1, keepdims=True), r2, 0.0).reshape(-1, r2.shape[-1])
-    support, flat_tau = p2.reshape(rewards.shape) > 0, tau.reshape(-1)
+    D, top, m = centred_targets(p, r, tau)
+    rewards = np.where(D.any(axis=-1, keepdims=True), r, 0.0).reshape(-1, r.shape[-1])
+    support, flat_tau = p.reshape(rewards.shape) > 0, tau.reshape(-1)
 
     def measured_from(rows, actions):
         own = np.take_along_axis(rewards[rows], actions[:, None], axis=-1)
         return np.where(support[rows], (rewards[rows] - own) / flat_tau[rows, None], 0.0)
 
     with _failure_named(p, r, tau):
-        s, v = solver.with_weight(*_rows(p2, D, a), measured_from)
-        return _update(p, expand(s), a, top + tau * (m + v.reshape(tau.shape) - a))
+        s, v = solver.with_weight(*_rows(p, D, a), measured_from)
+        return _update(p, s, a, top + tau * (m + v.reshape(tau.shape) - a))
 
 
 @functools.cache
@@ -332,14 +382,14 @@ def _compiled():
 def _fastest(plain, name, p, r, *per_context):
     """The compiled update called `name`, and `plain` where that is not there or does not decide."""
     if (compiled := _compiled()) is None or not p.size:
-        return _in_blocks(plain, p, r, *per_context)
+        return plain(p, r, *per_context)
     *found, done = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
     if not done.all():
         if not done.any():
-            return _in_blocks(plain, p, r, *per_context)
+            return plain(p, r, *per_context)
         left = np.flatnonzero(~done)
         try:
-            rest = _in_blocks(plain, *(x[left] for x in _rows(p, r, *per_context)))
+            rest = plain(*(x[left] for x in _rows(p, r, *per_context)))
         except ValueError:
             plain(p, r, *per_context)  # says the same of the right index
             raise
@@ -348,37 +398,11 @@ def _fastest(plain, name, p, r, *per_context):
     return _shaped(p.shape, *found)
 
 
-def _in_blocks(plain, p, r, *per_context):
-    """`plain`, run on blocks of contexts that fit a cache.
-
-    Where they have few actions, the first action of each context lies before the second of any, so that what is done
-    once a context is as fast as what is done once an action.
-    """
-    flat = _rows(p, r, *per_context)
-    contexts, actions = flat[0].shape
-    size = max(1, _BLOCK // max(1, actions))
-    if contexts <= 1:
-        return plain(p, r, *per_context)
-    found = *(np.empty(flat[0].shape) for _ in range(2)), *(np.empty(contexts) for _ in range(2))
-    for start in range(0, contexts, size):
-        rows = slice(start, start + size)
-        block = [x[rows] for x in flat]
-        if actions < size:
-            block[:2] = map(np.asfortranarray, block[:2])
-        try:
-            part = plain(*block)
-        except ValueError:
-            plain(p, r, *per_context)  # says the same of the right index
-            raise
-        for array, more in zip(found, (part.policy, part.log_ratio, part.chi2_weight, part.baseline)):
-            array[rows] = more
-    return _shaped(p.shape, *found)
-
-
 def _shaped(shape, q, s, weight, baseline):
     """The update of contexts that were laid in a row."""
     weight = weight.reshape(shape[:-1])
-    return Update(q.reshape(shape), s.reshape(shape), weight, baseline.reshape(shape[:-1]), weight < 0)
+    q, s = (np.ascontiguousarray(x).reshape(shape) for x in (q, s))
+    return Update(q, s, weight, baseline.reshape(shape[:-1]), weight < 0)
 
 
 @contextlib.contextmanager
@@ -425,24 +449,6 @@ def _measured_from(p, r, action, tau, out=None):
         x[equal] = 0.0
     x /= tau[..., None]
     return x, own[..., 0]
-
-
-def _merged(p, r):
-    """One action for each level of the reward if every context has at most two on its support (binary rewards).
-
-    Returns the function that gives each action the s of its level, and p and r of the merged actions, or of all.
-    """
-    K = p.shape[-1]
-    if K <= 2 or p.size == 0 or len(np.unique(r.reshape(-1, K)[0, :64][p.reshape(-1, K)[0, :64] > 0])) > 2:
-        return (lambda s: s), p, r
-    high = np.where(p > 0, r, -np.inf).max(axis=-1, keepdims=True)
-    low = np.where(p > 0, r, np.inf).min(axis=-1, keepdims=True)
-    is_high = high == r
-    if not np.all(is_high | (low == r) | (p == 0)):
-        return (lambda s: s), p, r
-    mass = np.stack([np.where(is_high, 0.0, p).sum(axis=-1), np.where(is_high, p, 0.0).sum(axis=-1)], axis=-1)
-    is_high = is_high.reshape(-1, K)
-    return (lambda s: np.where(is_high, s[:, 1:], s[:, :1])), mass, np.concatenate([low, high], axis=-1)
 
 
 def _rows(p, *arrays):

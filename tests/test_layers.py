@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pmdtheory"
 
 # Each module may import only from layers above it in this list.
 LAYERS = [
-    ["simplex", "stationarity", "intervals", "roots", "sweeps", "draws"],
+    ["simplex", "blocks", "stationarity", "intervals", "roots", "sweeps", "draws"],
     ["divergences", "partition", "plotting", "comparisons"],
     ["overestimated", "baselines", "survival"],
     ["solver", "compiled", "knobs"],
