@@ -164,48 +164,53 @@ def _halley(k, p, D, a, high, sd):
     s = D / (1 + a)[:, None]
     half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
     v = np.maximum(_first_guess(k, p, s, half_variance), 5e-324)
-    tiny = half_variance <= 1e-40
-    if tiny.any():  # there Ψ hardly depends on v, unless a large target belongs to a tiny probability
+    tiny = half_variance <= 1e-40  # there Ψ hardly depends on v, unless a large target belongs to a tiny probability
+    if tiny.any():
         tiny[tiny] = s[tiny].max(axis=-1) <= 1
-        s[tiny], v[tiny] = _hardly_moved(k, p[tiny], D[tiny], a[tiny])
     left = ~tiny
     with np.errstate(all="ignore"):  # far from the root only
         y_high = np.log(high) + 1e-12
         y = np.minimum(np.log(v), y_high)
-        y_low, warm = np.full(len(p), -np.inf), left.all() and _roughly(k, p, D, a, y, s)
+        y_low, warm = np.full(len(p), -np.inf), _roughly(k, p, D, a, y, s, left)
         y = np.minimum(y, y_high)
         for _ in range(200):
             if not left.any():
-                return s, v
-            rows = _these(left)
-            v_now, low, top = np.exp(y[rows]), y_low[rows], y_high[rows]
+                break
+            rows = slice(None) if 2 * left.sum() > len(left) else np.flatnonzero(left)
+            now, low, top, moves = y[rows].copy(), y_low[rows], y_high[rows], left[rows]
             given = (x[rows] for x in ((p, D, s) if warm else (p, D)))
-            points, sums = _pass(k, a[rows], v_now, blocks.of_actions(*given))
-            value, new = _proposal(y[rows], v_now, sums)
-            new, inside = roots.narrow(y[rows], value, new, low, top)
+            points, sums = _pass(k, a[rows], np.exp(now), blocks.of_actions(*given))
+            value, new = _proposal(now, sums)
+            new, inside = roots.narrow(now, value, new, low, top)
             y_low[rows], y_high[rows] = low, top
-            new = np.where(inside, np.maximum(new, y[rows] - 10), np.where(np.isfinite(low), new, top - 5))
-            step, y[rows], v[rows] = new - y[rows], new, np.exp(new)
-            for (block,), moved in zip(blocks.of_actions(s), _moved(k, points, v_now, step)):
+            new = np.where(inside, np.maximum(new, now - 10), np.where(np.isfinite(low), new, top - 5))
+            new = np.where(moves, new, now)
+            y[rows], step = new, np.abs(new - now)
+            for (block,), moved in zip(blocks.of_actions(s), _moved(k, points, now, new)):
                 block[rows] = moved
             # Cubic convergence: after a step of 4e-6 the root is exact.
-            left[rows] = ~(np.abs(step) <= np.where(inside, 4e-6, 1e-14))
-            warm = np.abs(step).max() < 1
-    raise FloatingPointError(_FAILED)
+            left[rows] = moves & ~(step <= np.where(inside, 4e-6, 1e-14))
+            warm = step.max() < 1
+        else:
+            raise FloatingPointError(_FAILED)
+        v = np.exp(y)
+    if tiny.any():
+        s[tiny], v[tiny] = _hardly_moved(k, p[tiny], D[tiny], a[tiny])
+    return s, v
 
 
-def _roughly(k, p, D, a, y, s):
+def _roughly(k, p, D, a, y, s, moves):
     """Move y = log v, and s with it, close to the root by passes in 32 bits. False if they do not lead there."""
     given = [[x.astype(np.float32) for x in block] for block in blocks.of_actions(p, D)]
     new = y
     for _ in range(5):
-        now, v = new, np.exp(new)
+        now = new
         try:
-            points, sums = _pass(k, a, v, given)
+            points, sums = _pass(k, a, np.exp(now), given)
         except FloatingPointError:
             return False
-        new = _proposal(now, v, sums)[1]
-        step, moved = np.abs(new - now).max(), _moved(k, points, v, new - now)
+        new = np.where(moves, _proposal(now, sums)[1], now)
+        step, moved = np.abs(new - now).max(initial=0.0), _moved(k, points, now, new)
         if step < 0.05:  # and the next one below 1e-5
             y[:] = new
             for (block,), x in zip(blocks.of_actions(s), moved):
@@ -213,7 +218,7 @@ def _roughly(k, p, D, a, y, s):
             return True
         if not step < 10:
             return False
-        given = [(P, T, x) for (P, T, *_), x in zip(given, moved)]
+        given = [(P, T, x) if step < 0.5 else (P, T) for (P, T, *_), x in zip(given, moved)]
     return False
 
 
@@ -235,18 +240,18 @@ def _along(k, a, v, p, D, start=None):
     return (s, pull, inverse), np.array([_psi(p, s, growth, v[:, 0]), first, second])
 
 
-def _proposal(y, v, sums):
+def _proposal(y, sums):
     """log Ψ − y, and the next y by Halley's method."""
-    psi, first, second = sums
+    v, (psi, first, second) = np.exp(y), sums
     first, second = -v * (first / psi), v * (v * (second / psi))
     value, slope = np.log(psi) - y, first - 1
     curving = value * (first + second - first * first) / (2 * slope * slope)
     return value, y - value / slope / (1 - np.where(np.abs(curving) < 0.5, curving, 0.0))
 
 
-def _moved(k, points, v, step):
-    """s of each block where log v has gained `step`, to second order."""
-    change = (v * np.expm1(step))[:, None].astype(points[0][0].dtype)
+def _moved(k, points, y, new):
+    """s of each block where y = log v has become `new`, to second order."""
+    change = (np.exp(y) * np.expm1(new - y))[:, None].astype(points[0][0].dtype)
     for s, pull, inverse in points:
         moved = change * pull
         yield s - moved * (1 - moved * (inverse + (2 * k - 1)) / 2)

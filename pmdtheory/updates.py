@@ -87,7 +87,7 @@ def _levels(p, r):
     low = np.where(p > 0, r, np.inf).min(axis=-1, keepdims=True)
     is_high = r == high
     two = (is_high | (r == low) | (p == 0)).all(axis=-1)
-    mass = np.stack([np.where(is_high, 0.0, p).sum(axis=-1), np.where(is_high, p, 0.0).sum(axis=-1)], axis=-1)
+    mass = np.stack([(p * ~is_high).sum(axis=-1), (p * is_high).sum(axis=-1)], axis=-1)
     return mass, np.concatenate([low, high], axis=-1), two
 
 
