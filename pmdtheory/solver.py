@@ -27,7 +27,7 @@ import numpy as np
 
 from . import blocks, overestimated, roots
 from .partition import jensen_gap, log_mean_exp
-from .stationarity import excess, expm1, log_ratio
+from .stationarity import excess, log_ratio
 
 _TINY = np.finfo(float).tiny
 _FAR = 256.0  # values of v beyond which D − v loses digits that matter
@@ -67,9 +67,9 @@ def with_weight(p, D, weight, measured_from):
     with np.errstate(over="ignore"):  # s ≤ −log p of the largest target bounds v from below
         top = np.maximum(np.take_along_axis(p, D.argmax(axis=-1)[:, None], axis=-1)[:, 0], 5e-324)
         far = D.max(axis=-1) + np.log(top) - weight / top > np.maximum(weight, _FAR)
-    rows = _these((weight > 0) & ~far)
-    sd, _ = _spread(p[rows], D[rows])
-    s[rows], v[rows] = blocks.of_rows(partial(_halley, 0), p[rows], D[rows], weight[rows], v[rows], sd)
+    near = (weight > 0) & ~far
+    rows = slice(None) if near.all() else np.flatnonzero(near)
+    s[rows], v[rows] = blocks.of_rows(partial(_halley, 0), p[rows], D[rows], weight[rows], v[rows])
     rows = np.flatnonzero(far | (v > np.maximum(weight, _FAR)))
     if rows.size:
         mode, s[rows] = _ideal(p[rows], partial(measured_from, rows))
@@ -118,9 +118,7 @@ def with_shift(p, D, shift, target=None, rounding=0.0):
 
 def _below_the_mean(p, D, c):
     """Solve for c ≤ 0, where λ = v − c."""
-    sd, top = _spread(p, D)
-    quarter = np.hypot(c / 4, sd / 4) - c / 4 + _TINY
-    s, v = blocks.of_rows(partial(_halley, 1), p, D, -c, np.minimum(sd / 8 * (sd / quarter), top), sd)
+    s, v = blocks.of_rows(partial(_halley, 1), p, D, -c)
     return s, v - c
 
 
@@ -150,27 +148,21 @@ def _above_the_mean(p, D, c, target, rounding, rows):
     return s, weight
 
 
-def _these(chosen):
-    """Index of the chosen rows, which copies nothing if that is all."""
-    return slice(None) if chosen.all() else np.flatnonzero(chosen)
-
-
-def _halley(k, p, D, a, high, sd):
+def _halley(k, p, D, a, high=np.inf):
     """Halley on log Ψ − log v in log v along λ = k v + a, a ≥ 0, for v up to `high`. Returns s and v.
 
     The loop is its own because each step starts from the solutions of the last, moved to second order. The first steps
     are taken in 32 bits, twice as many numbers to an instruction, wherever they lead close to the root.
     """
-    s = D / (1 + a)[:, None]
-    half_variance = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
-    v = np.maximum(_first_guess(k, p, s, half_variance), 5e-324)
-    tiny = half_variance <= 1e-40  # there Ψ hardly depends on v, unless a large target belongs to a tiny probability
-    if tiny.any():
-        tiny[tiny] = s[tiny].max(axis=-1) <= 1
-    left = ~tiny
+    sd, top, gain = _moments(p, D)
+    if k:
+        high = np.minimum(sd / 8 * (sd / (np.hypot(a / 4, sd / 4) + a / 4 + _TINY)), top)
+    # There Ψ hardly depends on v, unless a large target belongs to a tiny probability.
+    tiny = (sd <= 1e-20 * (1 + a)) & (top <= 1 + a)
+    s, left = np.empty_like(D), ~tiny
     with np.errstate(all="ignore"):  # far from the root only
         y_high = np.log(high) + 1e-12
-        y = np.minimum(np.log(v), y_high)
+        y = np.minimum(np.log(np.fmax(_first_guess(k, a, sd, gain), 5e-324)), y_high)
         y_low, warm = np.full(len(p), -np.inf), _roughly(k, p, D, a, y, s, left)
         y = np.minimum(y, y_high)
         for _ in range(200):
@@ -267,16 +259,17 @@ def _hardly_moved(k, p, D, a):
     return s, v
 
 
-def _first_guess(k, p, x, half_variance):
-    """The v with v (1 + 2 k v) = log E_p[e^x]: for λ = k v the root, through fourth order in x."""
-    log_z = np.log1p(sum(np.einsum("nk,nk->n", P, expm1(X)) for P, X in blocks.of_actions(p, x)))
-    log_z = np.where(log_z > 1e-12, log_z, half_variance)  # below, log_z is rounding
-    return 2 * log_z / (1 + np.sqrt(1 + 8 * k * log_z))
+def _first_guess(k, a, sd, gain):
+    """v is half the variance of small s; of large ones, for λ = v + a, E_p[max(D, 0)]/(1 + a). Between, a fit."""
+    half = np.minimum(sd / (1 + a), 1e150) ** 2 / 2
+    if k:
+        return half * (1 + (half * (1 + a) / gain) ** 1.75) ** (-1 / 1.75)
+    return np.minimum(half, sd / 2 * (sd / gain))
 
 
 def _between(p, D, c, target, log_mass):
     """Newton on 1/E_p[e^s] in λ, for 0 < c < log E_p[e^D]; log_mass is log E_p[e^target]. Returns s and λ."""
-    sd, _ = _spread(p, D)
+    sd = _moments(p, D)[0]
     high = np.minimum(log_mass, target.max(axis=-1, where=p > 0, initial=-np.inf))
     high = np.minimum(high, sd / 8 * (sd / (np.hypot(c / 4, sd / 4) + c / 4)))
 
@@ -380,12 +373,13 @@ def _psi(p, s, growth, v):
     return psi
 
 
-def _spread(p, D):
-    """Standard deviation and maximum of D (E_p[D] = 0, and 0 where p = 0, so the maximum is one of the support)."""
+def _moments(p, D):
+    """Standard deviation and maximum of D, and E_p[max(D, 0)] (E_p[D] = 0, and D = 0 where p = 0)."""
     top = D.max(axis=-1)
     scale = np.maximum(np.maximum(top, -D.min(axis=-1)), _TINY)
-    variance = 0.0
+    variance, absolute = 0.0, 0.0
     for P, T in blocks.of_actions(p, D):
         x = T / scale[:, None]
         variance = variance + np.einsum("nk,nk->n", P, x * x)
-    return scale * np.sqrt(variance), top
+        absolute = absolute + np.einsum("nk,nk->n", P, np.abs(x))
+    return scale * np.sqrt(variance), top, scale * absolute / 2

@@ -16,12 +16,6 @@ import numpy as np
 _SERIES = [1 / factorial(k) for k in range(2, 12)]
 
 
-def expm1(s):
-    """e^s − 1, of s near the largest whose power is a number where it is not; for any normal p, p e^s is above 1 there."""
-    largest = 709.7 if s.dtype == np.float64 else 88.7
-    return np.expm1(s if s.max(initial=0.0) <= largest else np.minimum(s, largest))
-
-
 def excess(s, expm1_s):
     """e^s − 1 − s ≥ 0 with full relative accuracy; `expm1_s` is np.expm1(s)."""
     result = np.asarray(expm1_s - s)
@@ -49,24 +43,25 @@ def log_ratio(d, weight, start=None):
         The solution and e^s − 1.
     """
     precision = np.finfo(d.dtype).eps
+    largest = 709.7 if d.dtype == np.float64 else 88.7  # e^s overflows beyond; p e^s is above 1 there for any normal p
     with np.errstate(all="ignore"):  # a start too far away may overflow; then the next one is used
         cancels = weight.max(initial=0.0) > 1e6  # λ (e^s − 1) − d, where d is close to −λ
         for s in (start, None):
             s = _start(d, weight) if s is None else s
             for iteration in range(6):
-                growth = expm1(s)
+                growth = np.expm1(s if s.max(initial=0.0) <= largest else np.minimum(s, largest))
                 gained = weight * growth
                 slope = gained + (1 + weight)
                 newton = (gained + s - d) / slope
                 if cancels:
-                    u = weight * np.exp(np.minimum(s, 709.7))
+                    u = weight * np.exp(np.minimum(s, largest))
                     slope = 1 + u
                     newton = np.where(s < -1, s + u - (d + weight), gained + s - d) / slope
                 bend = newton - newton / slope
                 step = newton * (1 - bend / 2) / (1 - bend * (1 - newton / 6))
                 if iteration > 1:  # huge d and λ leave s uncertain by their rounding: do not chase it
                     noise = 5 * precision * (np.abs(d) + weight) / slope
-                    step = np.where((np.abs(step) <= noise) | (s > 709.7), 0.0, step)
+                    step = np.where((np.abs(step) <= noise) | (s > largest), 0.0, step)
                 s = s - step
                 if max(step.max(initial=0.0), -step.min(initial=0.0)) < precision**0.25:  # of fourth order: s is exact
                     return s, growth + (1 + growth) * (step * (step * (0.5 - step / 6) - 1))
@@ -77,13 +72,14 @@ def _start(d, weight):
     """The solution within 4e-5: a rational fit of W(x) for x = e^z ≤ e; above, one of ω and a Newton step in log ω."""
     log_weight = np.log(weight)
     z = (d + weight) + log_weight
-    x = np.exp(np.minimum(z, 1))
+    one = np.ones_like(z)  # comparing with an array, NumPy is several times as fast as with a number
+    x = np.exp(np.minimum(z, one))
     omega = x * (1 + x * (1.67666 + 0.351145 * x)) / (1 + x * (2.67666 + x * (1.53565 + 0.126332 * x)))
-    low = d + weight - omega
-    if not z.max(initial=0) > 1:
-        return low
-    large = z > 1
-    z = np.maximum(z, 1)
-    omega = z - 4.21463 * ((z - 1) / (z + 7.82567))
-    log_omega = np.log(omega)
-    return np.where(large, log_omega + (z - log_omega - omega) / (1 + omega) - log_weight, low)
+    s = d + weight - omega
+    if z.max(initial=0.0) > 1:
+        large = z > 1
+        z = np.maximum(z, one)
+        omega = z - 4.21463 * ((z - 1) / (z + 7.82567))
+        log_omega = np.log(omega)
+        np.copyto(s, log_omega + (z - log_omega - omega) / (1 + omega) - log_weight, where=large)
+    return s

@@ -355,16 +355,16 @@ def mixed_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, chi2_coef
 @_in_blocks
 def _mixed(p, r, tau, a):
     D, top, m = centred_targets(p, r, tau)
-    rewards = np.where(D.any(axis=-1, keepdims=True), r, 0.0).reshape(-1, r.shape[-1])
-    support, flat_tau = p.reshape(rewards.shape) > 0, tau.reshape(-1)
+    p2, r2, D, a, flat_tau = _rows(p, r, D, a, tau)
 
     def measured_from(rows, actions):
-        own = np.take_along_axis(rewards[rows], actions[:, None], axis=-1)
-        return np.where(support[rows], (rewards[rows] - own) / flat_tau[rows, None], 0.0)
+        own = np.take_along_axis(r2[rows], actions[:, None], axis=-1)
+        moves = (p2[rows] > 0) & D[rows].any(axis=-1, keepdims=True)
+        return np.where(moves, (r2[rows] - own) / flat_tau[rows, None], 0.0)
 
     with _failure_named(p, r, tau):
-        s, v = solver.with_weight(*_rows(p, D, a), measured_from)
-        return _update(p, s, a, top + tau * (m + v.reshape(tau.shape) - a))
+        s, v = solver.with_weight(p2, D, a, measured_from)
+        return _update(p, s, a, top + tau * (m + (v - a).reshape(tau.shape)))
 
 
 @functools.cache
