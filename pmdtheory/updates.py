@@ -41,6 +41,35 @@ from . import blocks, overestimated, partition, simplex, solver
 __all__ = ["Update", "baseline_update", "kl_update", "largest_baseline", "mixed_update", "pmd_mean_update"]
 
 
+@dataclass(frozen=True)
+class Update:
+    """One step of policy mirror descent, for a batch of contexts.
+
+    Attributes
+    ----------
+    policy : ndarray, shape (..., K)
+        The updated policy q; zero wherever the current policy p is.
+    log_ratio : ndarray, shape (..., K)
+        s = log(q/p); 0 where p = 0.
+    chi2_weight : ndarray, shape (...)
+        λ in s + λ e^s = (r − b)/τ, dimensionless. 0 for the KL update, κ/τ for the mixed one.
+    baseline : ndarray, shape (...)
+        b in the same equation, reward units. τ log Z for the KL update, E_p[r] for PMD-mean.
+    local : ndarray of bool, shape (...)
+        True where λ < 0 (a baseline above τ log Z): q is then only a local minimum of the regression (strict below the
+        largest baseline, Statement 11).
+    certificate : object or None
+        Set by ``pmdtheory.convex``: how far the solver's own primal and dual solutions are from optimal.
+    """
+
+    policy: np.ndarray
+    log_ratio: np.ndarray
+    chi2_weight: np.ndarray
+    baseline: np.ndarray
+    local: np.ndarray
+    certificate: Any = None
+
+
 def _in_blocks(update):
     """The update, run on blocks of contexts."""
 
@@ -91,35 +120,6 @@ def _levels(p, r):
     return mass, np.concatenate([low, high], axis=-1), two
 
 
-@dataclass(frozen=True)
-class Update:
-    """One step of policy mirror descent, for a batch of contexts.
-
-    Attributes
-    ----------
-    policy : ndarray, shape (..., K)
-        The updated policy q; zero wherever the current policy p is.
-    log_ratio : ndarray, shape (..., K)
-        s = log(q/p); 0 where p = 0.
-    chi2_weight : ndarray, shape (...)
-        λ in s + λ e^s = (r − b)/τ, dimensionless. 0 for the KL update, κ/τ for the mixed one.
-    baseline : ndarray, shape (...)
-        b in the same equation, reward units. τ log Z for the KL update, E_p[r] for PMD-mean.
-    local : ndarray of bool, shape (...)
-        True where λ < 0 (a baseline above τ log Z): q is then only a local minimum of the regression (strict below the
-        largest baseline, Statement 11).
-    certificate : object or None
-        Set by ``pmdtheory.convex``: how far the solver's own primal and dual solutions are from optimal.
-    """
-
-    policy: np.ndarray
-    log_ratio: np.ndarray
-    chi2_weight: np.ndarray
-    baseline: np.ndarray
-    local: np.ndarray
-    certificate: Any = None
-
-
 def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     r"""Ideal update: argmax_q E_q[r] − τ KL(q‖p), that is q ∝ p e^{r/τ}.
 
@@ -167,12 +167,12 @@ def _kl(p, r, tau):
     q = _times_exp(p, s, out=logits)
     mass = q.sum(axis=-1)
     log_z = np.log(mass)
-    near = np.abs(mass - 1) < 0.5
-    if near.any():
-        log_z[near] = partition.log_mean_exp(p[near], s[near])
+    near, tiny = np.abs(mass - 1) < 0.5, mass < 1e-10  # small log Z, and terms that may be denormal
+    if (again := near | tiny).any():
+        log_z[again] = partition.log_mean_exp(p[again], s[again])
     s -= log_z[..., None]
     np.copyto(s, 0.0, where=p == 0)
-    q = normalised(p, s) if mass.min(initial=1.0) < 1e-10 else np.divide(q, mass[..., None], out=q)  # q may be denormal
+    q = normalised(p, s) if tiny.any() else np.divide(q, mass[..., None], out=q)
     return Update(q, s, np.zeros(tau.shape), mode + tau * log_z, np.zeros(tau.shape, dtype=bool))
 
 
