@@ -181,6 +181,7 @@ def _halley(k, p, D, a, high=np.inf):
             y[rows], step = new, np.abs(new - now)
             for (block,), moved in zip(blocks.of_actions(s), _moved(k, points, now, new)):
                 block[rows] = moved
+            del points, moved  # which are as large as s, each
             # Cubic convergence: after a step of 1e-6 the root is exact.
             left[rows] = moves & ~(step <= np.where(inside, 1e-6, 1e-14))
             warm = step.max() < 1
@@ -212,6 +213,7 @@ def _roughly(k, p, D, a, y, s, moves):
         if not step < 10:
             return False
         given = [(P, T, x) if step < 0.5 else (P, T) for (P, T, *_), x in zip(given, moved)]
+        del points, moved  # which are as large as s, each
     return False
 
 
