@@ -227,7 +227,7 @@ def _along(k, a, v, p, D, start=None):
     """`_pass` of one block."""
     v, weight = (x[:, None].astype(p.dtype) for x in (v, k * v + a))
     s, growth = log_ratio(D - v, weight, start)
-    inverse = 1 / (weight * growth + (1 + weight))
+    inverse = 1 / (1 + weight * (1 + growth))
     pull = inverse + growth * inverse if k else inverse
     weighted = p * pull
     first = np.einsum("nk,nk->n", weighted, growth)

@@ -323,3 +323,29 @@ def test_kl_update_reaches_a_subnormal_action():
     assert moved.kl == pytest.approx(-np.log(1e-320), rel=1e-14)
     assert moved.reverse_kl == pytest.approx(1000 + np.log(1e-320), rel=1e-12)
     assert moved.chi2 == moved.max_ratio == np.inf
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_pmd_mean_reaches_a_subnormal_action(path):
+    """s + λ e^s = Δ at both actions and E_p[e^s] = 1, in 60 digits; beyond the mean the argument is named."""
+    policy, tau = np.array([1.0, 1e-320]), 1e-3
+    with on(path):
+        update = pmd_mean_update(policy, [0.0, 1.0], tau)
+    with mp.workdps(60):
+        p, s = ([mp.mpf(float(x)) for x in row] for row in (policy, update.log_ratio))
+        weight = mp.mpf(float(update.chi2_weight))
+        for r, log_ratio in zip((0, 1), s):
+            assert log_ratio + weight * mp.exp(log_ratio) == pytest.approx((r - p[1]) / tau, rel=1e-12, abs=1e-30)
+        assert weight == pytest.approx(-p[0] * s[0] - p[1] * s[1], rel=1e-3)  # p₁ has four digits
+    with on(path), pytest.raises(ValueError, match="policy must have no probability between 0 and"):
+        baseline_update([1.0, 1e-315], [0.0, 1.0], tau, 1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("tau", [1e-10, 1e-20, 1e-100, 1e-300])
+def test_pmd_mean_at_vanishing_temperatures(path, tau):
+    """As τ → 0 the worse actions lose all and λ is E_p[max(D, 0)]: p₁ (1 − r̄)/τ of two actions."""
+    with on(path):
+        update = pmd_mean_update([0.9, 0.1], [0.0, 1.0], tau)
+    assert update.policy.tolist() == pytest.approx([0, 1], abs=1e-8)
+    assert update.chi2_weight == pytest.approx(0.1 * 0.9 / tau, rel=1e-8)
