@@ -1,23 +1,23 @@
-"""Passes over rows side by side: the first action of each row before the second of any.
+"""Passes over rows side by side: the first action of each row before the second of any, so that lanes are rows.
 
-What belongs to a row is laid out for the actions of a block, `b` in 64 bits, `c` in 32, so that what is done once a row
-is a vector instruction too; sums go to `t`.
+Always LANES rows go together, the last of them again where there are fewer: loops of one known length become vector
+instructions without remainders. `x` holds p, r, s and q of LANES rows for the first action, then for the second, and
+`y` what is in 32 bits in the same way; what belongs to a row is in `g`, in 32 bits in `c`, and sums go to `t`.
 """
 
 import numpy as np
 
 from .actions import exact_step, exponent_of, first_solution, key_of, last_step, rough_step, target_of
-from .elementary import ZERO, F, copy, loop
+from .elementary import ZERO, F, exponential, loop
 from .layout import (
     AVERAGE,
     BEST,
-    BLOCK,
     CHANGE,
     CURVE,
     EXACT,
     EXPONENTS,
-    FIRST,
     IDEAL,
+    LANES,
     LAST,
     LIKELIEST,
     LOG,
@@ -27,232 +27,192 @@ from .layout import (
     PSI,
     RATE,
     ROUGH,
-    SECOND,
     SLOPE,
-    STEP,
     TARGETS,
     TAU,
     WEIGHT,
     V,
 )
-from .row import exponentiated
+
+ACTION = 4 * LANES  # numbers of one action
+_P, _R, _S, _Q = range(0, ACTION, LANES)
+_D, _PULL = _R, _Q
+_SECOND, _THIRD, _FOURTH = LANES, 2 * LANES, 3 * LANES  # sums
 
 
 @loop
-def _fill(b, at, x):
-    """Give each action of a block the number of its row."""
-    rows = x.size
-    for start in range(at, at + BLOCK - rows + 1, rows):
-        for i in range(rows):
-            b[start + i] = x[i]
+def _keep(number, reward, i, t):
+    """Keep the largest number of a row, and the reward of that action."""
+    largest, own = t[i], t[i + _SECOND]
+    t[i] = number if number > largest else largest
+    t[i + _SECOND] = reward if number > largest else own
 
 
 @loop
-def _add(x, out):
-    """Add to each row what its actions have, halves of which are laid upon halves; `x` is used up."""
-    rows, left = out.size, x.size // out.size
-    while left > 1:
-        half = left // 2
-        far = (left - half) * rows
-        for j in range(half * rows):
-            x[j] += x[far + j]
-        left -= half
-    for i in range(rows):
-        out[i] += x[i]
+def _choose_best(x, t):
+    """The most probable action so far, and its reward."""
+    for j in range(len(x)):
+        for i in range(t.size // 4):
+            _keep(x[j, i + _P], x[j, i + _R], i, t)
 
 
 @loop
-def _raise(x, out):
-    """Raise each row to the largest that its actions have, as `_add`."""
-    rows, left = out.size, x.size // out.size
-    while left > 1:
-        half = left // 2
-        far = (left - half) * rows
-        for j in range(half * rows):
-            x[j] = max(x[j], x[far + j])
-        left -= half
-    for i in range(rows):
-        out[i] = max(out[i], x[i])
+def _averages(x, g, t):
+    for j in range(len(x)):
+        for i in range(LANES):
+            t[i] += x[j, i + _P] * (x[j, i + _R] - g[i + OWN])
 
 
 @loop
-def _best_of_rows(x, r, best, own):
-    """The largest x of each row, if it is above `best`, and the reward of that action."""
-    rows = own.size
-    for start in range(0, x.size, rows):
-        for i in range(rows):
-            better = x[start + i] > best[i]
-            best[i] = x[start + i] if better else best[i]
-            own[i] = r[start + i] if better else own[i]
+def _targets(x, y, g, t):
+    for j in range(len(x)):
+        for i in range(LANES):
+            d = target_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE], g[i + MEAN])
+            y[j, i + _P], y[j, i + _D] = x[j, i + _P], d
+            t[i] += x[j, i + _P] * (d * d)
+            t[i + _SECOND] += x[j, i + _P] * max(d, 0.0)
+            t[i + _THIRD] += abs(d)
 
 
 @loop
-def _means_of_block(p, r, b):
-    for j in range(p.size):
-        b[j + FIRST] = p[j] * (r[j] - b[j + OWN])
+def _starts(y, c):
+    for j in range(len(y)):
+        for i in range(LANES):
+            y[j, i + _S], y[j, i + _PULL] = first_solution(y[j, i + _D] - c[i + V], c[i + WEIGHT], c[i + LOG]), ZERO
 
 
 @loop
-def _targets_of_block(p, r, p32, D32, b):
-    for j in range(p.size):
-        d = target_of(p[j], r[j], b[j + OWN], b[j + RATE], b[j + MEAN])
-        p32[j], D32[j] = p[j], d
-        b[j + FIRST], b[j + SECOND], b[j + STEP] = p[j] * (d * d), p[j] * max(d, 0.0), abs(d)
+def _roughs(y, k, c):
+    for j in range(len(y)):
+        for i in range(LANES):
+            y[j, i + _S], y[j, i + _PULL], psi, slope, curve = rough_step(
+                y[j, i + _P], y[j, i + _D] - c[i + V], y[j, i + _S] - c[i + CHANGE] * y[j, i + _PULL], k, c[i + WEIGHT]
+            )
+            c[i + PSI] += psi
+            c[i + SLOPE] += slope
+            c[i + CURVE] += curve
 
 
 @loop
-def _starts_of_block(D, s, pull, c):
-    for j in range(D.size):
-        s[j], pull[j] = first_solution(D[j] - c[j + V], c[j + WEIGHT], c[j + LOG]), ZERO
+def _all_roughs(y, k, again, g, c, t):
+    for i in range(LANES):
+        c[i + V], c[i + WEIGHT], c[i + CHANGE], c[i + LOG] = g[i + V], g[i + WEIGHT], g[i + CHANGE], g[i + LOG]
+        c[i + PSI], c[i + SLOPE], c[i + CURVE] = ZERO, ZERO, ZERO
+    if again:
+        _starts(y, c)
+    _roughs(y, k, c)
+    for i in range(LANES):
+        t[i], t[i + _SECOND], t[i + _THIRD] = c[i + PSI], c[i + SLOPE], c[i + CURVE]
 
 
 @loop
-def _roughs_of_block(p, D, s, pull, k, c):
-    for j in range(p.size):
-        s[j], pull[j], c[j + PSI], c[j + SLOPE], c[j + CURVE] = rough_step(
-            p[j], D[j] - c[j + V], s[j] - c[j + CHANGE] * pull[j], k, c[j + WEIGHT]
-        )
+def _moved(x, y, g):
+    for j in range(len(x)):
+        for i in range(LANES):
+            x[j, i + _S] = y[j, i + _S] - g[i + CHANGE] * y[j, i + _PULL]
 
 
 @loop
-def _moved_of_block(s, pull, b):
-    for j in range(s.size):
-        b[j + FIRST] = s[j] - b[j + CHANGE] * pull[j]
+def _exacts(x, k, g, t):
+    for j in range(len(x)):
+        for i in range(LANES):
+            d = target_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE], g[i + MEAN]) - g[i + V]
+            x[j, i + _S], x[j, i + _Q], step, psi, slope = exact_step(x[j, i + _P], d, x[j, i + _S], k, g[i + WEIGHT])
+            t[i] += psi
+            t[i + _SECOND] += slope
+            t[i + _FOURTH] = max(t[i + _FOURTH], step)
 
 
 @loop
-def _exacts_of_block(p, r, s, q, k, b):
-    for j in range(p.size):
-        d = target_of(p[j], r[j], b[j + OWN], b[j + RATE], b[j + MEAN]) - b[j + V]
-        s[j], q[j], b[j + STEP], b[j + PSI], b[j + SLOPE] = exact_step(p[j], d, b[j + FIRST], k, b[j + WEIGHT])
+def _lasts(x, k, g, t):
+    for j in range(len(x)):
+        for i in range(LANES):
+            x[j, i + _S], x[j, i + _Q] = last_step(x[j, i + _P], x[j, i + _S], x[j, i + _Q], k, g[i + WEIGHT], g[i + CHANGE])
+            t[i] += x[j, i + _Q]
 
 
 @loop
-def _lasts_of_block(p, s, q, k, b):
-    for j in range(p.size):
-        s[j], q[j] = last_step(p[j], s[j], q[j], k, b[j + WEIGHT], b[j + CHANGE])
-        b[j + FIRST] = q[j]
+def _choose_likeliest(x, g, t):
+    """The action with the largest p e^x so far: its key and its reward."""
+    for j in range(len(x)):
+        for i in range(LANES):
+            key = key_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE])
+            _keep(key, x[j, i + _R], i, t)
 
 
 @loop
-def _keys_beside(p, r, b):
-    for j in range(p.size):
-        b[j + FIRST] = key_of(p[j], r[j], b[j + OWN], b[j + RATE])
+def _exponents(x, g, t):
+    for j in range(len(x)):
+        for i in range(LANES):
+            x[j, i + _S], x[j, i + _Q], growth, size = exponent_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + TAU])
+            t[i] += growth
+            t[i + _SECOND] += x[j, i + _Q]
+            t[i + _FOURTH] = max(t[i + _FOURTH], size)
 
 
 @loop
-def _exponents_of_block(p, r, s, q, b):
-    for j in range(p.size):
-        s[j], q[j], b[j + FIRST], b[j + STEP] = exponent_of(p[j], r[j], b[j + OWN], b[j + TAU])
-        b[j + SECOND] = q[j]
+def _ideals(x, g):
+    for j in range(len(x)):
+        for i in range(LANES):
+            x[j, i + _S] = x[j, i + _S] - g[i + LOG] if x[j, i + _P] > 0 else 0.0
+            x[j, i + _Q] *= g[i + MASS]
 
 
 @loop
-def _ideal_of_block(p, s, q, b):
-    for j in range(p.size):
-        s[j] = s[j] - b[j + LOG] if p[j] > 0 else 0.0
-        q[j] *= b[j + MASS]
+def _exponentiated(x, t):
+    """q = p e^s where p e^x may have vanished."""
+    for j in range(len(x)):
+        for i in range(LANES):
+            _, rho = exponential(x[j, i + _S])
+            x[j, i + _Q] = x[j, i + _P] * rho
+            t[i] += x[j, i + _Q]
 
 
 @loop
-def _lay_out(stage, rows, g, b, c):
-    """Give the actions of a block what a pass reads of their rows, unless an earlier one did."""
-    if stage in (AVERAGE, LIKELIEST, EXPONENTS):
-        _fill(b, OWN, g[OWN : OWN + rows])
-    if stage in (TARGETS, LIKELIEST):
-        _fill(b, RATE, g[RATE : RATE + rows])
-    if stage == TARGETS:
-        _fill(b, MEAN, g[MEAN : MEAN + rows])
-    if stage == ROUGH:
-        _fill(c, V, g[V : V + rows])
-        _fill(c, WEIGHT, g[WEIGHT : WEIGHT + rows])
-        _fill(c, CHANGE, g[CHANGE : CHANGE + rows])
-        _fill(c, LOG, g[LOG : LOG + rows])
-    if stage == EXACT:
-        _fill(b, V, g[V : V + rows])
-        _fill(b, WEIGHT, g[WEIGHT : WEIGHT + rows])
-    if stage in (EXACT, LAST):
-        _fill(b, CHANGE, g[CHANGE : CHANGE + rows])
-    if stage == EXPONENTS:
-        _fill(b, TAU, g[TAU : TAU + rows])
-    if stage == IDEAL:
-        _fill(b, LOG, g[LOG : LOG + rows])
-        _fill(b, MASS, g[MASS : MASS + rows])
-
-
-@loop
-def pass_of_rows(at, k, p, r, s, q, rows, g, b, c, t):
+def pass_of_rows(at, k, x, y, g, c, t):
     """One pass over rows side by side."""
-    n, width = p.size, BLOCK // rows * rows
-    first, second = s.view(np.float32), q.view(np.float32)
-    p32, D32, s32, pull = first[:n], second[:n], first[n:], second[n:]
     lowest = -1.0 if at[0] in (BEST, LIKELIEST) else 0.0
-    for i in range(4 * rows):
+    for i in range(ACTION):
         t[i] = lowest
-    _lay_out(at[0], rows, g, b, c)
-    for start in range(0, n, width):
-        end = min(start + width, n)
-        P, R, S, Q, size = p[start:end], r[start:end], s[start:end], q[start:end], end - start
-        A, B, C, D = p32[start:end], D32[start:end], s32[start:end], pull[start:end]
-        if at[0] == BEST:
-            _best_of_rows(P, R, t[:rows], t[rows : 2 * rows])
-        elif at[0] == AVERAGE:
-            _means_of_block(P, R, b)
-            _add(b[FIRST : FIRST + size], t[:rows])
-        elif at[0] == TARGETS:
-            _targets_of_block(P, R, A, B, b)
-            _add(b[FIRST : FIRST + size], t[:rows])
-            _add(b[SECOND : SECOND + size], t[rows : 2 * rows])
-            _add(b[STEP : STEP + size], t[2 * rows : 3 * rows])
-        elif at[0] == ROUGH:
-            if at[2]:
-                _starts_of_block(B, C, D, c)
-            _roughs_of_block(A, B, C, D, F(k), c)
-            _add(c[PSI : PSI + size], t[:rows])
-            _add(c[SLOPE : SLOPE + size], t[rows : 2 * rows])
-            _add(c[CURVE : CURVE + size], t[2 * rows : 3 * rows])
-        elif at[0] == EXACT:
-            if at[2]:
-                _moved_of_block(C, D, b)
-            else:
-                copy(S, b, FIRST)
-            _exacts_of_block(P, R, S, Q, k, b)
-            _add(b[PSI : PSI + size], t[:rows])
-            _add(b[SLOPE : SLOPE + size], t[rows : 2 * rows])
-            _raise(b[STEP : STEP + size], t[3 * rows : 4 * rows])
-        elif at[0] == LAST:
-            _lasts_of_block(P, S, Q, k, b)
-            _add(b[FIRST : FIRST + size], t[:rows])
-        elif at[0] == LIKELIEST:
-            _keys_beside(P, R, b)
-            _best_of_rows(b[FIRST : FIRST + size], R, t[:rows], t[rows : 2 * rows])
-        elif at[0] == EXPONENTS:
-            _exponents_of_block(P, R, S, Q, b)
-            _add(b[FIRST : FIRST + size], t[:rows])
-            _add(b[SECOND : SECOND + size], t[rows : 2 * rows])
-            _raise(b[STEP : STEP + size], t[3 * rows : 4 * rows])
-        elif at[0] == IDEAL:
-            _ideal_of_block(P, S, Q, b)
-            if at[2]:
-                exponentiated(P, S, Q)
-                copy(Q, b, FIRST)
-                _add(b[FIRST : FIRST + size], t[:rows])
+    if at[0] == BEST:
+        _choose_best(x, t)
+    elif at[0] == AVERAGE:
+        _averages(x, g, t)
+    elif at[0] == TARGETS:
+        _targets(x, y, g, t)
+    elif at[0] == ROUGH:
+        _all_roughs(y, F(k), at[2], g, c, t)
+    elif at[0] == EXACT:
+        if at[2]:
+            _moved(x, y, g)
+        _exacts(x, k, g, t)
+    elif at[0] == LAST:
+        _lasts(x, k, g, t)
+    elif at[0] == LIKELIEST:
+        _choose_likeliest(x, g, t)
+    elif at[0] == EXPONENTS:
+        _exponents(x, g, t)
+    elif at[0] == IDEAL:
+        _ideals(x, g)
+        if at[2]:
+            _exponentiated(x, t)
 
 
 @loop
-def side_by_side(x, out):
-    """Lay rows side by side: the first action of each before the second of any."""
-    rows, K = x.shape
-    for j in range(K):
-        for i in range(rows):
-            out[j * rows + i] = x[i, j]
+def side_by_side(p, r, x):
+    """Lay at most LANES rows side by side."""
+    rows, K = p.shape
+    for i in range(LANES):
+        row = min(i, rows - 1)
+        for j in range(K):
+            x[j, i + _P], x[j, i + _R] = p[row, j], r[row, j]
 
 
 @loop
-def apart(s_beside, q_beside, mass, s, q):
+def apart(x, mass, s, q):
     """Lay rows that were side by side into arrays again, q divided by its mass."""
     rows, K = s.shape
     for i in range(rows):
         scale = 1.0 / mass[i]
         for j in range(K):
-            s[i, j], q[i, j] = s_beside[j * rows + i], q_beside[j * rows + i] * scale
+            s[i, j], q[i, j] = x[j, i + _S], x[j, i + _Q] * scale

@@ -13,6 +13,7 @@ from .layout import (
     EXACT,
     EXPONENTS,
     FIRST,
+    GIVEN,
     IDEAL,
     LAST,
     LIKELIEST,
@@ -72,12 +73,12 @@ def _choose(t, own):
 
 
 @loop
-def _begin(k, law, given, rows, g, state):
+def _begin(k, law, rows, g, state):
     """Of each row a, a first v, and its state: 1 where v is to be found, 0 where it is 0, −1 if not decided here."""
     active = False
     for i in range(rows):
         own, tau, variance, above = g[i + OWN], g[i + TAU], g[i + FIRST], g[i + SECOND]
-        a = (own - given[i]) / tau + g[i + MEAN] if law == BASELINE else given[i]
+        a = (own - g[i + GIVEN]) / tau + g[i + MEAN] if law == BASELINE else g[i + GIVEN]
         c = max(-a, 0.0)
         half = 0.5 * variance / ((1.0 + a) * (1.0 + a) if c == 0.0 else c + np.sqrt(c * c + variance))
         large = above / (1.0 + a + c) if k == 1.0 else 0.5 * variance / above
@@ -86,7 +87,7 @@ def _begin(k, law, given, rows, g, state):
         fine = half > 1e-25 and variance < 1e30 and variance > rounding * rounding
         state[i] = 1 if fine and -256.0 < a < 1e15 else -1
         if above == 0.0 and 0.0 <= a < 1e300 and g[i + STEP] == 0.0:  # all targets are 0: nothing moves
-            equal = law == BASELINE and abs(given[i] - own) <= 1e-13 * max(abs(given[i]), abs(own))
+            equal = law == BASELINE and abs(g[i + GIVEN] - own) <= 1e-13 * max(abs(g[i + GIVEN]), abs(own))
             state[i] = -1 if equal else 0  # whether the baseline is that one reward is for others to say
         g[i + V], g[i + SHIFT] = (v, a) if state[i] == 1 else (1.0, 1.0)
         g[i + WEIGHT], g[i + CHANGE] = k * g[i + V] + g[i + SHIFT], 0.0
@@ -185,7 +186,7 @@ def _log_z(rows, g):
 
 
 @loop
-def follow(at, law, k, given, rows, g, t, state):
+def follow(at, law, k, rows, g, t, state):
     """What follows a pass: `at` has the next one, how many of its kind there were, and how it is to start."""
     stage, following = at[0], at[0]
     at[1] += 1
@@ -201,7 +202,7 @@ def follow(at, law, k, given, rows, g, t, state):
         _summed(t, 0, g[FIRST : FIRST + rows])
         _summed(t, 1, g[SECOND : SECOND + rows])
         _summed(t, 2, g[STEP : STEP + rows])
-        following = ROUGH if _begin(k, law, given, rows, g, state) else END
+        following = ROUGH if _begin(k, law, rows, g, state) else END
         g[STEP : STEP + rows] = 0.0
         at[2] = 1
     elif stage == ROUGH:

@@ -8,8 +8,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-loop = njit(error_model="numpy", fastmath={"contract"})
-summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"})
+loop = njit(error_model="numpy", fastmath={"contract"}, _nrt=False)
+summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"}, _nrt=False)
 
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOG_SHIFT = 64 * 0.6931471805599453

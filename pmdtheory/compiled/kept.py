@@ -12,6 +12,7 @@ from numba import njit, types
 
 NUMBERS, ROWS = (types.Array(types.float64, dimensions, "C") for dimensions in (1, 2))
 GIVEN_NUMBERS, GIVEN_ROWS = (types.Array(types.float64, dimensions, "C", readonly=True) for dimensions in (1, 2))
+NUMBERS_32, ROWS_32 = (types.Array(types.float32, dimensions, "C") for dimensions in (1, 2))
 FLAGS = types.Array(types.boolean, 1, "C")
 _SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 
@@ -20,7 +21,7 @@ def kept(*arguments):
     """Compile for these types of arguments, and keep the result on disk where there is a place for it."""
 
     def decorate(function):
-        settings = {"error_model": "numpy", "nogil": True}
+        settings = {"error_model": "numpy", "nogil": True, "_nrt": False}
         code = function.__code__.replace(co_freevars=("sources",))
         function = FunctionType(code, function.__globals__, function.__name__, closure=(CellType(_SOURCES),))
         try:

@@ -1,14 +1,16 @@
 """Names: of the laws, of the passes over actions, and of the places where numbers lie in buffers."""
 
 BLOCK = 256  # actions; a block of all that a pass reads and writes fits the first cache
+LANES = 32  # rows that are solved side by side
 PART = 2**15  # actions of a row whose sums are taken together
 
-# Where each quantity begins in a buffer, that of a block's actions or that of the rows in work. Distances that are
-# known let the compiler see that they do not overlap.
-QUANTITIES = 17
+# Where each quantity of the rows in work begins in a buffer. Distances that are known let the compiler see that they do
+# not overlap.
+QUANTITIES = 18
 (
     V, WEIGHT, LOG, CHANGE, PSI, SLOPE, CURVE, STEP, OWN, TAU, RATE, MEAN, FIRST, SECOND, SHIFT, MOVE, MASS,
-) = (BLOCK * i for i in range(QUANTITIES))  # fmt: skip
+    GIVEN,
+) = (LANES * i for i in range(QUANTITIES))  # fmt: skip
 
 # λ = 0; λ = a; λ = v; λ = v + a with a = (E_p[r] − b)/τ.
 KL, MIXED, PMD_MEAN, BASELINE = range(4)

@@ -1,22 +1,22 @@
 """The passes in their order: rows of checked problems solved, one at a time or side by side, or a part of that done."""
 
-import numpy as np
 from numba import types
 
 from .beside import apart, pass_of_rows, side_by_side
 from .between import THERE, follow
 from .elementary import loop
-from .kept import FLAGS, GIVEN_NUMBERS, GIVEN_ROWS, NUMBERS, ROWS, kept
+from .kept import FLAGS, GIVEN_NUMBERS, GIVEN_ROWS, NUMBERS, NUMBERS_32, ROWS, ROWS_32, kept
 from .layout import (
     ALL,
     BASELINE,
     BEST,
     BETWEEN,
-    BLOCK,
     CHANGE,
     END,
     FIRST,
+    GIVEN,
     KL,
+    LANES,
     LIKELIEST,
     LOG,
     MASS,
@@ -26,7 +26,6 @@ from .layout import (
     PART,
     PASS,
     PMD_MEAN,
-    QUANTITIES,
     RATE,
     SHIFT,
     START,
@@ -37,7 +36,8 @@ from .layout import (
 )
 from .row import pass_of_row
 
-_SIDE = 128  # the most actions of rows that are laid side by side
+_SIDE = 64  # the most actions of rows that are laid side by side
+_FEWEST = 6  # rows
 
 
 @loop
@@ -59,17 +59,18 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
             if still:
                 v[i], weight[i] = 0.0, (own - given[i]) / tau + g[i + MEAN] if law == BASELINE else given[i]
         if still:
-            s[i], q[i] = 0.0, p[i]
+            for j in range(p.shape[1]):
+                s[i, j], q[i, j] = 0.0, p[i, j]
 
 
-def rows_together(K):
-    """How many rows of K actions are solved side by side."""
-    return min(BLOCK * 2 // 3, 8 * max(1, 64 // K)) if K <= _SIDE else 1
+def rows_together(N, K):
+    """How many of N rows of K actions are solved side by side."""
+    return LANES if K <= _SIDE and N >= _FEWEST else 1
 
 
 def groups_of(N, together):
-    """How many groups N rows are solved in; the last takes what is left over if that is less than half a group."""
-    return max(1, (N + together // 2) // together)
+    """How many groups N rows are solved in."""
+    return -(-N // together)
 
 
 _together, _groups = loop(rows_together), loop(groups_of)
@@ -86,9 +87,9 @@ def _first_reward(p, r):
 
 @kept(
     types.int64, types.int64, types.int64, types.int64, GIVEN_ROWS, GIVEN_ROWS, GIVEN_NUMBERS, GIVEN_NUMBERS,
-    ROWS, ROWS, NUMBERS, NUMBERS, NUMBERS, FLAGS, NUMBERS, ROWS, types.Array(types.int64, 1, "C"),
+    ROWS, ROWS, NUMBERS, NUMBERS, NUMBERS, FLAGS, NUMBERS, ROWS, types.Array(types.int64, 1, "C"), NUMBERS, ROWS, ROWS_32, NUMBERS_32,
 )  # fmt: skip
-def solve_rows(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, g, t, at):
+def solve_rows(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, g, t, at, b, x, y, c):
     """Solve a law on rows of policies and rewards, or do a part of that.
 
     Parameters
@@ -111,40 +112,34 @@ def solve_rows(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, 
     """
     k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
     N, K = p.shape
-    together = _together(K)
-    groups, beside = _groups(N, together), min(N, together) > 1
-    b, c = np.empty(QUANTITIES * BLOCK), np.empty(QUANTITIES * BLOCK, dtype=np.float32)
-    columns = np.empty((4, min(N, together + together // 2) * K if beside else 0))
+    together = _together(N, K)
     state = at[4:]
-    for group in range(groups):
+    for group in range(_groups(N, together)):
         start = group * together
-        end = start + together if group < groups - 1 else N
-        rows = end - start
-        size = rows * K if beside else 0
-        P, R, S, Q = columns[0, :size], columns[1, :size], columns[2, :size], columns[3, :size]
+        end = min(start + together, N)
         if part in (ALL, START):
             at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART
-            for i in range(rows):
-                g[i + TAU], g[i + RATE], g[i + MASS] = tau[start + i], 1.0 / tau[start + i], 1.0
+            for i in range(together):
+                row = min(start + i, end - 1)
+                g[i + TAU], g[i + RATE], g[i + MASS], g[i + GIVEN] = tau[row], 1.0 / tau[row], 1.0, a[row]
                 if law == KL:
-                    g[i + OWN] = _first_reward(p[start + i], r[start + i])
-            if rows > 1:
-                side_by_side(p[start:end], P)
-                side_by_side(r[start:end], R)
+                    g[i + OWN] = _first_reward(p[row], r[row])
+            if together > 1:
+                side_by_side(p[start:end], r[start:end], x)
         while at[0] != END:
             if part in (ALL, PASS):
-                if rows > 1:
-                    pass_of_rows(at, k, P, R, S, Q, rows, g, b, c, t[0])
+                if together > 1:
+                    pass_of_rows(at, k, x, y, g, c, t[0])
                 else:
                     for i in range(low, high):
-                        x, y = i * PART, min((i + 1) * PART, K)
-                        pass_of_row(at, k, p[start, x:y], r[start, x:y], s[start, x:y], q[start, x:y], g, b, t[i])
+                        e, f = i * PART, min((i + 1) * PART, K)
+                        pass_of_row(at, k, p[start, e:f], r[start, e:f], s[start, e:f], q[start, e:f], g, b, t[i])
             if part in (ALL, BETWEEN):
-                follow(at, law, k, a[start:end], rows, g, t, state)
+                follow(at, law, k, together, g, t, state)
             if part != ALL and at[0] != END:
                 return
-        if rows > 1:
-            apart(S, Q, g[MASS : MASS + rows], s[start:end], q[start:end])
+        if together > 1:
+            apart(x, g[MASS : MASS + LANES], s[start:end], q[start:end])
         _report(
             law, k, p[start:end], r[start:end], a[start:end], q[start:end], s[start:end], v[start:end],
             weight[start:end], mean[start:end], done[start:end], g, state,

@@ -7,7 +7,7 @@ from threading import Barrier, BrokenBarrierError, Thread
 
 import numpy as np
 
-from .layout import ALL, BETWEEN, BLOCK, END, PART, PASS, QUANTITIES, START
+from .layout import ALL, BETWEEN, BLOCK, END, LANES, PART, PASS, QUANTITIES, START
 from .solve import groups_of, rows_together, solve_rows
 
 _SHARE = 2**18  # numbers that a thread is worth starting for
@@ -26,9 +26,12 @@ def _parts(K):
 
 def workspace(N, K):
     """What `solve_rows` works in."""
-    together = rows_together(K)
-    rows = min(N, together + together // 2)
-    return np.empty(QUANTITIES * BLOCK), np.empty((_parts(K), 4 * rows)), np.zeros(4 + rows, dtype=np.int64)
+    rows = rows_together(N, K)
+    actions = K if rows > 1 else 0
+    return (
+        np.empty(QUANTITIES * LANES), np.empty((_parts(K), 4 * rows)), np.zeros(4 + rows, dtype=np.int64), np.empty(BLOCK),
+        np.empty((actions, 4 * LANES)), np.empty((actions, 4 * LANES), dtype=np.float32), np.empty(QUANTITIES * LANES, dtype=np.float32),
+    )  # fmt: skip
 
 
 def over_threads(law, p, r, tau, a):
@@ -47,7 +50,7 @@ def over_threads(law, p, r, tau, a):
         arguments = [x[rows] for x in (*inputs, *outputs)]
         solve_rows(ALL, 0, _parts(K), law, *arguments, *workspace(*arguments[0].shape))
 
-    over_rows(solve, N, K, rows_together(K))
+    over_rows(solve, N, K, rows_together(N, K))
     return outputs
 
 
@@ -76,14 +79,14 @@ def _workers(N, K):
 
 def _one_row(workers, law, *arrays):
     """`solve_rows` on one row, the parts of which are shared by threads in every pass."""
-    parts, (g, t, at) = _parts(arrays[0].shape[1]), workspace(*arrays[0].shape)
-    arguments = law, *arrays, g, t, at
+    parts, work = _parts(arrays[0].shape[1]), workspace(*arrays[0].shape)
+    arguments = law, *arrays, *work
     solve_rows(START, 0, 0, *arguments)
     all_there = Barrier(workers, action=lambda: solve_rows(BETWEEN, 0, 0, *arguments))
 
     def share(pair):
         with suppress(BrokenBarrierError):
-            while at[0] != END:
+            while work[2][0] != END:
                 solve_rows(PASS, *pair, *arguments)
                 all_there.wait()
 
