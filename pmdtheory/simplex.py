@@ -157,6 +157,24 @@ def equal_up_to_rounding(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(a - b) <= 2 * ROUNDING * np.maximum(np.abs(a), np.abs(b))
 
 
+def plain_problem(policy: Any, reward: Any, *per_context: Any) -> tuple[np.ndarray, ...] | None:
+    """What `problem` would return, unchecked, if the arguments are float64 arrays of one batch; otherwise None.
+
+    Numbers per context may be single ones.
+    """
+    for array in (policy, reward):
+        if type(array) is not np.ndarray or array.dtype != np.float64 or array.shape != policy.shape or not array.size:
+            return None
+    batch, numbers = policy.shape[:-1], []
+    for number in per_context:
+        if type(number) is float:
+            number = np.full(batch, number)
+        elif type(number) is not np.ndarray or number.dtype != np.float64 or number.shape != batch:
+            return None
+        numbers.append(number)
+    return policy, reward, *numbers
+
+
 def problem(policy: Any, reward: Any, tau: Any, **per_context: Any) -> tuple[np.ndarray, ...]:
     """Check one batch of contexts and broadcast it.
 

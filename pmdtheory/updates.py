@@ -151,8 +151,7 @@ def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     >>> kl_update([0.5, 0.5], [0.0, 1.0], tau=1.0).policy.round(4)
     array([0.2689, 0.7311])
     """
-    p, r, tau = simplex.problem(policy, reward, tau)
-    return _fastest(_kl, "kl", p, r, tau)
+    return _unchecked("kl", _kl, policy, reward, tau) or _fastest("kl", _kl, *simplex.problem(policy, reward, tau))
 
 
 @_in_blocks
@@ -207,8 +206,8 @@ def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Upd
     >>> update.policy.round(4), update.chi2_weight.round(4)
     (array([0.2862, 0.7138]), np.float64(0.1009))
     """
-    p, r, tau = simplex.problem(policy, reward, tau)
-    return _fastest(_pmd_mean, "pmd_mean", p, r, tau)
+    plain = _unchecked("pmd_mean", _pmd_mean, policy, reward, tau)
+    return plain or _fastest("pmd_mean", _pmd_mean, *simplex.problem(policy, reward, tau))
 
 
 @_of_levels
@@ -253,8 +252,10 @@ def baseline_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseli
     >>> baseline_update([0.5, 0.5], [0.0, 1.0], tau=1.0, baseline=0.0).policy.round(4)
     array([0.3425, 0.6575])
     """
-    p, r, tau, b = simplex.problem(policy, reward, tau, baseline=baseline)
-    return _fastest(_with_baseline, "with_baseline", p, r, tau, b)
+    plain = _unchecked("with_baseline", _with_baseline, policy, reward, tau, baseline)
+    return plain or _fastest(
+        "with_baseline", _with_baseline, *simplex.problem(policy, reward, tau, baseline=baseline)
+    )
 
 
 @_of_levels
@@ -348,7 +349,7 @@ def mixed_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, chi2_coef
     p, r, tau, kappa = simplex.problem(policy, reward, tau, chi2_coef=chi2_coef)
     with np.errstate(over="ignore"):
         a = simplex.finite(kappa / tau, "chi2_coef / tau")
-    return _fastest(_mixed, "mixed", p, r, tau, a)
+    return _fastest("mixed", _mixed, p, r, tau, a)
 
 
 @_of_levels
@@ -379,11 +380,25 @@ def _compiled():
     return compiled
 
 
-def _fastest(plain, name, p, r, *per_context):
+def _unchecked(name, plain, *arguments):
+    """The update where compiled code finds its arguments beyond doubt, which spares the checks; otherwise None."""
+    if (compiled := _compiled()) is None or (problem := simplex.plain_problem(*arguments)) is None:
+        return None
+    found = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(*problem)), checked=False)
+    return None if found is None else _completed(plain, found, *problem)
+
+
+def _fastest(name, plain, p, r, *per_context):
     """The compiled update called `name`, and `plain` where that is not there or does not decide."""
     if (compiled := _compiled()) is None or not p.size:
         return plain(p, r, *per_context)
-    *found, done = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
+    found = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(p, r, *per_context)))
+    return _completed(plain, found, p, r, *per_context)
+
+
+def _completed(plain, found, p, r, *per_context):
+    """The update, of which `plain` does what the compiled one has not done."""
+    *found, done = found
     if not done.all():
         if not done.any():
             return plain(p, r, *per_context)

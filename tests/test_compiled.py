@@ -236,7 +236,7 @@ def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape, binar
     for number in ("1", "2", "3", "64"):
         monkeypatch.setenv("OMP_NUM_THREADS", number)
         found.append(alone(UPDATES[name], *problem))
-    assert threads._parts(70_000) == 3  # that threads share
+    assert solve.parts_of(70_000) == 3  # that threads share
     for other in found[1:]:
         for field in ("policy", "log_ratio", "chi2_weight", "baseline"):
             np.testing.assert_array_equal(getattr(found[0], field), getattr(other, field))
@@ -261,23 +261,24 @@ def test_elementary_functions():
 @pytest.mark.parametrize("weight", [1e-9, 1e-3, 0.4, 30.0, 1e6])
 def test_a_first_solution_and_rough_steps(weight):
     """s + λ (e^s − 1) = d by Lambert's function: the start within 0.06, then each step gains single precision."""
-    block = layout.BLOCK
-    d = np.concatenate([np.linspace(-90, 80, 180), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
+    d = np.concatenate([np.linspace(-90, 80, 196), np.geomspace(1e-6, 1, 30), -np.geomspace(1e-6, 1, 30)])
     with mpmath.workdps(40):
         exact = [x + weight - mpmath.lambertw(weight * mpmath.exp(x + weight)).real for x in map(mpmath.mpf, d)]
         size = [mpmath.expm1(s) - s for s in exact]
-    D, s, pull, p = (x.astype(np.float32) for x in (d, d, d, np.ones(d.size)))
-    b = np.zeros(layout.QUANTITIES * block, dtype=np.float32)
-    for at, number in ((layout.V, 0.0), (layout.WEIGHT, weight), (layout.LOG, np.log(weight))):
-        b[at : at + block] = number
-    beside._starts_of_block(D, s, pull, b)
-    assert np.abs(s - np.array(exact, dtype=float)).max() < 0.06
-    beside._roughs_of_block(p, D, s, pull, np.float32(1), b)
-    exact, size = np.array(exact, dtype=float), np.array(size, dtype=float)
-    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=3e-8)
-    beside._roughs_of_block(p, D, s, pull, np.float32(1), b)
-    np.testing.assert_allclose(s, exact, rtol=1e-5, atol=1e-14)
-    np.testing.assert_allclose(b[layout.PSI : layout.PSI + d.size], size, rtol=5e-4)
+    exact, size = (np.array(x, dtype=float).reshape(-1, layout.LANES) for x in (exact, size))
+    for targets, s, terms in zip(d.reshape(exact.shape), exact, size):
+        c = np.zeros((layout.QUANTITIES, layout.LANES), dtype=np.float32)
+        c[np.array([layout.WEIGHT, layout.LOG]) // layout.LANES] = np.array([[weight], [np.log(weight)]])
+        y = np.stack([np.ones(s.size), targets, s, s]).astype(np.float32)
+        arguments, found = (y.reshape(1, -1), np.float32(1), c.reshape(-1)), y[2]
+        beside._starts(y.reshape(1, -1), c.reshape(-1))
+        assert np.abs(found - s).max() < 0.06
+        beside._roughs(*arguments)
+        np.testing.assert_allclose(found, s, rtol=1e-5, atol=3e-8)
+        c[layout.PSI // layout.LANES] = 0.0
+        beside._roughs(*arguments)
+        np.testing.assert_allclose(found, s, rtol=1e-5, atol=1e-14)
+        np.testing.assert_allclose(c[layout.PSI // layout.LANES], terms, rtol=5e-4)
 
 
 def test_where_nothing_can_be_written(monkeypatch):

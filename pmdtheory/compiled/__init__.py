@@ -32,13 +32,15 @@ from .levels import merge_levels, spread_levels
 from .threads import over_rows, over_threads
 
 
-def kl(p, r, tau):
-    """The KL update of rows of checked problems.
+def kl(p, r, tau, checked=True):
+    """The KL update of rows.
 
     Parameters
     ----------
     p, r : ndarray, shape (N, K)
     tau : ndarray, shape (N,)
+    checked : bool
+        False for arguments of which only the shapes are known.
 
     Returns
     -------
@@ -46,39 +48,50 @@ def kl(p, r, tau):
     weight, baseline : ndarray, shape (N,)
     done : ndarray of bool, shape (N,)
         Where the others mean something.
+
+    None is returned instead if arguments that are not `checked` are not beyond doubt.
     """
-    q, s, _, weight, baseline, done = over_threads(KL, p, r, tau, tau)
+    if (solved := over_threads(KL, p, r, tau, tau, checked)) is None:
+        return None
+    q, s, (_, weight, baseline), done = solved
     return q, s, weight, baseline, done
 
 
-def pmd_mean(p, r, tau):
+def pmd_mean(p, r, tau, checked=True):
     """The PMD-mean update, as `kl`."""
-    q, s, _, weight, mean, done = _of_levels(PMD_MEAN, p, r, tau, np.zeros(len(p)))
+    if (solved := _of_levels(PMD_MEAN, p, r, tau, np.zeros(len(p)), checked)) is None:
+        return None
+    q, s, (_, weight, mean), done = solved
     return q, s, weight, mean, done
 
 
-def with_baseline(p, r, tau, b):
+def with_baseline(p, r, tau, b, checked=True):
     """The update with baseline `b`, shape (N,); those above τ log Z are not done."""
-    q, s, _, weight, _, done = _of_levels(BASELINE, p, r, tau, b)
+    if (solved := _of_levels(BASELINE, p, r, tau, b, checked)) is None:
+        return None
+    q, s, (_, weight, _), done = solved
     return q, s, weight, b.copy(), done
 
 
-def mixed(p, r, tau, a):
+def mixed(p, r, tau, a, checked=True):
     """The update with χ² weight λ = `a`, shape (N,)."""
-    q, s, v, _, mean, done = _of_levels(MIXED, p, r, tau, a)
+    if (solved := _of_levels(MIXED, p, r, tau, a, checked)) is None:
+        return None
+    q, s, (v, _, mean), done = solved
     return q, s, a.copy(), mean + tau * (v - a), done
 
 
-def _of_levels(law, p, r, tau, a):
+def _of_levels(law, p, r, tau, a, checked):
     """The law, for the two levels of the reward if there are no more."""
     if p.shape[1] > 2:
         mass, reward = np.empty((2, len(p), 2))
         two = []
-        over_rows(lambda rows: two.append(merge_levels(p[rows], r[rows], mass[rows], reward[rows])), *p.shape)
+        over_rows(lambda *rows: two.append(merge_levels(*rows, checked, p, r, mass, reward)), *p.shape)
         if all(two):
-            q_levels, s_levels, *rest = over_threads(law, mass, reward, tau, a)
+            if (solved := over_threads(law, mass, reward, tau, a, checked)) is None:
+                return None
+            q_levels, s_levels, found, done = solved
             q, s = np.empty(p.shape), np.empty(p.shape)  # NumPy asks for large pages, Numba does not
-            levels = reward, q_levels, s_levels, mass, q, s
-            over_rows(lambda rows: spread_levels(p[rows], r[rows], *(x[rows] for x in levels)), *p.shape)
-            return q, s, *rest
-    return over_threads(law, p, r, tau, a)
+            over_rows(lambda *rows: spread_levels(*rows, p, r, reward, q_levels, s_levels, mass, q, s), *p.shape)
+            return q, s, found, done
+    return over_threads(law, p, r, tau, a, checked)

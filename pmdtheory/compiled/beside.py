@@ -8,7 +8,7 @@ instructions without remainders. `x` holds p, r, s and q of LANES rows for the f
 import numpy as np
 
 from .actions import exact_step, exponent_of, first_solution, key_of, last_step, rough_step, target_of
-from .elementary import ZERO, F, exponential, loop
+from .elementary import ZERO, F, either, exponential, loop, sound
 from .layout import (
     AVERAGE,
     BEST,
@@ -43,16 +43,15 @@ _SECOND, _THIRD, _FOURTH = LANES, 2 * LANES, 3 * LANES  # sums
 @loop
 def _keep(number, reward, i, t):
     """Keep the largest number of a row, and the reward of that action."""
-    largest, own = t[i], t[i + _SECOND]
-    t[i] = number if number > largest else largest
-    t[i + _SECOND] = reward if number > largest else own
+    better = number > t[i]
+    t[i], t[i + _SECOND] = either(better, number, t[i]), either(better, reward, t[i + _SECOND])
 
 
 @loop
 def _choose_best(x, t):
     """The most probable action so far, and its reward."""
     for j in range(len(x)):
-        for i in range(t.size // 4):
+        for i in range(LANES):
             _keep(x[j, i + _P], x[j, i + _R], i, t)
 
 
@@ -206,6 +205,22 @@ def side_by_side(p, r, x):
         row = min(i, rows - 1)
         for j in range(K):
             x[j, i + _P], x[j, i + _R] = p[row, j], r[row, j]
+
+
+@loop
+def all_sound(x, t):
+    """Whether each row is `sound`."""
+    for i in range(LANES):
+        t[i], t[i + _SECOND], t[i + _THIRD] = 0.0, 0.0, 0.0
+    for j in range(len(x)):
+        for i in range(LANES):
+            t[i] += x[j, i + _P]
+            t[i + _SECOND] += min(x[j, i + _P], 0.0)
+            t[i + _THIRD] += abs(x[j, i + _R])
+    result = True
+    for i in range(LANES):
+        result &= sound(t[i], t[i + _SECOND], t[i + _THIRD])
+    return result
 
 
 @loop

@@ -10,7 +10,9 @@ from numba.extending import intrinsic
 
 loop = njit(error_model="numpy", fastmath={"contract"}, _nrt=False)
 summing = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "nnan"}, _nrt=False)
+checking = njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"}, _nrt=False)
 
+LARGE = 1e150  # below that, no quotient of two numbers overflows if both are above its inverse
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOG_SHIFT = 64 * 0.6931471805599453
 ROUND = 6755399441055744.0  # 1.5 · 2^52: a number added to it is rounded to an integer, which the low bits then hold
@@ -77,6 +79,16 @@ def bits_as_number(typing, number):
     return types.float32(types.float32), code
 
 
+@intrinsic
+def either(typing, condition, number, other):
+    """`number` where the condition holds, else `other`: both are read, and no branch is made of it."""
+
+    def code(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return types.float64(types.boolean, types.float64, types.float64), code
+
+
 @loop
 def exponential(x):
     """e^x − 1 and e^x for x ≤ 708, from 2^n and e^f − 1, |f| ≤ log(2)/2; below −700 by way of 2^64 e^x."""
@@ -136,6 +148,21 @@ def total_of(x):
     for j in range(x.size):
         result += x[j]
     return result
+
+
+@checking
+def checks_of(p, r):
+    """What `sound` judges a row of policies and rewards by: sums of p, of what is below 0 in it, and of rewards' sizes."""
+    mass = below = size = 0.0
+    for j in range(p.size):
+        mass, below, size = mass + p[j], below + min(p[j], 0.0), size + abs(r[j])
+    return mass, below, size
+
+
+@loop
+def sound(mass, below, size):
+    """Whether a row is beyond doubt, by sums, which are no numbers if a term is none."""
+    return abs(mass - 1.0) <= 5e-15 and below == 0.0 and size <= LARGE
 
 
 @loop

@@ -12,7 +12,6 @@ from numba import njit, types
 
 NUMBERS, ROWS = (types.Array(types.float64, dimensions, "C") for dimensions in (1, 2))
 GIVEN_NUMBERS, GIVEN_ROWS = (types.Array(types.float64, dimensions, "C", readonly=True) for dimensions in (1, 2))
-NUMBERS_32, ROWS_32 = (types.Array(types.float32, dimensions, "C") for dimensions in (1, 2))
 FLAGS = types.Array(types.boolean, 1, "C")
 _SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 

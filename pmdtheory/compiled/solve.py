@@ -1,17 +1,21 @@
-"""The passes in their order: rows of checked problems solved, one at a time or side by side, or a part of that done."""
+"""The passes in their order: rows of problems solved, one at a time or side by side, or a part of that done."""
 
+import numpy as np
 from numba import types
 
-from .beside import apart, pass_of_rows, side_by_side
+from .beside import all_sound, apart, pass_of_rows, side_by_side
 from .between import THERE, follow
-from .elementary import loop
-from .kept import FLAGS, GIVEN_NUMBERS, GIVEN_ROWS, NUMBERS, NUMBERS_32, ROWS, ROWS_32, kept
+from .elementary import LARGE, checks_of, loop, sound
+from .kept import FLAGS, GIVEN_NUMBERS, GIVEN_ROWS, NUMBERS, ROWS, kept
 from .layout import (
     ALL,
     BASELINE,
     BEST,
     BETWEEN,
+    BLOCK,
     CHANGE,
+    DONE,
+    DOUBTFUL,
     END,
     FIRST,
     GIVEN,
@@ -26,8 +30,10 @@ from .layout import (
     PART,
     PASS,
     PMD_MEAN,
+    QUANTITIES,
     RATE,
     SHIFT,
+    SOME,
     START,
     STEP,
     TAU,
@@ -36,13 +42,27 @@ from .layout import (
 )
 from .row import pass_of_row
 
-_SIDE = 64  # the most actions of rows that are laid side by side
-_FEWEST = 6  # rows
+SIDE = 128  # the most actions of rows that are laid side by side
+
+_G = 8 + LANES  # where things begin in what `solve_rows` works in: numbers of rows, those in 32 bits, sums
+_C = _G + QUANTITIES * LANES
+_T = _C + QUANTITIES * LANES // 2
+
+
+def parts_of(K):
+    """How many parts a row has, whose sums are added up in one order by however many threads."""
+    return -(-K // PART)
+
+
+def room(K):
+    """How many numbers `solve_rows` needs to work in."""
+    return _T + (4 * LANES + 6 * LANES * K if K <= SIDE else parts_of(K) * (4 + BLOCK))
 
 
 @loop
 def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
-    """Write the numbers of some rows, and the rows in which nothing moves."""
+    """Write the numbers of some rows, and the rows in which nothing moves; returns whether all are done."""
+    all_done = True
     for i in range(len(p)):
         own, tau, far = g[i + OWN], g[i + TAU], g[i + MOVE]
         if law == KL:
@@ -61,86 +81,112 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
         if still:
             for j in range(p.shape[1]):
                 s[i, j], q[i, j] = 0.0, p[i, j]
-
-
-def rows_together(N, K):
-    """How many of N rows of K actions are solved side by side."""
-    return LANES if K <= _SIDE and N >= _FEWEST else 1
-
-
-def groups_of(N, together):
-    """How many groups N rows are solved in."""
-    return -(-N // together)
-
-
-_together, _groups = loop(rows_together), loop(groups_of)
+        all_done &= done[i]
+    return all_done
 
 
 @loop
 def _first_reward(p, r):
     """The reward of the first action that has a probability."""
     j = 0
-    while p[j] == 0.0:
+    while p[j] == 0.0 and j < p.size - 1:
         j += 1
     return r[j]
 
 
+@loop
+def _begin(law, p, r, tau, a, g):
+    """What is known of each lane's row; whether that is beyond doubt."""
+    result = True
+    for i in range(LANES if len(p) > 1 else 1):
+        row = min(i, len(p) - 1)
+        g[i + TAU], g[i + RATE], g[i + MASS], g[i + GIVEN] = tau[row], 1.0 / tau[row], 1.0, a[row]
+        if law == KL:
+            g[i + OWN] = _first_reward(p[row], r[row])
+        result &= 1.0 / LARGE <= tau[row] <= LARGE and abs(a[row]) <= LARGE
+    return result
+
+
 @kept(
-    types.int64, types.int64, types.int64, types.int64, GIVEN_ROWS, GIVEN_ROWS, GIVEN_NUMBERS, GIVEN_NUMBERS,
-    ROWS, ROWS, NUMBERS, NUMBERS, NUMBERS, FLAGS, NUMBERS, ROWS, types.Array(types.int64, 1, "C"), NUMBERS, ROWS, ROWS_32, NUMBERS_32,
+    *[types.int64] * 4, types.boolean, GIVEN_ROWS, GIVEN_ROWS, GIVEN_NUMBERS, GIVEN_NUMBERS, ROWS, ROWS, ROWS, FLAGS,
+    NUMBERS,
 )  # fmt: skip
-def solve_rows(part, low, high, law, p, r, tau, a, q, s, v, weight, mean, done, g, t, at, b, x, y, c):
+def solve_rows(part, low, high, law, checked, p, r, tau, a, q, s, found, done, work):
     """Solve a law on rows of policies and rewards, or do a part of that.
 
     Parameters
     ----------
     part : int
-        ALL; or, for one row whose passes several threads share, START, one PASS over the parts of the row from `low`
-        up to `high`, or what is to be done BETWEEN two passes.
+        ALL, for the rows from `low` up to `high`; or, for a single row whose passes several threads share, START, one
+        PASS over the parts of the row from `low` up to `high`, or what is to be done BETWEEN two passes.
     law : int
         KL, MIXED (λ = a), PMD_MEAN (λ = v, that is a = 0) or BASELINE (`a` is b, and λ = v + (E_p[r] − b)/τ).
+    checked : bool
+        False for arguments of which only the shapes are known.
     p, r : ndarray, shape (N, K)
     tau, a : ndarray, shape (N,)
     q, s : ndarray, shape (N, K)
         Written.
-    v, weight, mean : ndarray, shape (N,)
+    found : ndarray, shape (3, N)
         Written: v = KL(p‖q), λ and E_p[r]; for KL 0, 0 and τ log Z.
     done : ndarray of bool, shape (N,)
         Written.
-    g, t, at : ndarray
-        Of `threads.workspace`: numbers of the rows in work, sums of each part, and which pass is next.
+    work : ndarray, shape (room(K),)
+        What threads share that solve one row, which pass is next first of all; zeros to begin with.
+
+    Returns
+    -------
+    int
+        DONE, SOME or DOUBTFUL.
     """
     k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
-    N, K = p.shape
-    together = _together(N, K)
-    state = at[4:]
-    for group in range(_groups(N, together)):
-        start = group * together
-        end = min(start + together, N)
+    K = p.shape[1]
+    at, g, c = work.view(np.int64)[:_G], work[_G:_C], work[_C:_T].view(np.float32)
+    v, weight, mean = found
+    state = at[8:]
+    start, stop = (low, high) if part == ALL else (0, 1)
+    result = DONE
+    while start < stop:
+        beside = K <= SIDE and stop - start >= 2 + K // 4
+        end = min(start + LANES, stop) if beside else start + 1
+        lanes = LANES if beside else 1
+        P, R, S, Q = p[start:end], r[start:end], s[start:end], q[start:end]
+        n = K if beside else 0
+        middle = _T + 4 * LANES + n * 4 * LANES
+        x = work[_T + 4 * LANES : middle].reshape((n, 4 * LANES))
+        y = work[middle : middle + n * 2 * LANES].view(np.float32).reshape((n, 4 * LANES))
+        width = 4 * LANES if beside else 4 + BLOCK
+        parts = -(-K // PART)
+        t = work[_T : _T + parts * width].reshape((parts, width))
         if part in (ALL, START):
             at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART
-            for i in range(together):
-                row = min(start + i, end - 1)
-                g[i + TAU], g[i + RATE], g[i + MASS], g[i + GIVEN] = tau[row], 1.0 / tau[row], 1.0, a[row]
-                if law == KL:
-                    g[i + OWN] = _first_reward(p[row], r[row])
-            if together > 1:
-                side_by_side(p[start:end], r[start:end], x)
+            fine = _begin(law, P, R, tau[start:end], a[start:end], g)
+            if beside:
+                side_by_side(P, R, x)
+                fine &= checked or all_sound(x, t[0])
+            else:
+                fine &= checked or sound(*checks_of(P[0], R[0]))
+            if not (fine or checked):
+                at[0] = END
+                return DOUBTFUL
         while at[0] != END:
             if part in (ALL, PASS):
-                if together > 1:
+                if beside:
                     pass_of_rows(at, k, x, y, g, c, t[0])
                 else:
-                    for i in range(low, high):
+                    first, last = (0, parts) if part == ALL else (low, high)
+                    for i in range(first, last):
                         e, f = i * PART, min((i + 1) * PART, K)
-                        pass_of_row(at, k, p[start, e:f], r[start, e:f], s[start, e:f], q[start, e:f], g, b, t[i])
+                        pass_of_row(at, k, P[0, e:f], R[0, e:f], S[0, e:f], Q[0, e:f], g, t[i, 4:], t[i, :4])
             if part in (ALL, BETWEEN):
-                follow(at, law, k, together, g, t, state)
+                follow(at, law, k, lanes, g, t, state)
             if part != ALL and at[0] != END:
-                return
-        if together > 1:
-            apart(x, g[MASS : MASS + LANES], s[start:end], q[start:end])
-        _report(
-            law, k, p[start:end], r[start:end], a[start:end], q[start:end], s[start:end], v[start:end],
-            weight[start:end], mean[start:end], done[start:end], g, state,
-        )  # fmt: skip
+                return result
+        if beside:
+            apart(x, g[MASS : MASS + LANES], S, Q)
+        if not _report(
+            law, k, P, R, a[start:end], Q, S, v[start:end], weight[start:end], mean[start:end], done[start:end], g, state
+        ):
+            result = SOME
+        start = end
+    return result
