@@ -385,7 +385,7 @@ def _unchecked(name, plain, *arguments):
     if (compiled := _compiled()) is None or (problem := simplex.plain_problem(*arguments)) is None:
         return None
     found = getattr(compiled, name)(*map(np.ascontiguousarray, _rows(*problem)), checked=False)
-    return None if found is None else _completed(plain, found, *problem)
+    return None if found[-1] is None else _completed(plain, found, *problem)
 
 
 def _fastest(name, plain, p, r, *per_context):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numba import types
 
 from pmdtheory import baseline_update, compiled, kl_update, mixed_update, pmd_mean_update, updates
-from pmdtheory.compiled import beside, elementary, kept, layout, levels, solve, threads
+from pmdtheory.compiled import beside, elementary, kept, layout, solve, threads
 from tests.problems import hard_problems, on, problems
 
 UPDATES = {
@@ -313,8 +313,7 @@ def test_what_is_kept_on_disk_is_made_anew_when_any_file_of_the_package_changes(
 
 
 def test_all_that_is_kept_on_disk_hangs_on_the_files_of_the_package():
-    for function in (solve.solve_rows, levels.merge_levels, levels.spread_levels):
-        assert [cell.cell_contents for cell in function.py_func.__closure__] == [kept._SOURCES]
+    assert [cell.cell_contents for cell in solve.solve_rows.py_func.__closure__] == [kept._SOURCES]
 
 
 @pytest.mark.parametrize("how", ["environment", "no numba", "no compiler"])

@@ -28,8 +28,7 @@ here: they are not `done`, and NumPy's path solves or refuses them.
 import numpy as np
 
 from .layout import BASELINE, KL, MIXED, PMD_MEAN
-from .levels import merge_levels, spread_levels
-from .threads import over_rows, over_threads
+from .threads import over_threads
 
 
 def kl(p, r, tau, checked=True):
@@ -47,51 +46,25 @@ def kl(p, r, tau, checked=True):
     q, s : ndarray, shape (N, K)
     weight, baseline : ndarray, shape (N,)
     done : ndarray of bool, shape (N,)
-        Where the others mean something.
-
-    None is returned instead if arguments that are not `checked` are not beyond doubt.
+        Where the others mean something; None if they do nowhere, as the arguments are not beyond doubt.
     """
-    if (solved := over_threads(KL, p, r, tau, tau, checked)) is None:
-        return None
-    q, s, (_, weight, baseline), done = solved
+    q, s, (_, weight, baseline), done = over_threads(KL, checked, p, r, tau, tau)
     return q, s, weight, baseline, done
 
 
 def pmd_mean(p, r, tau, checked=True):
     """The PMD-mean update, as `kl`."""
-    if (solved := _of_levels(PMD_MEAN, p, r, tau, np.zeros(len(p)), checked)) is None:
-        return None
-    q, s, (_, weight, mean), done = solved
+    q, s, (_, weight, mean), done = over_threads(PMD_MEAN, checked, p, r, tau, np.zeros(len(p)))
     return q, s, weight, mean, done
 
 
 def with_baseline(p, r, tau, b, checked=True):
     """The update with baseline `b`, shape (N,); those above τ log Z are not done."""
-    if (solved := _of_levels(BASELINE, p, r, tau, b, checked)) is None:
-        return None
-    q, s, (_, weight, _), done = solved
+    q, s, (_, weight, _), done = over_threads(BASELINE, checked, p, r, tau, b)
     return q, s, weight, b.copy(), done
 
 
 def mixed(p, r, tau, a, checked=True):
     """The update with χ² weight λ = `a`, shape (N,)."""
-    if (solved := _of_levels(MIXED, p, r, tau, a, checked)) is None:
-        return None
-    q, s, (v, _, mean), done = solved
+    q, s, (v, _, mean), done = over_threads(MIXED, checked, p, r, tau, a)
     return q, s, a.copy(), mean + tau * (v - a), done
-
-
-def _of_levels(law, p, r, tau, a, checked):
-    """The law, for the two levels of the reward if there are no more."""
-    if p.shape[1] > 2:
-        mass, reward = np.empty((2, len(p), 2))
-        two = []
-        over_rows(lambda *rows: two.append(merge_levels(*rows, checked, p, r, mass, reward)), *p.shape)
-        if all(two):
-            if (solved := over_threads(law, mass, reward, tau, a, checked)) is None:
-                return None
-            q_levels, s_levels, found, done = solved
-            q, s = np.empty(p.shape), np.empty(p.shape)  # NumPy asks for large pages, Numba does not
-            over_rows(lambda *rows: spread_levels(*rows, p, r, reward, q_levels, s_levels, mass, q, s), *p.shape)
-            return q, s, found, done
-    return over_threads(law, p, r, tau, a, checked)

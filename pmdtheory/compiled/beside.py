@@ -35,8 +35,8 @@ from .layout import (
 )
 
 ACTION = 4 * LANES  # numbers of one action
-_P, _R, _S, _Q = range(0, ACTION, LANES)
-_D, _PULL = _R, _Q
+P, R, S, Q = range(0, ACTION, LANES)
+_D, _PULL = R, Q
 _SECOND, _THIRD, _FOURTH = LANES, 2 * LANES, 3 * LANES  # sums
 
 
@@ -52,24 +52,24 @@ def _choose_best(x, t):
     """The most probable action so far, and its reward."""
     for j in range(len(x)):
         for i in range(LANES):
-            _keep(x[j, i + _P], x[j, i + _R], i, t)
+            _keep(x[j, i + P], x[j, i + R], i, t)
 
 
 @loop
 def _averages(x, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            t[i] += x[j, i + _P] * (x[j, i + _R] - g[i + OWN])
+            t[i] += x[j, i + P] * (x[j, i + R] - g[i + OWN])
 
 
 @loop
 def _targets(x, y, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            d = target_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE], g[i + MEAN])
-            y[j, i + _P], y[j, i + _D] = x[j, i + _P], d
-            t[i] += x[j, i + _P] * (d * d)
-            t[i + _SECOND] += x[j, i + _P] * max(d, 0.0)
+            d = target_of(x[j, i + P], x[j, i + R], g[i + OWN], g[i + RATE], g[i + MEAN])
+            y[j, i + P], y[j, i + _D] = x[j, i + P], d
+            t[i] += x[j, i + P] * (d * d)
+            t[i + _SECOND] += x[j, i + P] * max(d, 0.0)
             t[i + _THIRD] += abs(d)
 
 
@@ -77,15 +77,15 @@ def _targets(x, y, g, t):
 def _starts(y, c):
     for j in range(len(y)):
         for i in range(LANES):
-            y[j, i + _S], y[j, i + _PULL] = first_solution(y[j, i + _D] - c[i + V], c[i + WEIGHT], c[i + LOG]), ZERO
+            y[j, i + S], y[j, i + _PULL] = first_solution(y[j, i + _D] - c[i + V], c[i + WEIGHT], c[i + LOG]), ZERO
 
 
 @loop
 def _roughs(y, k, c):
     for j in range(len(y)):
         for i in range(LANES):
-            y[j, i + _S], y[j, i + _PULL], psi, slope, curve = rough_step(
-                y[j, i + _P], y[j, i + _D] - c[i + V], y[j, i + _S] - c[i + CHANGE] * y[j, i + _PULL], k, c[i + WEIGHT]
+            y[j, i + S], y[j, i + _PULL], psi, slope, curve = rough_step(
+                y[j, i + P], y[j, i + _D] - c[i + V], y[j, i + S] - c[i + CHANGE] * y[j, i + _PULL], k, c[i + WEIGHT]
             )
             c[i + PSI] += psi
             c[i + SLOPE] += slope
@@ -108,15 +108,15 @@ def _all_roughs(y, k, again, g, c, t):
 def _moved(x, y, g):
     for j in range(len(x)):
         for i in range(LANES):
-            x[j, i + _S] = y[j, i + _S] - g[i + CHANGE] * y[j, i + _PULL]
+            x[j, i + S] = y[j, i + S] - g[i + CHANGE] * y[j, i + _PULL]
 
 
 @loop
 def _exacts(x, k, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            d = target_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE], g[i + MEAN]) - g[i + V]
-            x[j, i + _S], x[j, i + _Q], step, psi, slope = exact_step(x[j, i + _P], d, x[j, i + _S], k, g[i + WEIGHT])
+            d = target_of(x[j, i + P], x[j, i + R], g[i + OWN], g[i + RATE], g[i + MEAN]) - g[i + V]
+            x[j, i + S], x[j, i + Q], step, psi, slope = exact_step(x[j, i + P], d, x[j, i + S], k, g[i + WEIGHT])
             t[i] += psi
             t[i + _SECOND] += slope
             t[i + _FOURTH] = max(t[i + _FOURTH], step)
@@ -126,8 +126,8 @@ def _exacts(x, k, g, t):
 def _lasts(x, k, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            x[j, i + _S], x[j, i + _Q] = last_step(x[j, i + _P], x[j, i + _S], x[j, i + _Q], k, g[i + WEIGHT], g[i + CHANGE])
-            t[i] += x[j, i + _Q]
+            x[j, i + S], x[j, i + Q] = last_step(x[j, i + P], x[j, i + S], x[j, i + Q], k, g[i + WEIGHT], g[i + CHANGE])
+            t[i] += x[j, i + Q]
 
 
 @loop
@@ -135,17 +135,17 @@ def _choose_likeliest(x, g, t):
     """The action with the largest p e^x so far: its key and its reward."""
     for j in range(len(x)):
         for i in range(LANES):
-            key = key_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + RATE])
-            _keep(key, x[j, i + _R], i, t)
+            key = key_of(x[j, i + P], x[j, i + R], g[i + OWN], g[i + RATE])
+            _keep(key, x[j, i + R], i, t)
 
 
 @loop
 def _exponents(x, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            x[j, i + _S], x[j, i + _Q], growth, size = exponent_of(x[j, i + _P], x[j, i + _R], g[i + OWN], g[i + TAU])
+            x[j, i + S], x[j, i + Q], growth, size = exponent_of(x[j, i + P], x[j, i + R], g[i + OWN], g[i + TAU])
             t[i] += growth
-            t[i + _SECOND] += x[j, i + _Q]
+            t[i + _SECOND] += x[j, i + Q]
             t[i + _FOURTH] = max(t[i + _FOURTH], size)
 
 
@@ -153,8 +153,8 @@ def _exponents(x, g, t):
 def _ideals(x, g):
     for j in range(len(x)):
         for i in range(LANES):
-            x[j, i + _S] = x[j, i + _S] - g[i + LOG] if x[j, i + _P] > 0 else 0.0
-            x[j, i + _Q] *= g[i + MASS]
+            x[j, i + S] = x[j, i + S] - g[i + LOG] if x[j, i + P] > 0 else 0.0
+            x[j, i + Q] *= g[i + MASS]
 
 
 @loop
@@ -162,9 +162,9 @@ def _exponentiated(x, t):
     """q = p e^s where p e^x may have vanished."""
     for j in range(len(x)):
         for i in range(LANES):
-            _, rho = exponential(x[j, i + _S])
-            x[j, i + _Q] = x[j, i + _P] * rho
-            t[i] += x[j, i + _Q]
+            _, rho = exponential(x[j, i + S])
+            x[j, i + Q] = x[j, i + P] * rho
+            t[i] += x[j, i + Q]
 
 
 @loop
@@ -204,7 +204,7 @@ def side_by_side(p, r, x):
     for i in range(LANES):
         row = min(i, rows - 1)
         for j in range(K):
-            x[j, i + _P], x[j, i + _R] = p[row, j], r[row, j]
+            x[j, i + P], x[j, i + R] = p[row, j], r[row, j]
 
 
 @loop
@@ -214,9 +214,9 @@ def all_sound(x, t):
         t[i], t[i + _SECOND], t[i + _THIRD] = 0.0, 0.0, 0.0
     for j in range(len(x)):
         for i in range(LANES):
-            t[i] += x[j, i + _P]
-            t[i + _SECOND] += min(x[j, i + _P], 0.0)
-            t[i + _THIRD] += abs(x[j, i + _R])
+            t[i] += x[j, i + P]
+            t[i + _SECOND] += min(x[j, i + P], 0.0)
+            t[i + _THIRD] += abs(x[j, i + R])
     result = True
     for i in range(LANES):
         result &= sound(t[i], t[i + _SECOND], t[i + _THIRD])
@@ -230,4 +230,4 @@ def apart(x, mass, s, q):
     for i in range(rows):
         scale = 1.0 / mass[i]
         for j in range(K):
-            s[i, j], q[i, j] = x[j, i + _S], x[j, i + _Q] * scale
+            s[i, j], q[i, j] = x[j, i + S], x[j, i + Q] * scale

@@ -1,9 +1,13 @@
-"""Rewards with two levels: their actions are merged, and each is given the s of its level."""
+"""Rewards with two levels: their actions are merged, and each is given the s of its level.
 
-from numba import types
+The two levels of a group of rows, or of a long row, in all lanes, lie side by side as two actions: `m` here.
+"""
 
-from .elementary import checks_of, loop, sound, summing
-from .kept import GIVEN_ROWS, ROWS, kept
+from .beside import ACTION, P, Q, R, S
+from .elementary import either, loop, summing
+from .layout import LANES
+
+_HEAD = 64  # actions whose rewards are looked at first
 
 
 @summing
@@ -26,40 +30,67 @@ def _masses(p, r, low, high):
     return lower, upper, others
 
 
-@kept(types.int64, types.int64, types.boolean, GIVEN_ROWS, GIVEN_ROWS, ROWS, ROWS)
-def merge_levels(low_row, high_row, checked, p, r, mass, reward):
-    """Merge the actions of some rows with at most two rewards on their support; returns whether all rows are such.
-
-    If not `checked`, it is not sure either, and all that is not beyond doubt is not merged.
-
-    Writes the total probability and the reward of the lower and the higher level, arrays of shape (N, 2).
-    """
-    head, head_r = p[0, :64], r[0, :64]
+@loop
+def maybe_two(p, r):
+    """Whether the first actions of a row have at most two rewards on their support."""
+    head, head_r = p[:_HEAD], r[:_HEAD]
     low, high = _extremes(head, head_r)
-    if _masses(head, head_r, low, high)[2] > 0.0:
-        return False
-    for i in range(low_row, high_row):
-        low, high = _extremes(p[i], r[i])
-        lower, upper, others = _masses(p[i], r[i], low, high)
-        if others > 0.0 or not (checked or sound(*checks_of(p[i], r[i]))):
-            return False
-        reward[i, 0], reward[i, 1] = low, high
-        mass[i, 0], mass[i, 1] = lower if low < high else 0.0, upper
-    return True
+    return _masses(head, head_r, low, high)[2] == 0.0
 
 
 @loop
-def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, q, s):
+def merge_row(p, r, m):
+    """Merge the actions of a row if it has at most two rewards on its support; returns whether it has."""
+    low, high = _extremes(p, r)
+    lower, upper, others = _masses(p, r, low, high)
+    for i in range(LANES):
+        m[0, i + P], m[1, i + P] = lower if low < high else 0.0, upper
+        m[0, i + R], m[1, i + R] = low, high
+    return others == 0.0
+
+
+@loop
+def merge_rows(x, m, others):
+    """`merge_row` for rows side by side; returns whether all have at most two."""
+    for i in range(LANES):
+        m[0, i + P], m[1, i + P], m[0, i + R], m[1, i + R], others[i] = 0.0, 0.0, 1e308, -1e308, 0.0
+    for j in range(len(x)):
+        for i in range(LANES):
+            there, r = x[j, i + P] > 0.0, x[j, i + R]
+            m[0, i + R] = min(m[0, i + R], either(there, r, 1e308))
+            m[1, i + R] = max(m[1, i + R], either(there, r, -1e308))
+    for j in range(len(x)):
+        for i in range(LANES):
+            p, is_low, is_high = x[j, i + P], x[j, i + R] == m[0, i + R], x[j, i + R] == m[1, i + R]
+            m[0, i + P] += either(is_low, p, 0.0)
+            m[1, i + P] += either(is_high, p, 0.0)
+            others[i] += either(is_low, 0.0, either(is_high, 0.0, p))
+    result = True
+    for i in range(LANES):
+        m[0, i + P] = m[0, i + P] if m[0, i + R] < m[1, i + R] else 0.0
+        result &= others[i] == 0.0
+    return result
+
+
+@loop
+def spread_row(p, r, m, mass, s, q):
+    """Write s and q of a row, the latter divided by its mass, from those of the levels."""
+    high, s_low, s_high = m[1, R], m[0, S], m[1, S]
+    factor_low = m[0, Q] / (m[0, P] * mass) if m[0, P] > 0.0 else 0.0
+    factor_high = m[1, Q] / (m[1, P] * mass) if m[1, P] > 0.0 else 0.0
     for j in range(p.size):
         s[j] = (s_high if r[j] == high else s_low) if p[j] > 0 else 0.0
         q[j] = p[j] * (factor_high if r[j] == high else factor_low)
 
 
-@kept(types.int64, types.int64, *[GIVEN_ROWS] * 6, ROWS, ROWS)
-def spread_levels(low_row, high_row, p, r, reward, q_levels, s_levels, mass, q, s):
-    """Write q and s of all actions from those of the two levels that `merge_levels` made of them."""
-    for i in range(low_row, high_row):
-        factor_low = q_levels[i, 0] / mass[i, 0] if mass[i, 0] > 0 else 0.0
-        factor_high = q_levels[i, 1] / mass[i, 1] if mass[i, 1] > 0 else 0.0
-        s_low, s_high = s_levels[i]
-        _spread_row(p[i], r[i], reward[i, 1], s_low, s_high, factor_low, factor_high, q[i], s[i])
+@loop
+def spread_rows(x, m):
+    """Write s and q of rows side by side from those of their levels."""
+    for k in range(2):
+        for i in range(LANES):
+            m[k, i + Q] = m[k, i + Q] / m[k, i + P] if m[k, i + P] > 0.0 else 0.0
+    for j in range(len(x)):
+        for i in range(LANES):
+            p, is_high = x[j, i + P], x[j, i + R] == m[1, i + R]
+            x[j, i + S] = either(p > 0.0, either(is_high, m[1, i + S], m[0, i + S]), 0.0)
+            x[j, i + Q] = p * either(is_high, m[1, i + Q], m[0, i + Q])

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import types
 
-from .beside import all_sound, apart, pass_of_rows, side_by_side
+from .beside import ACTION, all_sound, apart, pass_of_rows, side_by_side
 from .between import THERE, follow
 from .elementary import LARGE, checks_of, loop, sound
 from .kept import FLAGS, GIVEN_NUMBERS, GIVEN_ROWS, NUMBERS, ROWS, kept
@@ -40,6 +40,7 @@ from .layout import (
     WEIGHT,
     V,
 )
+from .levels import maybe_two, merge_row, merge_rows, spread_row, spread_rows
 from .row import pass_of_row
 
 SIDE = 128  # the most actions of rows that are laid side by side
@@ -56,7 +57,7 @@ def parts_of(K):
 
 def room(K):
     """How many numbers `solve_rows` needs to work in."""
-    return _T + (4 * LANES + 6 * LANES * K if K <= SIDE else parts_of(K) * (4 + BLOCK))
+    return _T + max(ACTION, parts_of(K) * (4 + BLOCK)) + 6 * LANES * (2 + (K if K <= SIDE else 0))
 
 
 @loop
@@ -95,10 +96,10 @@ def _first_reward(p, r):
 
 
 @loop
-def _begin(law, p, r, tau, a, g):
+def _begin(law, p, r, tau, a, lanes, g):
     """What is known of each lane's row; whether that is beyond doubt."""
     result = True
-    for i in range(LANES if len(p) > 1 else 1):
+    for i in range(lanes):
         row = min(i, len(p) - 1)
         g[i + TAU], g[i + RATE], g[i + MASS], g[i + GIVEN] = tau[row], 1.0 / tau[row], 1.0, a[row]
         if law == KL:
@@ -149,41 +150,44 @@ def solve_rows(part, low, high, law, checked, p, r, tau, a, q, s, found, done, w
     while start < stop:
         beside = K <= SIDE and stop - start >= 2 + K // 4
         end = min(start + LANES, stop) if beside else start + 1
-        lanes = LANES if beside else 1
         P, R, S, Q = p[start:end], r[start:end], s[start:end], q[start:end]
-        n = K if beside else 0
-        middle = _T + 4 * LANES + n * 4 * LANES
-        x = work[_T + 4 * LANES : middle].reshape((n, 4 * LANES))
-        y = work[middle : middle + n * 2 * LANES].view(np.float32).reshape((n, 4 * LANES))
-        width = 4 * LANES if beside else 4 + BLOCK
-        parts = -(-K // PART)
+        n, parts = K if beside else 0, -(-K // PART)
+        width = ACTION if beside else 4 + BLOCK
         t = work[_T : _T + parts * width].reshape((parts, width))
+        x_at = _T + t.size
+        y_at = x_at + (n + 2) * ACTION
+        x = work[x_at:y_at].reshape((n + 2, ACTION))
+        y = work[y_at : y_at + (n + 2) * ACTION // 2].view(np.float32).reshape((n + 2, ACTION))
+        merged, lanes, first, last = False, LANES if beside else 1, 0, n
         if part in (ALL, START):
-            at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART
-            fine = _begin(law, P, R, tau[start:end], a[start:end], g)
             if beside:
                 side_by_side(P, R, x)
-                fine &= checked or all_sound(x, t[0])
-            else:
-                fine &= checked or sound(*checks_of(P[0], R[0]))
-            if not (fine or checked):
+            sure = checked or (all_sound(x[:n], t[0]) if beside else sound(*checks_of(P[0], R[0])))
+            if sure and law != KL and K > 2 and maybe_two(P[0], R[0]):
+                merged = merge_rows(x[:n], x[n:], t[0]) if beside else merge_row(P[0], R[0], x[n:])
+                if merged:
+                    lanes, first, last = LANES, n, n + 2
+            if not (_begin(law, P, R, tau[start:end], a[start:end], lanes, g) or checked) or not sure:
                 at[0] = END
                 return DOUBTFUL
+            at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART and not merged
         while at[0] != END:
-            if part in (ALL, PASS):
-                if beside:
-                    pass_of_rows(at, k, x, y, g, c, t[0])
-                else:
-                    first, last = (0, parts) if part == ALL else (low, high)
-                    for i in range(first, last):
-                        e, f = i * PART, min((i + 1) * PART, K)
-                        pass_of_row(at, k, P[0, e:f], R[0, e:f], S[0, e:f], Q[0, e:f], g, t[i, 4:], t[i, :4])
-            if part in (ALL, BETWEEN):
-                follow(at, law, k, lanes, g, t, state)
-            if part != ALL and at[0] != END:
+            if lanes > 1:
+                pass_of_rows(at, k, x[first:last], y[first:last], g, c, t[0])
+            elif part in (ALL, PASS):
+                for i in range(0 if part == ALL else low, parts if part == ALL else high):
+                    e, f = i * PART, min((i + 1) * PART, K)
+                    pass_of_row(at, k, P[0, e:f], R[0, e:f], S[0, e:f], Q[0, e:f], g, t[i, 4:], t[i, :4])
+            if lanes > 1 or part in (ALL, BETWEEN):
+                follow(at, law, k, lanes, g, t[:1] if merged else t, state)
+            if lanes == 1 and part != ALL and at[0] != END:
                 return result
+        if merged and not beside:
+            spread_row(P[0], R[0], x[n:], g[MASS], S[0], Q[0])
+        elif merged:
+            spread_rows(x[:n], x[n:])
         if beside:
-            apart(x, g[MASS : MASS + LANES], S, Q)
+            apart(x[:n], g[MASS : MASS + LANES], S, Q)
         if not _report(
             law, k, P, R, a[start:end], Q, S, v[start:end], weight[start:end], mean[start:end], done[start:end], g, state
         ):

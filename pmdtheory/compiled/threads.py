@@ -19,38 +19,37 @@ def _threads():
     return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
 
 
-def over_threads(law, p, r, tau, a, checked):
+def over_threads(law, checked, p, r, tau, a):
     """`solve_rows`, on some rows in each thread, or on some parts of each row.
 
     Rows that are solved together stay together, so that the bits of the result are the same for any number of threads.
 
     Returns
     -------
-    list
-        What that writes: q, s, an array of v, λ and E_p[r], and which rows are done; None if the arguments are DOUBTFUL.
+    q, s, found, done : ndarray
+        What that writes; `done` is None if the arguments are DOUBTFUL.
     """
     N, K = p.shape
-    q, s, found, done = outputs = np.empty((N, K)), np.empty((N, K)), np.empty((3, N)), np.empty(N, dtype=bool)
-    states = []
-    if K > PART and (workers := _workers(N, K)) > N:
+    q, s, found, done = np.empty((N, K)), np.empty((N, K)), np.empty((3, N)), np.empty(N, dtype=bool)
+    states, workers = [], _workers(N, K)
+    if K > PART and workers > N:
         for i in range(N):
             numbers, rows = np.empty((3, 1)), (x[i : i + 1] for x in (p, r, tau, a, q, s))
             states.append(_one_row(min(workers, parts_of(K)), law, checked, *rows, numbers, done[i : i + 1]))
             found[:, i : i + 1] = numbers
     else:
-        arguments = law, checked, p, r, tau, a, *outputs
 
         def solve(low, high):
-            states.append(solve_rows(ALL, low, high, *arguments, np.zeros(room(K))))
+            states.append(solve_rows(ALL, low, high, law, checked, p, r, tau, a, q, s, found, done, np.zeros(room(K))))
 
-        over_rows(solve, N, K, LANES if K <= SIDE else 1)
-    return None if DOUBTFUL in states else outputs
+        _over_rows(solve, N, LANES if K <= SIDE else 1, workers)
+    return q, s, found, None if DOUBTFUL in states else done
 
 
-def over_rows(function, N, K, together=1):
-    """Call a function that does not fail with the ends of N rows of K actions, in each thread; groups stay whole."""
+def _over_rows(function, N, together, workers):
+    """Call a function that does not fail with the ends of some of N rows, in each thread; groups stay whole."""
     groups = -(-N // together)
-    workers = min(_workers(N, K), groups)
+    workers = min(workers, groups)
     if workers < 2:
         function(0, N)
         return
