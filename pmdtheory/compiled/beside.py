@@ -5,8 +5,6 @@ instructions without remainders. `x` holds p, r, s and q of LANES rows for the f
 `y` what is in 32 bits in the same way; what belongs to a row is in `g`, in 32 bits in `c`, and sums go to `t`.
 """
 
-import numpy as np
-
 from .actions import exact_step, exponent_of, first_solution, key_of, last_step, rough_step, target_of
 from .elementary import ZERO, F, either, exponential, loop, sound
 from .layout import (
@@ -126,7 +124,8 @@ def _exacts(x, k, g, t):
 def _lasts(x, k, g, t):
     for j in range(len(x)):
         for i in range(LANES):
-            x[j, i + S], x[j, i + Q] = last_step(x[j, i + P], x[j, i + S], x[j, i + Q], k, g[i + WEIGHT], g[i + CHANGE])
+            s, rho = x[j, i + S], x[j, i + Q]
+            x[j, i + S], x[j, i + Q] = last_step(x[j, i + P], s, rho, k, g[i + WEIGHT], g[i + CHANGE])
             t[i] += x[j, i + Q]
 
 

@@ -152,7 +152,7 @@ def total_of(x):
 
 @checking
 def checks_of(p, r):
-    """What `sound` judges a row of policies and rewards by: sums of p, of what is below 0 in it, and of rewards' sizes."""
+    """What `sound` judges a row by: the sums of its p, of what is below 0 in that, and of the sizes of its rewards."""
     mass = below = size = 0.0
     for j in range(p.size):
         mass, below, size = mass + p[j], below + min(p[j], 0.0), size + abs(r[j])

@@ -12,9 +12,6 @@ QUANTITIES = 18
     GIVEN,
 ) = (LANES * i for i in range(QUANTITIES))  # fmt: skip
 
-# What comes back: all rows are done; some are not; the arguments are not beyond doubt, and nothing was done.
-DONE, SOME, DOUBTFUL = range(3)
-
 # λ = 0; λ = a; λ = v; λ = v + a with a = (E_p[r] − b)/τ.
 KL, MIXED, PMD_MEAN, BASELINE = range(4)
 

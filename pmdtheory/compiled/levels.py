@@ -3,7 +3,7 @@
 The two levels of a group of rows, or of a long row, in all lanes, lie side by side as two actions: `m` here.
 """
 
-from .beside import ACTION, P, Q, R, S
+from .beside import P, Q, R, S
 from .elementary import either, loop, summing
 from .layout import LANES
 
@@ -86,9 +86,9 @@ def spread_row(p, r, m, mass, s, q):
 @loop
 def spread_rows(x, m):
     """Write s and q of rows side by side from those of their levels."""
-    for k in range(2):
+    for j in range(2):
         for i in range(LANES):
-            m[k, i + Q] = m[k, i + Q] / m[k, i + P] if m[k, i + P] > 0.0 else 0.0
+            m[j, i + Q] = m[j, i + Q] / m[j, i + P] if m[j, i + P] > 0.0 else 0.0
     for j in range(len(x)):
         for i in range(LANES):
             p, is_high = x[j, i + P], x[j, i + R] == m[1, i + R]

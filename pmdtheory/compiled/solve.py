@@ -14,8 +14,6 @@ from .layout import (
     BETWEEN,
     BLOCK,
     CHANGE,
-    DONE,
-    DOUBTFUL,
     END,
     FIRST,
     GIVEN,
@@ -33,7 +31,6 @@ from .layout import (
     QUANTITIES,
     RATE,
     SHIFT,
-    SOME,
     START,
     STEP,
     TAU,
@@ -43,11 +40,13 @@ from .layout import (
 from .levels import maybe_two, merge_row, merge_rows, spread_row, spread_rows
 from .row import pass_of_row
 
-SIDE = 128  # the most actions of rows that are laid side by side
+SIDE = 96  # the most actions of rows that are solved side by side
 
-_G = 8 + LANES  # where things begin in what `solve_rows` works in: numbers of rows, those in 32 bits, sums
-_C = _G + QUANTITIES * LANES
-_T = _C + QUANTITIES * LANES // 2
+# Where things begin in the array that is worked in: which pass is next and the states of the rows, numbers of the rows,
+# those in 32 bits, and what depends on the number of actions.
+_NUMBERS = 8 + LANES
+_NUMBERS_32 = _NUMBERS + QUANTITIES * LANES
+_REST = _NUMBERS_32 + QUANTITIES * LANES // 2
 
 
 def parts_of(K):
@@ -55,15 +54,18 @@ def parts_of(K):
     return -(-K // PART)
 
 
+_parts = loop(parts_of)
+
+
 def room(K):
     """How many numbers `solve_rows` needs to work in."""
-    return _T + max(ACTION, parts_of(K) * (4 + BLOCK)) + 6 * LANES * (2 + (K if K <= SIDE else 0))
+    actions = 2 + (K if K <= SIDE else 0)
+    return _REST + max(ACTION, parts_of(K) * (4 + BLOCK)) + actions * (ACTION + ACTION // 2)
 
 
 @loop
-def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
-    """Write the numbers of some rows, and the rows in which nothing moves; returns whether all are done."""
-    all_done = True
+def _report(law, k, p, given, q, s, v, weight, mean, done, g, state):
+    """Write the numbers of some rows, and the rows in which nothing moves."""
     for i in range(len(p)):
         own, tau, far = g[i + OWN], g[i + TAU], g[i + MOVE]
         if law == KL:
@@ -82,8 +84,6 @@ def _report(law, k, p, r, given, q, s, v, weight, mean, done, g, state):
         if still:
             for j in range(p.shape[1]):
                 s[i, j], q[i, j] = 0.0, p[i, j]
-        all_done &= done[i]
-    return all_done
 
 
 @loop
@@ -97,15 +97,62 @@ def _first_reward(p, r):
 
 @loop
 def _begin(law, p, r, tau, a, lanes, g):
-    """What is known of each lane's row; whether that is beyond doubt."""
-    result = True
+    """Write what is known of the row of each lane; returns whether τ and a are beyond doubt."""
+    sure = True
     for i in range(lanes):
         row = min(i, len(p) - 1)
         g[i + TAU], g[i + RATE], g[i + MASS], g[i + GIVEN] = tau[row], 1.0 / tau[row], 1.0, a[row]
         if law == KL:
             g[i + OWN] = _first_reward(p[row], r[row])
-        result &= 1.0 / LARGE <= tau[row] <= LARGE and abs(a[row]) <= LARGE
-    return result
+        sure &= 1.0 / LARGE <= tau[row] <= LARGE and abs(a[row]) <= LARGE
+    return sure
+
+
+@loop
+def _solve_group(part, low, high, law, checked, p, r, tau, a, q, s, v, weight, mean, done, work):
+    """`solve_rows` for one row, or for rows side by side."""
+    k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
+    beside, K, parts = len(p) > 1, p.shape[1], _parts(p.shape[1])
+    n, width = K if beside else 0, ACTION if beside else 4 + BLOCK
+    at, g, c = work.view(np.int64), work[_NUMBERS:_NUMBERS_32], work[_NUMBERS_32:_REST].view(np.float32)
+    state, actions, actions_32 = at[8:_NUMBERS], _REST + parts * width, _REST + parts * width + (n + 2) * ACTION
+    t = work[_REST:actions].reshape((parts, width))
+    x = work[actions:actions_32].reshape((n + 2, ACTION))  # the last two are the levels, if there are two
+    y = work[actions_32 : actions_32 + (n + 2) * (ACTION // 2)].view(np.float32).reshape((n + 2, ACTION))
+    merged, lanes, first, last = False, LANES if beside else 1, 0, n
+    if part in (ALL, START):
+        if beside:
+            side_by_side(p, r, x)
+        sure = checked or (all_sound(x[:n], t[0]) if beside else sound(*checks_of(p[0], r[0])))
+        if sure and law != KL and K > 2 and maybe_two(p[0], r[0]):
+            merged = merge_rows(x[:n], x[n:], t[0]) if beside else merge_row(p[0], r[0], x[n:])
+        if merged:
+            lanes, first, last = LANES, n, n + 2
+        at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART and not merged
+        if not (_begin(law, p, r, tau, a, lanes, g) or checked) or not sure:
+            at[0] = END
+            return False
+    while at[0] != END:
+        if lanes > 1:
+            pass_of_rows(at, k, x[first:last], y[first:last], g, c, t[0])
+        elif part in (ALL, PASS):
+            for i in range(low, high):
+                here, there = i * PART, min((i + 1) * PART, K)
+                pass_of_row(
+                    at, k, p[0, here:there], r[0, here:there], s[0, here:there], q[0, here:there], g, t[i, 4:], t[i, :4]
+                )  # fmt: skip
+        if lanes > 1 or part in (ALL, BETWEEN):
+            follow(at, law, k, lanes, g, t[:1] if merged else t, state)
+        if lanes == 1 and part != ALL and at[0] != END:
+            return True
+    if merged and beside:
+        spread_rows(x[:n], x[n:])
+    elif merged:
+        spread_row(p[0], r[0], x[n:], g[MASS], s[0], q[0])
+    if beside:
+        apart(x[:n], g[MASS : MASS + LANES], s, q)
+    _report(law, k, p, a, q, s, v, weight, mean, done, g, state)
+    return True
 
 
 @kept(
@@ -123,7 +170,7 @@ def solve_rows(part, low, high, law, checked, p, r, tau, a, q, s, found, done, w
     law : int
         KL, MIXED (λ = a), PMD_MEAN (λ = v, that is a = 0) or BASELINE (`a` is b, and λ = v + (E_p[r] − b)/τ).
     checked : bool
-        False for arguments of which only the shapes are known.
+        False if no more than the shapes of the arguments is known.
     p, r : ndarray, shape (N, K)
     tau, a : ndarray, shape (N,)
     q, s : ndarray, shape (N, K)
@@ -133,64 +180,24 @@ def solve_rows(part, low, high, law, checked, p, r, tau, a, q, s, found, done, w
     done : ndarray of bool, shape (N,)
         Written.
     work : ndarray, shape (room(K),)
-        What threads share that solve one row, which pass is next first of all; zeros to begin with.
+        To work in; threads that share a row share it too, and read which pass is next in its first number.
 
     Returns
     -------
-    int
-        DONE, SOME or DOUBTFUL.
+    bool
+        False if the arguments are not `checked` and not beyond doubt either; then what is written means nothing.
     """
-    k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
-    K = p.shape[1]
-    at, g, c = work.view(np.int64)[:_G], work[_G:_C], work[_C:_T].view(np.float32)
     v, weight, mean = found
-    state = at[8:]
-    start, stop = (low, high) if part == ALL else (0, 1)
-    result = DONE
+    K, single = p.shape[1], part != ALL
+    start, stop = (0, 1) if single else (low, high)
     while start < stop:
-        beside = K <= SIDE and stop - start >= 2 + K // 4
-        end = min(start + LANES, stop) if beside else start + 1
-        P, R, S, Q = p[start:end], r[start:end], s[start:end], q[start:end]
-        n, parts = K if beside else 0, -(-K // PART)
-        width = ACTION if beside else 4 + BLOCK
-        t = work[_T : _T + parts * width].reshape((parts, width))
-        x_at = _T + t.size
-        y_at = x_at + (n + 2) * ACTION
-        x = work[x_at:y_at].reshape((n + 2, ACTION))
-        y = work[y_at : y_at + (n + 2) * ACTION // 2].view(np.float32).reshape((n + 2, ACTION))
-        merged, lanes, first, last = False, LANES if beside else 1, 0, n
-        if part in (ALL, START):
-            if beside:
-                side_by_side(P, R, x)
-            sure = checked or (all_sound(x[:n], t[0]) if beside else sound(*checks_of(P[0], R[0])))
-            if sure and law != KL and K > 2 and maybe_two(P[0], R[0]):
-                merged = merge_rows(x[:n], x[n:], t[0]) if beside else merge_row(P[0], R[0], x[n:])
-                if merged:
-                    lanes, first, last = LANES, n, n + 2
-            if not (_begin(law, P, R, tau[start:end], a[start:end], lanes, g) or checked) or not sure:
-                at[0] = END
-                return DOUBTFUL
-            at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART and not merged
-        while at[0] != END:
-            if lanes > 1:
-                pass_of_rows(at, k, x[first:last], y[first:last], g, c, t[0])
-            elif part in (ALL, PASS):
-                for i in range(0 if part == ALL else low, parts if part == ALL else high):
-                    e, f = i * PART, min((i + 1) * PART, K)
-                    pass_of_row(at, k, P[0, e:f], R[0, e:f], S[0, e:f], Q[0, e:f], g, t[i, 4:], t[i, :4])
-            if lanes > 1 or part in (ALL, BETWEEN):
-                follow(at, law, k, lanes, g, t[:1] if merged else t, state)
-            if lanes == 1 and part != ALL and at[0] != END:
-                return result
-        if merged and not beside:
-            spread_row(P[0], R[0], x[n:], g[MASS], S[0], Q[0])
-        elif merged:
-            spread_rows(x[:n], x[n:])
-        if beside:
-            apart(x[:n], g[MASS : MASS + LANES], S, Q)
-        if not _report(
-            law, k, P, R, a[start:end], Q, S, v[start:end], weight[start:end], mean[start:end], done[start:end], g, state
-        ):
-            result = SOME
+        rows = min(LANES, stop - start)
+        end = start + (rows if K <= SIDE and rows >= 2 + K // 4 else 1)
+        if not _solve_group(
+            part, low if single else 0, high if single else _parts(K), law, checked, p[start:end], r[start:end],
+            tau[start:end], a[start:end], q[start:end], s[start:end], v[start:end], weight[start:end], mean[start:end],
+            done[start:end], work,
+        ):  # fmt: skip
+            return False
         start = end
-    return result
+    return True

@@ -7,7 +7,7 @@ from threading import Barrier, BrokenBarrierError, Thread
 
 import numpy as np
 
-from .layout import ALL, BETWEEN, DOUBTFUL, END, LANES, PART, PASS, START
+from .layout import ALL, BETWEEN, END, LANES, PART, PASS, START
 from .solve import SIDE, parts_of, room, solve_rows
 
 _SHARE = 2**18  # numbers that a thread is worth starting for
@@ -27,23 +27,23 @@ def over_threads(law, checked, p, r, tau, a):
     Returns
     -------
     q, s, found, done : ndarray
-        What that writes; `done` is None if the arguments are DOUBTFUL.
+        What that writes; `done` is None if the arguments are not beyond doubt.
     """
     N, K = p.shape
     q, s, found, done = np.empty((N, K)), np.empty((N, K)), np.empty((3, N)), np.empty(N, dtype=bool)
-    states, workers = [], _workers(N, K)
+    sure, workers = [], _workers(N, K)
     if K > PART and workers > N:
         for i in range(N):
             numbers, rows = np.empty((3, 1)), (x[i : i + 1] for x in (p, r, tau, a, q, s))
-            states.append(_one_row(min(workers, parts_of(K)), law, checked, *rows, numbers, done[i : i + 1]))
+            sure.append(_one_row(min(workers, parts_of(K)), law, checked, *rows, numbers, done[i : i + 1]))
             found[:, i : i + 1] = numbers
     else:
 
         def solve(low, high):
-            states.append(solve_rows(ALL, low, high, law, checked, p, r, tau, a, q, s, found, done, np.zeros(room(K))))
+            sure.append(solve_rows(ALL, low, high, law, checked, p, r, tau, a, q, s, found, done, np.empty(room(K))))
 
         _over_rows(solve, N, LANES if K <= SIDE else 1, workers)
-    return q, s, found, None if DOUBTFUL in states else done
+    return q, s, found, done if all(sure) else None
 
 
 def _over_rows(function, N, together, workers):
@@ -72,9 +72,11 @@ def _workers(N, K):
 def _one_row(workers, law, checked, *arrays):
     """`solve_rows` on one row, the parts of which are shared by threads in every pass."""
     K = arrays[0].shape[1]
-    work = np.zeros(room(K))
+    work = np.empty(room(K))
     at, arguments = work.view(np.int64), (law, checked, *arrays, work)
-    state = solve_rows(START, 0, 0, *arguments)
+    sure = solve_rows(START, 0, 0, *arguments)
+    if at[0] == END:
+        return sure
     all_there = Barrier(workers, action=lambda: solve_rows(BETWEEN, 0, 0, *arguments))
 
     def share(low, high):
@@ -92,8 +94,8 @@ def _one_row(workers, law, checked, *arrays):
     for thread in started:
         thread.join()
     if len(started) < workers - 1:
-        state = solve_rows(ALL, 0, 1, *arguments)
-    return state
+        solve_rows(ALL, 0, 1, *arguments)
+    return True
 
 
 def _started(function, arguments):
