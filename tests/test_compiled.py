@@ -128,6 +128,51 @@ def test_two_levels_of_reward(name):
             assert np.abs(fast.log_ratio[:3]).max() < 1e-15
 
 
+def test_two_levels_in_some_rows_only():
+    """Rows are merged where all at their side have two levels."""
+    policy, reward = ordinary((100, 9), seed=2)
+    reward[:70] = (reward[:70] > 0).astype(float)
+    for update in (UPDATES["pmd-mean"], UPDATES["mixed"]):
+        fast = alone(update, policy, reward, 0.3)
+        with on("NumPy"):
+            same(fast, update(policy, reward, 0.3))
+
+
+SPOILED = {
+    "policy with NaN": (0, np.nan), "policy below 0": (0, -1e-300), "policy infinite": (0, np.inf),
+    "policy far from 1": (0, 0.9), "policy near 1": (0, lambda x: x + 1e-9), "policy at rounding": (0, lambda x: x + 8e-15),
+    "reward infinite": (1, np.inf), "reward with NaN": (1, np.nan), "reward huge": (1, 1e306),
+    "tau overflows": (2, 1e-308), "tau zero": (2, 0.0), "tau infinite": (2, np.inf),
+    "baseline with NaN": (3, np.nan), "baseline huge": (3, -1e305),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("shape", [(1, 5), (2, 5), (77, 5), (3, 300), (1, 70_000)], ids=str)
+@pytest.mark.parametrize("spoil", SPOILED)
+def test_arguments_that_are_not_plainly_sound_are_judged_by_the_checks(spoil, shape, binary):
+    """The compiled updates look at their arguments themselves, and leave what is not beyond doubt to `simplex`."""
+    policy, reward = ordinary(shape)
+    policy[-1, :2], policy[-1, 2:] = (0.3, 0.7), 0.0
+    reward = (reward > 0).astype(float) if binary else reward
+    problem = [policy, reward, np.full(len(policy), 0.5), np.full(len(policy), -4.0)]
+    which, value = SPOILED[spoil]
+    place = (-1, -1 if which == 1 else 0) if problem[which].ndim == 2 else -1  # a reward of an action without probability
+    problem[which][place] = value(problem[which][place]) if callable(value) else value
+    for update, arguments in (kl_update, problem[:3]), (pmd_mean_update, problem[:3]), (baseline_update, problem):
+        found = []
+        for path in ("compiled", "NumPy"):
+            with on(path):
+                try:
+                    found.append(update(*arguments))
+                except ValueError as error:
+                    found.append(str(error))
+        if isinstance(found[1], str):
+            assert found[0] == found[1]
+        else:
+            same(*found)
+
+
 def test_rows_that_are_left_come_back_in_their_places():
     """Rows at the limits of floating-point numbers among ordinary ones."""
     policy, reward = ordinary((60, 5), seed=1)
@@ -227,7 +272,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 @pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("shape", [(300, 7), (100, 10), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
+@pytest.mark.parametrize("shape", [(300, 7), (100, 10), (70, 96), (5, 257), (1, 70_000), (2, 70_000)], ids=str)
 def test_the_same_bits_for_any_number_of_threads(monkeypatch, name, shape, binary):
     policy, reward = ordinary(shape)
     problem = policy, (reward > 0).astype(float) if binary else reward, 0.3
