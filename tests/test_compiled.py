@@ -140,7 +140,8 @@ def test_two_levels_in_some_rows_only():
 
 SPOILED = {
     "policy with NaN": (0, np.nan), "policy below 0": (0, -1e-300), "policy infinite": (0, np.inf),
-    "policy far from 1": (0, 0.9), "policy near 1": (0, lambda x: x + 1e-9), "policy at rounding": (0, lambda x: x + 8e-15),
+    "policy far from 1": (0, 0.9), "policy near 1": (0, lambda x: x + 1e-9),
+    "policy at rounding": (0, lambda x: x + 8e-15),
     "reward infinite": (1, np.inf), "reward with NaN": (1, np.nan), "reward huge": (1, 1e306),
     "tau overflows": (2, 1e-308), "tau zero": (2, 0.0), "tau infinite": (2, np.inf),
     "baseline with NaN": (3, np.nan), "baseline huge": (3, -1e305),
@@ -157,7 +158,7 @@ def test_arguments_that_are_not_plainly_sound_are_judged_by_the_checks(spoil, sh
     reward = (reward > 0).astype(float) if binary else reward
     problem = [policy, reward, np.full(len(policy), 0.5), np.full(len(policy), -4.0)]
     which, value = SPOILED[spoil]
-    place = (-1, -1 if which == 1 else 0) if problem[which].ndim == 2 else -1  # a reward of an action without probability
+    place = [(-1, 0), (-1, -1), -1, -1][which]  # a reward of an action without probability
     problem[which][place] = value(problem[which][place]) if callable(value) else value
     for update, arguments in (kl_update, problem[:3]), (pmd_mean_update, problem[:3]), (baseline_update, problem):
         found = []

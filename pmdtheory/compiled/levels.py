@@ -1,10 +1,10 @@
 """Rewards with two levels: their actions are merged, and each is given the s of its level.
 
-The two levels of a group of rows, or of a long row, in all lanes, lie side by side as two actions: `m` here.
+The two levels of rows lie side by side as two actions: `m` here.
 """
 
 from .beside import P, Q, R, S
-from .elementary import either, loop, summing
+from .elementary import checks_of, either, loop, sound, summing
 from .layout import LANES
 
 _HEAD = 64  # actions whose rewards are looked at first
@@ -39,19 +39,23 @@ def maybe_two(p, r):
 
 
 @loop
-def merge_row(p, r, m):
-    """Merge the actions of a row if it has at most two rewards on its support; returns whether it has."""
-    low, high = _extremes(p, r)
-    lower, upper, others = _masses(p, r, low, high)
+def merge_each(p, r, checked, m):
+    """Merge the actions of rows with at most two rewards on their support; returns whether they have, and are sound."""
+    two = sure = True
     for i in range(LANES):
+        if i < len(p):
+            low, high = _extremes(p[i], r[i])
+            lower, upper, others = _masses(p[i], r[i], low, high)
+            two &= others == 0.0
+            sure &= checked or sound(*checks_of(p[i], r[i]))
         m[0, i + P], m[1, i + P] = lower if low < high else 0.0, upper
         m[0, i + R], m[1, i + R] = low, high
-    return others == 0.0
+    return two, sure
 
 
 @loop
 def merge_rows(x, m, others):
-    """`merge_row` for rows side by side; returns whether all have at most two."""
+    """As `merge_each`, for rows side by side; returns whether all have at most two."""
     for i in range(LANES):
         m[0, i + P], m[1, i + P], m[0, i + R], m[1, i + R], others[i] = 0.0, 0.0, 1e308, -1e308, 0.0
     for j in range(len(x)):
@@ -73,14 +77,19 @@ def merge_rows(x, m, others):
 
 
 @loop
-def spread_row(p, r, m, mass, s, q):
-    """Write s and q of a row, the latter divided by its mass, from those of the levels."""
-    high, s_low, s_high = m[1, R], m[0, S], m[1, S]
-    factor_low = m[0, Q] / (m[0, P] * mass) if m[0, P] > 0.0 else 0.0
-    factor_high = m[1, Q] / (m[1, P] * mass) if m[1, P] > 0.0 else 0.0
+def _spread_row(p, r, high, s_low, s_high, factor_low, factor_high, s, q):
     for j in range(p.size):
         s[j] = (s_high if r[j] == high else s_low) if p[j] > 0 else 0.0
         q[j] = p[j] * (factor_high if r[j] == high else factor_low)
+
+
+@loop
+def spread_each(p, r, m, mass, s, q):
+    """Write s and q of rows, the latter divided by its mass, from those of their levels."""
+    for i in range(len(p)):
+        low = m[0, i + Q] / (m[0, i + P] * mass[i]) if m[0, i + P] > 0.0 else 0.0
+        high = m[1, i + Q] / (m[1, i + P] * mass[i]) if m[1, i + P] > 0.0 else 0.0
+        _spread_row(p[i], r[i], m[1, i + R], m[0, i + S], m[1, i + S], low, high, s[i], q[i])
 
 
 @loop

@@ -37,10 +37,13 @@ from .layout import (
     WEIGHT,
     V,
 )
-from .levels import maybe_two, merge_row, merge_rows, spread_row, spread_rows
+from .levels import maybe_two, merge_each, merge_rows, spread_each, spread_rows
 from .row import pass_of_row
 
 SIDE = 96  # the most actions of rows that are solved side by side
+LONG = 4096  # those of rows whose levels are
+_FEW = 16  # those of rows whose levels are found side by side, too
+_UNSURE, _SOLVED, _NOT_TWO = range(3)  # what becomes of a group
 
 # Where things begin in the array that is worked in: which pass is next and the states of the rows, numbers of the rows,
 # those in 32 bits, and what depends on the number of actions.
@@ -69,7 +72,7 @@ def _report(law, k, p, given, q, s, v, weight, mean, done, g, state):
     for i in range(len(p)):
         own, tau, far = g[i + OWN], g[i + TAU], g[i + MOVE]
         if law == KL:
-            still = g[i + STEP] * tau <= 1e-15 * abs(own)
+            still = g[i + STEP] < 600.0 and g[i + STEP] * tau <= 1e-15 * abs(own)  # sizes end at 645
             v[i], weight[i], mean[i] = 0.0, 0.0, own + (0.0 if still else tau * g[i + LOG])
             done[i] = g[i + FIRST] > 1e-290 and g[i + STEP] < 650.0 and abs(g[i + LOG]) < 1e300
         else:
@@ -109,29 +112,36 @@ def _begin(law, p, r, tau, a, lanes, g):
 
 
 @loop
-def _solve_group(part, low, high, law, checked, p, r, tau, a, q, s, v, weight, mean, done, work):
-    """`solve_rows` for one row, or for rows side by side."""
+def _solve_group(part, low, high, law, checked, two, p, r, tau, a, q, s, v, weight, mean, done, work):
+    """`solve_rows` for one row, for rows side by side, or, if they are, for rows with `two` levels."""
     k = 1.0 if law in (PMD_MEAN, BASELINE) else 0.0
-    beside, K, parts = len(p) > 1, p.shape[1], _parts(p.shape[1])
-    n, width = K if beside else 0, ACTION if beside else 4 + BLOCK
+    K, parts = p.shape[1], _parts(p.shape[1])
+    beside = len(p) > 1 and (K <= _FEW or not two)
+    n, width = K if beside else 0, ACTION if beside or two else 4 + BLOCK
     at, g, c = work.view(np.int64), work[_NUMBERS:_NUMBERS_32], work[_NUMBERS_32:_REST].view(np.float32)
+    parts = 1 if two else parts
     state, actions, actions_32 = at[8:_NUMBERS], _REST + parts * width, _REST + parts * width + (n + 2) * ACTION
     t = work[_REST:actions].reshape((parts, width))
-    x = work[actions:actions_32].reshape((n + 2, ACTION))  # the last two are the levels, if there are two
+    x = work[actions:actions_32].reshape((n + 2, ACTION))  # the last two are the levels
     y = work[actions_32 : actions_32 + (n + 2) * (ACTION // 2)].view(np.float32).reshape((n + 2, ACTION))
-    merged, lanes, first, last = False, LANES if beside else 1, 0, n
+    lanes = LANES if beside or two else 1
+    first, last = (n, n + 2) if two else (0, n)
     if part in (ALL, START):
+        at[0], at[1], at[2], at[3] = END, 0, 0, K > PART and not two
         if beside:
             side_by_side(p, r, x)
-        sure = checked or (all_sound(x[:n], t[0]) if beside else sound(*checks_of(p[0], r[0])))
-        if sure and law != KL and K > 2 and maybe_two(p[0], r[0]):
-            merged = merge_rows(x[:n], x[n:], t[0]) if beside else merge_row(p[0], r[0], x[n:])
-        if merged:
-            lanes, first, last = LANES, n, n + 2
-        at[0], at[1], at[2], at[3] = LIKELIEST if law == KL else BEST, 0, 0, K > PART and not merged
+            sure = checked or all_sound(x[:n], t[0])
+            if sure and two and not merge_rows(x[:n], x[n:], t[0]):
+                return _NOT_TWO
+        elif two:
+            really, sure = merge_each(p, r, checked, x)
+            if sure and not really:
+                return _NOT_TWO
+        else:
+            sure = checked or sound(*checks_of(p[0], r[0]))
         if not (_begin(law, p, r, tau, a, lanes, g) or checked) or not sure:
-            at[0] = END
-            return False
+            return _UNSURE
+        at[0] = LIKELIEST if law == KL else BEST
     while at[0] != END:
         if lanes > 1:
             pass_of_rows(at, k, x[first:last], y[first:last], g, c, t[0])
@@ -142,17 +152,17 @@ def _solve_group(part, low, high, law, checked, p, r, tau, a, q, s, v, weight, m
                     at, k, p[0, here:there], r[0, here:there], s[0, here:there], q[0, here:there], g, t[i, 4:], t[i, :4]
                 )  # fmt: skip
         if lanes > 1 or part in (ALL, BETWEEN):
-            follow(at, law, k, lanes, g, t[:1] if merged else t, state)
+            follow(at, law, k, lanes, g, t, state)
         if lanes == 1 and part != ALL and at[0] != END:
-            return True
-    if merged and beside:
+            return _SOLVED
+    if two and not beside:
+        spread_each(p, r, x, g[MASS : MASS + LANES], s, q)
+    elif two:
         spread_rows(x[:n], x[n:])
-    elif merged:
-        spread_row(p[0], r[0], x[n:], g[MASS], s[0], q[0])
     if beside:
         apart(x[:n], g[MASS : MASS + LANES], s, q)
     _report(law, k, p, a, q, s, v, weight, mean, done, g, state)
-    return True
+    return _SOLVED
 
 
 @kept(
@@ -190,14 +200,17 @@ def solve_rows(part, low, high, law, checked, p, r, tau, a, q, s, found, done, w
     v, weight, mean = found
     K, single = p.shape[1], part != ALL
     start, stop = (0, 1) if single else (low, high)
+    state = _SOLVED
     while start < stop:
-        rows = min(LANES, stop - start)
-        end = start + (rows if K <= SIDE and rows >= 2 + K // 4 else 1)
-        if not _solve_group(
-            part, low if single else 0, high if single else _parts(K), law, checked, p[start:end], r[start:end],
+        rows = min(LANES if K <= LONG else 1, stop - start)
+        two = part in (ALL, START) and law != KL and K > 2 and state != _NOT_TWO and maybe_two(p[start], r[start])
+        end = start + (rows if two or (K <= SIDE and rows >= 2 + K // 4) else 1)
+        state = _solve_group(
+            part, low if single else 0, high if single else _parts(K), law, checked, two, p[start:end], r[start:end],
             tau[start:end], a[start:end], q[start:end], s[start:end], v[start:end], weight[start:end], mean[start:end],
             done[start:end], work,
-        ):  # fmt: skip
+        )  # fmt: skip
+        if state == _UNSURE:
             return False
-        start = end
+        start = start if state == _NOT_TWO else end
     return True

@@ -8,7 +8,7 @@ from threading import Barrier, BrokenBarrierError, Thread
 import numpy as np
 
 from .layout import ALL, BETWEEN, END, LANES, PART, PASS, START
-from .solve import SIDE, parts_of, room, solve_rows
+from .solve import LONG, parts_of, room, solve_rows
 
 _SHARE = 2**18  # numbers that a thread is worth starting for
 
@@ -42,7 +42,7 @@ def over_threads(law, checked, p, r, tau, a):
         def solve(low, high):
             sure.append(solve_rows(ALL, low, high, law, checked, p, r, tau, a, q, s, found, done, np.empty(room(K))))
 
-        _over_rows(solve, N, LANES if K <= SIDE else 1, workers)
+        _over_rows(solve, N, LANES if K <= LONG else 1, workers)
     return q, s, found, done if all(sure) else None
 
 
