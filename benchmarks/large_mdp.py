@@ -48,6 +48,11 @@ def optimum(side=316, gamma=0.95, epsilon=1e-6, rounds=3):
     ]
 
 
+def growth(sides=(10, 32, 100)):
+    """Seconds of the optimum for ever more states, up to those of `optimum`."""
+    return [each for side in sides for each in optimum(side)]
+
+
 def evaluation(side=316, gamma=0.99, rounds=3):
     """Seconds of valuing the optimal policy of a gridworld, iteratively and by a factorisation."""
     mdp = gridworld(side, side, gamma=gamma, sparse=True)
@@ -89,7 +94,7 @@ def update_memory(actions=10_000_000):
 
 def rows():
     """All of them."""
-    return [*optimum(), *evaluation(), *update_memory(), *million()]
+    return [*growth(), *optimum(), *evaluation(), *update_memory(), *million()]
 
 
 def main():

@@ -5,6 +5,7 @@ updates run compiled where Numba is installed, and by NumPy; one thread either w
 """
 
 import os
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -19,6 +20,7 @@ SHAPES = ((1, 1_000_000), (1000, 1000), (100_000, 10))
 GROWTH = [(1, 10**k) for k in range(1, 7)] + [(10**k, 10) for k in range(1, 6)]
 TEMPERATURES = (1.0, 1 / 30)
 SOFTMAX, COMPILED, NUMPY = "softmax", "compiled", "NumPy"
+PER_CONTEXT = "PMD-mean, per context"
 
 
 def problem(contexts, actions, seed=0):
@@ -89,28 +91,51 @@ def by_brentq(policy, reward, tau):
     return policy * wrightomega(log_weight + target).real * np.exp(-log_weight)
 
 
-def over_solvers(contexts=100, actions=10, tau=0.1, rounds=3):
+PEERS = {
+    "CVXPY, one batched problem": lambda policy, reward, tau: convex.regression(policy, reward, tau).policy,
+    "CVXPY, a problem per context": lambda policy, reward, tau: np.stack(
+        [convex.regression(p, r, tau).policy for p, r in zip(policy[:5], reward[:5])]
+    ),
+    "SciPy, brentq and wrightomega": lambda policy, reward, tau: np.stack(
+        [by_brentq(p, r, tau) for p, r in zip(policy, reward)]
+    ),
+}
+"""What a user would take instead, for all contexts or the first."""
+
+
+def over_solvers(contexts=100, actions=10, tau=0.1, rounds=3, peers=PEERS):
     """Seconds per context of PMD-mean, against CVXPY's one batched problem, and CVXPY and SciPy context by context."""
     policy, reward = problem(contexts, actions)
     found = pmd_mean_update(policy, reward, tau).policy
-    peers = {
-        "CVXPY, one batched problem": lambda: convex.regression(policy, reward, tau).policy,
-        "CVXPY, a problem per context": lambda: np.stack(
-            [convex.regression(p, r, tau).policy for p, r in zip(policy[:5], reward[:5])]
-        ),
-        "SciPy, brentq and wrightomega": lambda: np.stack([by_brentq(p, r, tau) for p, r in zip(policy, reward)]),
-    }
-    what, size = "PMD-mean, per context", f"{contexts} × {actions}, tau {tau:g}"
+    what, size = PER_CONTEXT, f"{contexts:,} × {actions:,}, tau {tau:.3g}"
     rows = []
     for name, peer in peers.items():
-        answer = peer()
+        try:
+            answer = peer(policy, reward, tau)
+        except RuntimeError:  # its solver gives up
+            continue
         off = np.abs(answer - found[: len(answer)]).sum(axis=-1).max()
         ours = [by(path, lambda: pmd_mean_update(policy, reward, tau)) for path in paths()]
-        calls, timed = zip(*map(repeated, (*ours, peer)))
+        calls, timed = zip(*map(repeated, (*ours, partial(peer, policy, reward, tau))))
         seconds, _ = taking_turns(timed, rounds)
         seconds = seconds / calls / [*[contexts] * len(paths()), len(answer)]
         rows += [row(what, size, path, s, ratio=s / seconds[-1], peer=name) for path, s in zip(paths(), seconds)]
         rows.append(row(what, size, f"{name}, {off:.0e} away in L1", seconds[-1]))
+    return rows
+
+
+def growth_of_solvers(shapes=GROWTH, tau=TEMPERATURES[1], longest=2.0):
+    """The same for ever more actions, and contexts; a peer that took `longest` seconds is not asked for more."""
+    rows = []
+    for axis in (0, 1):
+        left = dict(PEERS)
+        for shape in (shape for shape in shapes if shape[axis] == (1, 10)[axis]):
+            more = over_solvers(*shape, tau, 1, left)
+            rows += more
+            for name in [*left]:
+                own = [each for each in more if each["path"].startswith(name)]
+                if not own or own[0]["seconds"] * shape[0] > longest:
+                    del left[name]
     return rows
 
 
@@ -126,7 +151,7 @@ def one_call(actions=10, rounds=7):
 def rows():
     """All of them."""
     growth = over_softmax(GROWTH, TEMPERATURES[1:], only="PMD-mean")
-    return [*over_softmax(), *growth, *over_solvers(), *one_call()]
+    return [*over_softmax(), *growth, *over_solvers(), *growth_of_solvers(), *one_call()]
 
 
 def main():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as main
-from benchmarks import differentiable, large_mdp, simulators
+from benchmarks import differentiable, large_mdp, picture, simulators, updates
 from benchmarks.rows import repeated, row, show, taking_turns
 
 SMALL = {
@@ -17,6 +17,7 @@ SMALL = {
     "evaluation": lambda: large_mdp.evaluation(side=6, rounds=1),
     "memory": lambda: large_mdp.update_memory(10_000),
     "process": lambda: large_mdp.million(side=6),
+    "solvers": lambda: updates.growth_of_solvers(shapes=[(1, 10), (3, 10)]),
     "PyTorch": lambda: differentiable.rows(shapes=((3, 5),), rounds=1),
 }
 
@@ -67,3 +68,19 @@ def test_rows_of_a_gpu_that_is_not_there_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(main, "TABLE", tmp_path / "results.csv")
     (left,) = main.kept("differentiable", {"PyTorch", gpu + "B"})
     assert left.path.tolist() == ["NumPy", gpu]
+
+
+def test_the_picture_shows_every_path():
+    """From the committed table: what we compute, each peer and the floor, as lines, against actions and contexts."""
+    table = pd.read_csv(main.TABLE)
+    figure = picture.picture(table)
+    for axis in figure.axes[:2]:
+        ours = [line for line in axis.lines if line.get_label() not in updates.PEERS]
+        assert all(len(line.get_xdata()) >= 2 for line in ours)
+        assert [line.get_label() for line in axis.lines] == list(picture.LINES)
+    assert len(figure.axes[2].lines[0].get_xdata()) >= 2
+
+
+def test_a_peer_that_takes_long_is_not_asked_for_more():
+    rows = updates.growth_of_solvers(shapes=[(1, 10), (2, 10)], longest=0.0)
+    assert {each["size"] for each in rows} == {"1 × 10, tau 0.0333"}
