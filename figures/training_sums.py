@@ -57,6 +57,7 @@ def finding(table, curves):
     after = mean_interval(table["test/avg@16"], (0, 1))
     return (
         f"Test avg@16 from {table['before/avg@16'].mean():.2f} to {after:.2f} "
-        f"(seeds: {span(table['test/avg@16'], 3)}), greedy from {table['before/greedy'].mean():.2f} (seeds end at {span(table['test/greedy'], 2)}), in "
+        f"(seeds: {span(table['test/avg@16'], 3)}), greedy from {table['before/greedy'].mean():.2f} "
+        f"(seeds end at {span(table['test/greedy'], 2)}), in "
         f"{table.seconds.mean() / 60:.0f} minutes of training on one core."
     )
