@@ -110,10 +110,7 @@ def over_solvers(contexts=100, actions=10, tau=0.1, rounds=3, peers=PEERS):
     what, size = PER_CONTEXT, f"{contexts:,} × {actions:,}, tau {tau:.3g}"
     rows = []
     for name, peer in peers.items():
-        try:
-            answer = peer(policy, reward, tau)
-        except RuntimeError:  # its solver gives up
-            continue
+        answer = peer(policy, reward, tau)
         off = np.abs(answer - found[: len(answer)]).sum(axis=-1).max()
         ours = [by(path, lambda: pmd_mean_update(policy, reward, tau)) for path in paths()]
         calls, timed = zip(*map(repeated, (*ours, partial(peer, policy, reward, tau))))
@@ -125,17 +122,18 @@ def over_solvers(contexts=100, actions=10, tau=0.1, rounds=3, peers=PEERS):
 
 
 def growth_of_solvers(shapes=GROWTH, tau=TEMPERATURES[1], longest=2.0):
-    """The same for ever more actions, and contexts; a peer that took `longest` seconds is not asked for more."""
+    """The same for ever more actions, and contexts; no more of a peer that takes `longest` seconds, or gives up."""
     rows = []
     for axis in (0, 1):
-        left = dict(PEERS)
-        for shape in (shape for shape in shapes if shape[axis] == (1, 10)[axis]):
-            more = over_solvers(*shape, tau, 1, left)
-            rows += more
-            for name in [*left]:
-                own = [each for each in more if each["path"].startswith(name)]
-                if not own or own[0]["seconds"] * shape[0] > longest:
-                    del left[name]
+        growing = [shape for shape in shapes if shape[axis] == (1, 10)[axis]]
+        for name, peer in PEERS.items():
+            for contexts, actions in growing:
+                try:
+                    rows += over_solvers(contexts, actions, tau, 1, {name: peer})
+                except RuntimeError:  # CVXPY's solver gives up
+                    break
+                if rows[-1]["seconds"] * contexts > longest:
+                    break
     return rows
 
 

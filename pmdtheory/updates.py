@@ -151,7 +151,7 @@ def kl_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Update:
     >>> kl_update([0.5, 0.5], [0.0, 1.0], tau=1.0).policy.round(4)
     array([0.2689, 0.7311])
     """
-    return _unchecked("kl", _kl, policy, reward, tau) or _fastest("kl", _kl, *simplex.problem(policy, reward, tau))
+    return _of_any("kl", _kl, policy, reward, tau)
 
 
 @_in_blocks
@@ -206,8 +206,7 @@ def pmd_mean_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike) -> Upd
     >>> update.policy.round(4), update.chi2_weight.round(4)
     (array([0.2862, 0.7138]), np.float64(0.1009))
     """
-    plain = _unchecked("pmd_mean", _pmd_mean, policy, reward, tau)
-    return plain or _fastest("pmd_mean", _pmd_mean, *simplex.problem(policy, reward, tau))
+    return _of_any("pmd_mean", _pmd_mean, policy, reward, tau)
 
 
 @_of_levels
@@ -252,10 +251,7 @@ def baseline_update(policy: ArrayLike, reward: ArrayLike, tau: ArrayLike, baseli
     >>> baseline_update([0.5, 0.5], [0.0, 1.0], tau=1.0, baseline=0.0).policy.round(4)
     array([0.3425, 0.6575])
     """
-    plain = _unchecked("with_baseline", _with_baseline, policy, reward, tau, baseline)
-    return plain or _fastest(
-        "with_baseline", _with_baseline, *simplex.problem(policy, reward, tau, baseline=baseline)
-    )
+    return _of_any("with_baseline", _with_baseline, policy, reward, tau, baseline=baseline)
 
 
 @_of_levels
@@ -378,6 +374,12 @@ def _compiled():
     except ImportError:
         return None
     return compiled
+
+
+def _of_any(name, plain, policy, reward, tau, **per_context):
+    """The update of arguments as they were given."""
+    update = _unchecked(name, plain, policy, reward, tau, *per_context.values())
+    return update or _fastest(name, plain, *simplex.problem(policy, reward, tau, **per_context))
 
 
 def _unchecked(name, plain, *arguments):
