@@ -284,7 +284,7 @@ def models():
     for name, words in studies.items():
         runs = _read(f"study_{name}")
         for method, own in runs.groupby("method") if "method" in runs else [(_MEAN, runs)]:
-            column = next(column for column in runs if re.fullmatch(r"test/avg@\d", column))
+            column = next(column for column in runs if re.fullmatch(r"test/avg@\d+", column))
             ends = (f"{mean_interval(own[end], SHARE):.2f}" for end in (column.replace("test", "before"), column))
             rows.append([words, NAMES[method], len(own), column.partition("/")[2], *ends])
     return markdown.table(["task and model", "method", "runs", "measure", "before", "after"], rows)
