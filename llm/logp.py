@@ -185,7 +185,7 @@ def _bytes_remembered(model, count):
     def note(tensor):
         storage = tensor.untyped_storage()
         sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a graph that held its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
