@@ -1,6 +1,8 @@
 """Log-probabilities of a large model's completions: against the plain pass, in memory and in tokens computed."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -196,12 +198,22 @@ def test_passes_remember_what_their_bound_allows(model):
 
         def note(tensor, sizes=sizes):
             sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             values = token_logp(model, batch.rows(rows).trimmed())[0]
         assert values.requires_grad
         assert 0.4 * memory < sum(sizes.values()) < 1.6 * memory or rows[-1] == 63
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_measuring_what_a_pass_remembers_keeps_nothing(config):
+    model = AutoModelForCausalLM.from_config(config)
+    embedding = weakref.ref(model.get_input_embeddings().weight)
+    assert logp._bytes_per_token(model) > 0
+    del model
+    gc.collect()
+    assert embedding() is None
 
 
 def test_the_memory_of_passes_leaves_room_for_weights_and_moments(model, monkeypatch):
