@@ -1,6 +1,6 @@
 """Word problems of one step after a supervised start: what reinforcement learning adds, on templates seen and unseen.
 
-SmolLM2-135M after 12 updates on 16 worked solutions each, `pmd-llm warmup --preset smollm2-135m`, which teach it the
+SmolLM2-135M after 12 updates on 16 worked solutions each, `pmd-llm warmup --preset smollm2-135m-word-problems`, which teach it the
 form and hardly more. PMD-mean and GRPO at one rate, neither tuned, 16 batches of 32 prompts × 4 completions, 4 updates
 each. (a) Accuracy of samples on 60 validation prompts, mean over the seeds, each seed thin. (b) What 120 test prompts
 gain over the start: all, those whose template occurs in training with other numbers, and those of templates that never

@@ -217,8 +217,7 @@ PRETRAINED = Study(
     guess=(0.25, 0.1),
 )
 
-# The preset as it is, and from a supervised start on word problems of one step; nothing is tuned. Templates that never
-# occur in training count separately.
+# The presets as they are; nothing is tuned. Templates of word problems that never occur in training count separately.
 SUMS = Study(
     "sums",
     settings=(Setting({"method": "pmd-mean-loo"}, {}),),
@@ -229,17 +228,10 @@ SUMS = Study(
 WORD_PROBLEMS = Study(
     "word_problems",
     settings=tuple(
-        Setting(
-            {"method": method},
-            {"algorithm": method, "task": "word_problems:steps=1", "model": "warmup:0", "iterations": 16}
-            | {"tau": 0.1, "learning_rate": 2e-5, "eval_every": 4}
-            | {"prompts_per_batch": 32, "updates_per_batch": 4}
-            | {"eval_prompts": 60, "test_prompts": 120, "eval_samples": 4},
-        )
-        for method in ("pmd-mean-loo", "grpo")
+        Setting({"method": method}, {"algorithm": method, "model": "warmup:0"}) for method in ("pmd-mean-loo", "grpo")
     ),
     seeds=SEEDS,
-    preset="smollm2-135m",
+    preset="smollm2-135m-word-problems",
     guess=(0.4, 0.25),
 )
 
