@@ -7,6 +7,8 @@ test. Where a claim rests on several tests, Holm's method corrects their p-value
 and six tests every seed of one method has to be ahead of every seed of the other.
 """
 
+import re
+
 import numpy as np
 from scipy.stats import fisher_exact
 
@@ -85,15 +87,16 @@ def further():
     """
     cells, unseen = _read("validate_pretrained"), network_held_out.last(_read("validate_held_out", network_held_out))
     cells, parts, cases = cells[cells.experiment == "population"], [], {}
-    for algorithm, rows in cells.groupby("algorithm"):
-        own = OWN[algorithm]
+    blocks = cells.options.astype(str).str.extract(r"blocks=(\d+)")[0]
+    for (count, size, algorithm), rows in cells.groupby([blocks, "size", "algorithm"]):
+        own, trained = OWN[algorithm], {"0": "all", "1": "the last block"}.get(count, f"the last {count} blocks")
         on = on_law(rows, own, network_held_out.NEAR, network_held_out.R2, f"r2_{own}")
-        cases[f"for SmolLM2-135M and the {LABELS[algorithm]} loss"] = on
+        cases[f"for {trained} of SmolLM2-135M ({size} prompts) and the {LABELS[algorithm]} loss"] = on
+        command = re.sub(r" --(experiments|seeds) \S+", "", rows.command.iloc[0])
         parts.append(
-            f"SmolLM2-135M, {LABELS[algorithm]} loss: f {mean_interval(rows.share):.3f}, R² at least "
-            f"{rows[f'r2_{own}'].min():.4f} (last block, {rows['size'].iloc[0]} prompts a seed, "
-            f"{rows.seed.nunique()} seeds, graded reward, τ = {rows.tau.max():g}; `pmd-llm validate --preset "
-            "smollm2-135m`)"
+            f"{trained} of SmolLM2-135M, {LABELS[algorithm]} loss: f {mean_interval(rows.share):.3f}, R² at least "
+            f"{rows[f'r2_{own}'].min():.4f} ({size} prompts a seed, {rows.seed.nunique()} seeds, graded reward, "
+            f"τ = {rows.tau.max():g}; `{command}`)"
         )
     for algorithm, rows in unseen.groupby("algorithm"):
         on = on_law(rows, OWN[algorithm], network_held_out.NEAR, network_held_out.R2)

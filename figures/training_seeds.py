@@ -4,7 +4,7 @@ PMD-mean with the preset tiny-cpu: τ = 0.1, 80 iterations of 32 prompts × 16 r
 of 73,000 parameters that was taught arithmetic by demonstrations without precedence; the second one is regenerated from
 another seed. (a, b) Accuracy on 256 validation prompts, a line for each seed: of samples at temperature 1 (avg@8), and
 greedy. (c) On 500 test prompts before training and after, a line for each seed, solid: avg@8, dotted: greedy; grey:
-below 0.4 before, above 0.85 after is what was asked for.
+the goal, below 0.4 before and above 0.85 after.
 """
 
 from pmdtheory import plotting
@@ -44,7 +44,7 @@ def plot(table, curves):
     handles = [
         plotting.line(color="black", linestyle=line, label=name) for line, name in (("-", "samples"), (":", "greedy"))
     ]
-    handles.append(plotting.line(color=plotting.GREY, label="asked for"))
+    handles.append(plotting.line(color=plotting.GREY, label="goal"))
     axes[2].legend(handles=handles, loc="lower right")
     return figure
 

@@ -1,10 +1,10 @@
-"""SmolLM2-135M learns sums of one-digit numbers in English, in minutes on two cores.
+"""SmolLM2-135M learns sums of numbers up to ten in English, in minutes on two cores.
 
 PMD-mean with the preset smollm2-135m, that is what `make pretrained` trains: a pretrained model with 135 million
 parameters, one example in the prompt, 48 prompts × 4 completions a batch; groups of equal rewards are left out. (a)
 Accuracy on validation prompts that are never trained on, a line for each seed: of samples at temperature 1, and greedy.
-(b) On test prompts before training, where each seed samples anew from the same model, and after; grey: below 0.3
-before, above 0.95 after is what was asked for.
+(b) On test prompts before training, where each seed samples anew from the same model, and after; grey: the
+goal, below 0.3 before and above 0.95 after.
 """
 
 from pmdtheory import plotting
@@ -39,7 +39,7 @@ def plot(table, curves):
         ends.plot([x - 0.15, x + 0.15], [height, height], color=plotting.GREY)
     names = zip(("samples", "greedy"), LINES.values())
     handles = [plotting.line(color=style["color"], linestyle=line, label=name) for name, line in names]
-    ends.legend(handles=[*handles, plotting.line(color=plotting.GREY, label="asked for")], loc="lower right")
+    ends.legend(handles=[*handles, plotting.line(color=plotting.GREY, label="goal")], loc="lower right")
     return figure
 
 

@@ -1,10 +1,11 @@
 """Word problems of one step after a supervised start: what reinforcement learning adds, on templates seen and unseen.
 
-SmolLM2-135M after 12 updates on 16 worked solutions each, `pmd-llm warmup --preset smollm2-135m-word-problems`, which teach it the
-form and hardly more. PMD-mean and GRPO at one rate, neither tuned, 16 batches of 32 prompts × 4 completions, 4 updates
-each. (a) Accuracy of samples on 60 validation prompts, mean over the seeds, each seed thin. (b) What 120 test prompts
-gain over the start: all, those whose template occurs in training with other numbers, and those of templates that never
-occur; mean, 95% interval, a dot for each seed; grey: what was asked for of all.
+SmolLM2-135M after 12 updates on 16 worked solutions each, `pmd-llm warmup --preset smollm2-135m-word-problems`, which
+teach it the form and hardly more. The preset of that name with PMD-mean and with GRPO, at one rate and neither tuned:
+16 batches of 32 prompts × 4 completions, 4 updates each. (a) Accuracy of samples on 60 validation prompts, mean over
+the seeds, each seed thin. (b) What 120 test prompts gain over the start: all, those whose template occurs in training
+with other numbers, and those of templates that never occur; mean, 95% interval, a dot for each seed; grey: the goal for
+all.
 """
 
 from pmdtheory import plotting
@@ -46,7 +47,7 @@ def plot(table, curves):
     gains.axhline(0.0, color="black", linewidth=0.6)
     gains.set_xticks(range(len(PROMPTS)), PROMPTS.values())
     gains.set(xlim=(-0.5, len(PROMPTS) - 0.5), ylabel="gain of avg@4", title="test prompts")
-    handles = [*legend_of(METHODS), plotting.line(color=plotting.GREY, label="asked for")]
+    handles = [*legend_of(METHODS), plotting.line(color=plotting.GREY, label="goal")]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -57,7 +58,7 @@ def gained(table):
 
 
 def title(table, curves):
-    """In how many seeds each method gains what was asked for."""
+    """In how many seeds each method reaches the goal."""
     gains = gained(table)
     words = []
     for method in METHODS:

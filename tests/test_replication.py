@@ -343,8 +343,25 @@ def test_one_of_two_losses_off_its_law(claim):
     changes = {"validate_pretrained": lambda t: t.assign(share=t.share + 0.2 * (t.algorithm == "pmd-part"))}
     changes |= {"training_map": lambda t: t.assign(share=1.1, r2_lambert=0.95)}
     found = claim(replication.further, **changes)
-    assert found.verdict.endswith("does not hold for SmolLM2-135M and the log-partition loss")
-    assert found.short == "holds in 4 of 5, fails in 1"
+    held = "for the last block of SmolLM2-135M (6 prompts) and the log-partition loss"
+    assert found.cases.pop(held) == -1 and set(found.cases.values()) == {1}
+
+
+def test_what_is_trained_of_a_pretrained_network_counts_apart(claim):
+    """All of it on 64 prompts, off its law: that fails, and the last block on 6 prompts still holds."""
+
+    def more(table):
+        options = table.options.str.replace(r"blocks=\d+", "blocks=0", regex=True)
+        return pd.concat([table[table["size"] < 64], table.assign(size=64, options=options, share=0.5)])
+
+    def cases(**changes):
+        return {key: on for key, on in claim(replication.further, **changes).cases.items() if "SmolLM2" in key}
+
+    usual, found = cases(), cases(validate_pretrained=more)
+    apart = {key: on for key, on in found.items() if "64 prompts" in key}
+    assert list(apart) == [f"for all of SmolLM2-135M (64 prompts) and the {loss} loss"
+                           for loss in ("PMD-mean", "log-partition")]  # fmt: skip
+    assert set(apart.values()) == {-1} and all(found[key] == 1 for key in usual if "64 prompts" not in key)
 
 
 @pytest.mark.parametrize(
