@@ -27,6 +27,7 @@ from tokenizers import models as algorithms
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ..config import preset_values, presets
 from . import fetch
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ def load(name: str | Path, device: str | torch.device = "cpu", trust_remote_code
     Raises
     ------
     ValueError
-        There is no model in the folder or it is damaged, it is not fetched yet, or none of that name is on the hub or
-        there is no way to reach it.
+        There is no model in the folder or it is damaged, it is not fetched or made yet, or none of that name is on the
+        hub or there is no way to reach it.
 
     Examples
     --------
@@ -195,6 +196,8 @@ def load(name: str | Path, device: str | torch.device = "cpu", trust_remote_code
         source = fetch.folder(name)
     if source is None and str(name) in fetch.MODELS:
         raise ValueError(f"model {str(name)!r} is not fetched yet: pmd-llm fetch {name}")
+    if source is None and (preset := _warmups().get(str(name))):
+        raise ValueError(f"model {str(name)!r} is not made yet: pmd-llm warmup --preset {preset}")
     if source is None and (Path(name).exists() or not HUB_NAME.fullmatch(str(name))):
         raise ValueError(
             "model must be 'base', a folder with a model, a fetched model (pmd-llm fetch lists them) or a name on the "
@@ -244,6 +247,11 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
             path.chmod(0o644)
         for path in sorted(Path(part).iterdir(), key=lambda path: path.name == "config.json"):
             path.replace(folder / path.name)
+
+
+def _warmups():
+    """Preset of the warm-up that puts a model into a folder, by folder."""
+    return {preset_values(name, "warmup")["output"]: name for name in presets("warmup")}
 
 
 @contextlib.contextmanager

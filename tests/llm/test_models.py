@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmdllm import models, tasks
+from pmdllm.config import preset_values, presets
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ALPHABET = tasks.load("arithmetic").alphabet
@@ -175,6 +176,15 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_sequence(tmp_path):
     tokenizer = models.load(tmp_path)[1]
     assert tokenizer.pad_token_id == tokenizer.eos_token_id is not None
     assert tokenizer.padding_side == "left"
+
+
+@pytest.mark.parametrize("preset", [name for name in presets() if preset_values(name).get("model", "")[:5] == "runs/"])
+def test_the_model_of_a_preset_that_a_warm_up_makes(preset, tmp_path, monkeypatch):
+    """Each names the warm-up that makes it; nobody asks the hub for a folder of runs."""
+    monkeypatch.chdir(tmp_path)
+    name = preset_values(preset)["model"]
+    with pytest.raises(ValueError, match=rf"^model '{name}' is not made yet: pmd-llm warmup --preset {preset}$"):
+        models.load(name)
 
 
 def test_code_that_comes_with_a_model_runs_only_when_trusted(tmp_path):
