@@ -19,7 +19,8 @@ FOLDER = ROOT / "llm"
 # Each module may import only from layers above it in this list.
 LAYERS = [
     ["losses", "metrics", "muon", "run", "tasks"],
-    ["config", "credit", "models"],
+    ["config", "credit"],
+    ["models"],
     ["logp", "integrations"],
     ["rollout"],
     ["batch", "evaluate"],
