@@ -59,6 +59,7 @@ ROWS = {
 }
 CHECKED = {"experiment": "population", "reward": "graded", "tau": 0.3}
 SECONDS, A_STEP = 40.0, 0.14  # of a cell, or of a step of 64 prompts, first guesses; then the committed cells tell
+A_PROMPT, A_BLOCK, BLOCKS = 0.08, 0.07, 30  # of a gradient of SmolLM2-135M: a prompt, and more for each trained block
 CPU = "x86_64|aarch64|arm64|AMD64"
 """How the name of a device begins that is no GPU."""
 
@@ -257,8 +258,12 @@ class Fit:
         """Predict the seconds on one core: those of the same setting in `table`, on whatever was no GPU."""
         rows = of(table, self.columns)
         rows = rows if rows.empty else rows[rows["device"].str.match(CPU)]
-        guess = A_STEP * self.config.held_out_steps if self.cell.kind.many else SECONDS
-        return guess if rows.empty else rows["cpu_seconds"].mean()
+        if not rows.empty:
+            return rows["cpu_seconds"].mean()
+        if self.config.model and self.config.device == "cpu":
+            trained = self.config.blocks or BLOCKS
+            return (A_PROMPT + A_BLOCK * trained) * self.cell.size * self.config.evaluations
+        return A_STEP * self.config.held_out_steps if self.cell.kind.many else SECONDS
 
 
 @dataclass(frozen=True)

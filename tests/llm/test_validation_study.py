@@ -71,8 +71,9 @@ def test_the_committed_pretrained_network_is_on_both_laws():
     assert study.plan(declared("validate_pretrained"), TABLES) == ([], [])
     assert departures(table, WITHIN["validate_pretrained"]) == []
     prompts = pd.read_csv(TABLES / "validate_pretrained_prompts.csv")
-    for algorithm, expected in (("pmd-mean", 1), ("pmd-part", 0)):
-        interval = mean_interval(table[table.algorithm == algorithm].share)
+    for (_, algorithm), rows in table.groupby(["size", "algorithm"]):
+        expected = 1 if algorithm == "pmd-mean" else 0
+        interval = mean_interval(rows.share)
         assert max(abs(interval.low - expected), abs(interval.high - expected)) < 0.05
         assert (prompts[prompts.algorithm == algorithm].share - expected).abs().max() < 0.1
 
@@ -95,6 +96,15 @@ def test_predicted_time_is_that_of_the_same_cells(committed):
     spent = table.drop_duplicates(["experiment", "tau", "algorithm", "seed"]).cpu_seconds.sum()
     assert sum(fit.seconds(table) for fit in SMALL.cells()) == pytest.approx(spent, rel=1e-6)
     assert SMALL.cells()[0].seconds(pd.DataFrame()) == SECONDS
+
+
+@pytest.mark.parametrize("preset", ["smollm2-135m", "smollm2-135m-all-blocks"])
+def test_a_pretrained_networks_first_guess_is_within_a_factor_of_two(preset):
+    """Of what the committed cells took, of one block and of all."""
+    fits = Validation(from_preset(ValidateConfig, preset, kind="validate"))
+    took = fits.rows(TABLES).cpu_seconds
+    assert len(took) == len(fits.cells()) == 6
+    assert 0.5 < fits.cells()[0].seconds(pd.DataFrame()) / took.mean() < 2
 
 
 def test_check_finds_the_committed_numbers_and_names_others(committed, tmp_path):
