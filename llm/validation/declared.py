@@ -260,10 +260,12 @@ class Fit:
         rows = rows if rows.empty else rows[rows["device"].str.match(CPU)]
         if not rows.empty:
             return rows["cpu_seconds"].mean()
+        if self.cell.kind.many:
+            return A_STEP * self.config.held_out_steps
         if self.config.model and self.config.device == "cpu":
             trained = self.config.blocks or BLOCKS
             return (A_PROMPT + A_BLOCK * trained) * self.cell.size * self.config.evaluations
-        return A_STEP * self.config.held_out_steps if self.cell.kind.many else SECONDS
+        return SECONDS
 
 
 @dataclass(frozen=True)
