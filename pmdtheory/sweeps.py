@@ -35,8 +35,8 @@ def outcomes(
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Yield every item as it ends, with what ``function(item, *arguments)`` returned and its error, one of them None.
 
-    With loky, a cell whose process dies, for want of memory perhaps, is done again alone, and so is what was going on
-    beside it: only the one that dies again has failed.
+    With loky and Dask, a cell whose process dies, for want of memory perhaps, is done again alone, and so is what was
+    going on beside it or waiting for it: only the one that dies again has failed.
 
     Parameters
     ----------
@@ -95,19 +95,7 @@ def _loky(jobs):
     def pool(count):
         return ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
-    def results(tasks):
-        left = set(range(len(tasks)))
-        with _stopped(pool(min(jobs, len(tasks)))) as workers:
-            for number, future in _submitted(workers, tasks):
-                if future.exception() is None:
-                    left.remove(number)
-                    yield number, future.result()
-        for number in sorted(left):
-            with _stopped(pool(1)) as worker:
-                ((_, future),) = _submitted(worker, [tasks[number]])
-                yield number, _outcome(future)
-
-    yield results
+    yield lambda tasks: _results(tasks, lambda count: _stopped(pool(min(jobs, count))))
 
 
 @contextlib.contextmanager
@@ -120,7 +108,7 @@ def _dask(jobs):
             local = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=50)
             address = stack.enter_context(local)
         executor = stack.enter_context(Client(address)).get_executor(pure=False)
-        yield lambda tasks: ((number, _outcome(future)) for number, future in _submitted(executor, tasks))
+        yield lambda tasks: _results(tasks, lambda count: contextlib.nullcontext(executor))
 
 
 @contextlib.contextmanager
@@ -149,15 +137,25 @@ def _ray(jobs):
 BACKENDS = {"loky": _loky, "dask": _dask, "ray": _ray}
 
 
+def _results(tasks, executor):
+    """Numbers and outcomes of tasks as they end, then of those whose worker died, each alone in an ``executor(1)``."""
+    left = set(range(len(tasks)))
+    with executor(len(tasks)) as workers:
+        for number, future in _submitted(workers, tasks):
+            if future.exception() is None:
+                left.remove(number)
+                yield number, future.result()
+    for number in sorted(left):
+        with executor(1) as worker:
+            ((_, future),) = _submitted(worker, [tasks[number]])
+            died = future.exception()
+            yield number, (None, _death(died)) if died else future.result()
+
+
 def _submitted(executor, tasks):
     """Numbers and futures of tasks, as they end."""
     futures = {executor.submit(attempt, *task): number for number, task in enumerate(tasks)}
     return ((futures[future], future) for future in as_completed(futures))
-
-
-def _outcome(future):
-    died = future.exception()
-    return (None, _death(died)) if died else future.result()
 
 
 def _death(error):

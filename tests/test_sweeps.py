@@ -37,10 +37,12 @@ def outcomes(function, items, *arguments, **options):
     return {item: (value, error) for item, value, error in ended}
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask"])
-def test_what_fails_or_dies_takes_nothing_down(backend):
-    """The others have their values; an error is one line and a traceback, a death says so."""
-    ended = outcomes(square, ITEMS, 100, jobs=2, backend=backend)
+@pytest.mark.parametrize(("backend", "jobs"), [("loky", 2), ("dask", 2), ("dask", 1)])
+def test_what_fails_or_dies_takes_nothing_down(backend, jobs):
+    """The others have their values, even those that wait for the worker that dies; an error is told in one line and a
+    traceback, a death is called one.
+    """
+    ended = outcomes(square, ITEMS, 100, jobs=jobs, backend=backend)
     for item in (0, 1, 3, 5):
         assert ended[item] == (item**2 + 100, None)
     value, (line, whole) = ended[2]
